@@ -1,0 +1,81 @@
+"""What enters a model: one packed token axis, images, and the targets that belong to them.
+
+The legend of letters, used in every shape of `data/` and `model/`:
+
+    T  tokens of the whole batch, samples one after another      S  samples (segments of the token axis)
+    N  images                                                    P  vision patches of all images
+    M  targets (at most one of each kind per image)              D  width of the language model's states
+    h, w  rows and columns of a target picture, in pixels
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+IGNORE = -100
+"""The label of a token that no loss supervises."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one image's generator must paint.
+
+    `image` is the index into the batch's images: a target without its own span can't be expressed.
+    `key` seeds the noise, the flow time and the dropout of this target; it is a function of (seed, epoch, sample id, image) only.
+    `latent`, when cached, replaces the encoding of `picture`.
+    """
+
+    kind: str
+    image: int
+    picture: Float[Tensor, "3 h w"]
+    valid: Bool[Tensor, "h w"]
+    key: int
+    latent: Float[Tensor, "C hl wl"] | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples packed along one token axis; padding is what a module does inside, if it must.
+
+    `segment_ids` counts samples from 0 and never decreases. `labels[t]` is the id that the *state before* t must predict:
+    labels stand at the token's own place, models shift, never across two segments. `spans[n]` is the half-open token range of image n
+    strictly between its vision-start and vision-end markers.
+    """
+
+    input_ids: Int64[Tensor, "T"]
+    segment_ids: Int64[Tensor, "T"]
+    position_ids: Int64[Tensor, "3 T"]
+    labels: Int64[Tensor, "T"]
+    pixel_values: Float[Tensor, "P patch"]
+    image_grid_thw: Int64[Tensor, "N 3"]
+    spans: Int64[Tensor, "N 2"]
+    targets: tuple[Target, ...] = ()
+    sample_ids: tuple[str, ...] = ()
+
+    def to(self, device: torch.device | str) -> Batch:
+        moved = {f.name: _to(getattr(self, f.name), device) for f in fields(self)}
+        return Batch(**moved)
+
+    @property
+    def lengths(self) -> Int64[Tensor, "S"]:
+        """Tokens of each sample."""
+        return torch.bincount(self.segment_ids)
+
+
+def _to(value: object, device: torch.device | str) -> object:
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, tuple) and value and isinstance(value[0], Target):
+        return tuple(_target_to(target, device) for target in value)
+    return value
+
+
+def _target_to(target: Target, device: torch.device | str) -> Target:
+    tensors = {name: getattr(target, name) for name in ("picture", "valid", "latent")}
+    return replace(target, **{name: None if t is None else t.to(device, non_blocking=True) for name, t in tensors.items()})
+
+

@@ -1,0 +1,1 @@
+"""Simulated places that know the truth about what they show."""
