@@ -1,0 +1,45 @@
+# Every target makes what it needs: the virtual environment, the pinned packages, then the work.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= out/quickstart
+IMAGES ?=
+
+.PHONY: quickstart test test-all check format clean
+
+quickstart: $(VENV)/.worlds
+	$(BIN)/gemvlm quickstart --out $(OUT) $(if $(IMAGES),--images $(IMAGES))
+
+test: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m "not slow and not gpu"
+
+test-all: $(VENV)/.dev
+	$(BIN)/pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(MAKE) test
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) out dist
+
+$(VENV)/bin/python:
+	$(PYTHON) -c "import sys; sys.exit('gemvlm needs Python 3.11 or newer, this is ' + sys.version.split()[0] + '; set PYTHON=python3.11') if sys.version_info < (3, 11) else None"
+	$(PYTHON) -m venv $(VENV)
+
+# torch first and by its pin: packages that depend on it would otherwise pick the newest build
+$(VENV)/.worlds: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/pip install -q --disable-pip-version-check $$(grep '^torch==' constraints.txt)
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[worlds]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.worlds
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@

@@ -1,0 +1,29 @@
+"""Named, complete, frozen trainings: the only home of the paper's numbers.
+
+Each number is marked: [paper], [code] (the authors' released code) or [ours].
+"""
+
+from __future__ import annotations
+
+from gemvlm.recipes.recipe import Recipe
+
+
+def names() -> list[str]:
+    """The recipes there are."""
+    return sorted(_all())
+
+
+def get(name: str) -> Recipe:
+    """The recipe of that name, or an error that lists what there is."""
+    recipes = _all()
+    if name not in recipes:
+        raise ValueError(f"unknown recipe {name!r}; there are {', '.join(sorted(recipes))}")
+    return recipes[name]
+
+
+def _all() -> dict[str, Recipe]:
+    from gemvlm.recipes.debug import DEBUG
+    from gemvlm.recipes.gem_nano import GEM_NANO
+    from gemvlm.recipes.quickstart import QUICKSTART
+
+    return {recipe.name: recipe for recipe in (DEBUG, QUICKSTART, GEM_NANO)}

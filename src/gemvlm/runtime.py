@@ -1,0 +1,112 @@
+"""The only file that asks the environment: rank, device, precision, threads, versions and the log."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where this process runs: its rank among `world` processes, its device, and the precision of its matrix products."""
+
+    rank: int
+    world: int
+    device: torch.device
+    precision: Precision
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """Matrix products in the run's precision; weights, flow states and losses stay in float32."""
+        if self.precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+
+def detect(device: str | None = None, precision: Precision = "float32", threads: int | None = None) -> Runtime:
+    """Read rank and world from the launcher's variables and choose a device: the given one, else CUDA, else MPS, else CPU."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return Runtime(
+        rank=int(os.environ.get("RANK", "0")),
+        world=int(os.environ.get("WORLD_SIZE", "1")),
+        device=default_device(device),
+        precision=precision,
+    )
+
+
+def default_device(name: str | None = None) -> torch.device:
+    """The named device, or the best that is there."""
+    if name is not None:
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def available_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def versions() -> dict[str, str]:
+    """What a checkpoint or a score should say about the code and the libraries that made it."""
+    names = ("gemvlm", "torch", "transformers", "diffusers", "numpy", "mujoco")
+    found = {name: _version(name) for name in names}
+    return {**{k: v for k, v in found.items() if v}, "python": platform.python_version(), "commit": _commit()}
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _commit() -> str:
+    """The commit of the source tree, "+" appended if it has uncommitted changes; "" for an installed package."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return ""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", root, *words], capture_output=True, text=True, check=False).stdout.strip()
+
+    return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+
+
+@contextlib.contextmanager
+def deterministic(seed: int) -> Iterator[None]:
+    """Initial weights drawn inside are a function of `seed` only; the global generator is restored afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def get_log() -> logging.Logger:
+    """The package's log: one line per event, on standard error."""
+    log = logging.getLogger("gemvlm")
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
+    return log

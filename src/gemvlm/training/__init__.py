@@ -1,0 +1,1 @@
+"""Model × recipe → checkpoint: stages as data, one loop, atomic checkpoints, exact resume."""

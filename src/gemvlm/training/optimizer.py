@@ -1,0 +1,117 @@
+"""Optimisers over named module groups: one learning rate and one clipping norm per group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gemvlm.model.gem import Gem
+from gemvlm.training.stage import OptimizerConfig, Stage
+
+NamedParameters = dict[str, nn.Parameter]
+
+
+class GroupOptimizer:
+    """The optimisers of one stage behind one `step`, with gradients clipped per module group.
+
+    Parameters outside the stage's groups are frozen here (`requires_grad` False), so autograd does no work for them.
+    """
+
+    def __init__(self, gem: Gem, stage: Stage) -> None:
+        groups = gem.parameter_groups()
+        unknown = set(stage.learning_rates) - set(groups)
+        if unknown:
+            raise ValueError(f"stage {stage.name!r}: no module group {sorted(unknown)}; the model has {sorted(groups)}")
+        for name, parameters in groups.items():
+            for parameter in parameters.values():
+                parameter.requires_grad_(name in stage.learning_rates)
+        self.stage = stage
+        self.groups: dict[str, NamedParameters] = {name: groups[name] for name in stage.learning_rates if groups[name]}
+        self.optimizers = _build(self.groups, stage)
+
+    def set_factor(self, factor: float) -> None:
+        """Scale every group's peak learning rate."""
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak_lr"] * factor
+
+    def clip(self) -> dict[str, Tensor]:
+        """Clip each module group's gradient to the stage's norm; returns the norms before clipping."""
+        return {
+            name: nn.utils.clip_grad_norm_(list(parameters.values()), self.stage.clip)
+            for name, parameters in self.groups.items()
+        }
+
+    def step(self) -> None:
+        for optimizer in self.optimizers.values():
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Every tensor of the optimisers' state by `optimizer/parameter/slot`; undone by `load_state_tensors`."""
+        tensors = {}
+        for kind, optimizer in self.optimizers.items():
+            for name, parameter in _named(optimizer):
+                for slot, value in optimizer.state[parameter].items():
+                    tensors[f"{kind}/{name}/{slot}"] = torch.as_tensor(value).detach().clone()
+        return tensors
+
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        for kind, optimizer in self.optimizers.items():
+            for name, parameter in _named(optimizer):
+                prefix = f"{kind}/{name}/"
+                slots = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+                if not slots:
+                    raise ValueError(
+                        f"optimizer state: nothing for parameter {name!r} of {kind}; this checkpoint was written by "
+                        "another recipe: start a new folder or drop --resume"
+                    )
+                optimizer.state[parameter] = {slot: value.clone() for slot, value in slots.items()}
+
+
+def _named(optimizer: torch.optim.Optimizer) -> list[tuple[str, nn.Parameter]]:
+    return [pair for group in optimizer.param_groups for pair in zip(group["names"], group["params"], strict=True)]
+
+
+def _build(groups: Mapping[str, NamedParameters], stage: Stage) -> dict[str, torch.optim.Optimizer]:
+    config = stage.optimizer
+    matrices, decayed, plain = [], [], []
+    for group_name, parameters in groups.items():
+        rate = stage.learning_rates[group_name]
+        by_class: dict[str, NamedParameters] = {"matrix": {}, "decayed": {}, "plain": {}}
+        for name, parameter in parameters.items():
+            by_class[_class_of(name, parameter, config)][name] = parameter
+        for target, kind in ((matrices, "matrix"), (decayed, "decayed"), (plain, "plain")):
+            if by_class[kind]:
+                target.append(_param_group(by_class[kind], rate, 0.0 if kind == "plain" else config.weight_decay))
+    optimizers: dict[str, torch.optim.Optimizer] = {}
+    if matrices:
+        optimizers["muon"] = torch.optim.Muon(matrices, lr=0.0, adjust_lr_fn="match_rms_adamw")
+    if decayed or plain:
+        optimizers["adamw"] = torch.optim.AdamW(
+            decayed + plain, lr=0.0, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay, fused=True
+        )
+    return optimizers
+
+
+def _param_group(parameters: NamedParameters, rate: float, weight_decay: float) -> dict[str, Any]:
+    return {
+        "params": list(parameters.values()),
+        "names": list(parameters),
+        "lr": rate,
+        "peak_lr": rate,
+        "weight_decay": weight_decay,
+    }
+
+
+def _class_of(name: str, parameter: nn.Parameter, config: OptimizerConfig) -> str:
+    """Hidden matrices go to Muon; vectors, tables and embeddings are not decayed (B10 of the release decays them all)."""
+    table = "embed" in name or "lm_head" in name or "scale_shift_table" in name
+    if parameter.ndim < 2 or table:
+        return "plain"
+    if config.kind == "muon" and parameter.ndim == 2:
+        return "matrix"
+    return "decayed"

@@ -1,0 +1,71 @@
+"""A stage is data: which modules learn, from which losses, on which samples, how fast and for how long.
+
+The loop knows nothing else about stages; the paper's three (connector; connector and generator; everything) are three values.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gemvlm.data.targets import TargetKind
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW, or Muon for the hidden matrices with AdamW for the rest (embeddings, norms, biases, convolutions)."""
+
+    kind: Literal["adamw", "muon"]
+    betas: tuple[float, float]
+    weight_decay: float
+    eps: float = 1e-8
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rate over a stage, as a factor of its peak: linear warm-up, then a hold, then a cosine or linear fall."""
+
+    warmup: int
+    shape: Literal["constant", "cosine", "linear"]
+    final: float = 0.0
+    hold: float = 0.0
+
+    def factor(self, step: int, steps: int) -> float:
+        """Factor at `step` in [0, steps): never 0 on the first step; `hold` is the share of the stage before the fall begins."""
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        if self.shape == "constant":
+            return 1.0
+        start = max(self.warmup, int(self.hold * steps))
+        progress = min(max(step - start, 0) / max(steps - start, 1), 1.0)
+        fall = 0.5 * (1 + math.cos(math.pi * progress)) if self.shape == "cosine" else 1 - progress
+        return self.final + (1 - self.final) * fall
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage. Module groups absent from `learning_rates` are frozen; losses absent from `loss_weights` are not computed.
+
+    `learning_rates` maps a group of `Gem.parameter_groups()` to its peak rate, `loss_weights` a named loss to its weight in the sum.
+    `turns_per_sample` questions are drawn anew each epoch, with `families` as weights (None: all alike; 0 turns: images only).
+    `clip` is the largest gradient norm of each module group, clipped on its own so that no module scales another's step.
+    """
+
+    name: str
+    steps: int
+    batch_size: int
+    learning_rates: Mapping[str, float]
+    loss_weights: Mapping[str, float]
+    schedule: Schedule
+    optimizer: OptimizerConfig
+    turns_per_sample: int
+    families: Mapping[str, float] | None = None
+    targets: tuple[TargetKind, ...] = ()
+    clip: float = 1.0
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.learning_rates or not self.loss_weights:
+            raise ValueError(f"stage {self.name!r}: name at least one module group to train and one loss")
