@@ -1,6 +1,7 @@
 """Everything that draws: depth and answers on pictures, curves, and the one style of HTML report.
 
-Nothing here computes a result, and nothing imports another room: pictures are uint8 RGB arrays, places are fractions of the image.
+Nothing here computes a result, and nothing imports another room: pictures are uint8 RGB arrays, places are fractions of
+the image.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from gemvlm.figure.pictures import (
     error_map,
     png_bytes,
 )
-from gemvlm.figure.plots import loss_curves, read_records
+from gemvlm.figure.plots import loss_curves
 from gemvlm.figure.report import Exchange, Report, Score
 
 __all__ = [
@@ -29,5 +30,4 @@ __all__ = [
     "error_map",
     "loss_curves",
     "png_bytes",
-    "read_records",
 ]

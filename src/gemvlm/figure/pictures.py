@@ -38,7 +38,7 @@ class DepthRow:
 
     @property
     def limits(self) -> tuple[float, float]:
-        """Depths of the warmest and the coolest colour: those of the truth where it is known, so that a row can be compared."""
+        """Depths of the warmest and the coolest colour: those of the truth where it is known."""
         return depth_limits(*((self.generated, None) if self.true is None else (self.true, self.valid)))
 
     def pictures(self) -> tuple[Picture, ...]:
@@ -86,7 +86,7 @@ def error_map(
     valid: Bool[np.ndarray, "H W"] | None = None,
     high: float = 0.2,
 ) -> Picture:
-    """|generated − true| / true: black is right, bright is off by `high` or more, pixels without truth are hatched grey."""
+    """|generated − true| / true: black is right, bright is off by `high` or more, pixels without truth are hatched."""
     seen = _seen(true, valid) & (true > 0)
     error = np.abs(generated - true) / np.where(seen, true, 1)
     return _paint(error, seen, 0.0, high, "magma")
@@ -101,8 +101,8 @@ def draw_points_boxes(
 ) -> Picture:
     """The image with marked places, enlarged first so that marks stay fine on small images.
 
-    `points` are (x, y) and `boxes` (left, top, right, bottom), as fractions of width and height; `labels` name the points first,
-    then the boxes, and may be shorter.
+    `points` are (x, y) and `boxes` (left, top, right, bottom), as fractions of width and height; `labels` name the
+    points first, then the boxes, and may be shorter.
     """
     canvas = Image.fromarray(enlarge(image, side)).convert("RGBA")
     marks = Image.new("RGBA", canvas.size)
@@ -157,7 +157,9 @@ def _seen(depth: Float[np.ndarray, "H W"], valid: Bool[np.ndarray, "H W"] | None
     return np.isfinite(depth) if valid is None else valid & np.isfinite(depth)
 
 
-def _paint(values: Float[np.ndarray, "H W"], seen: Bool[np.ndarray, "H W"], low: float, high: float, name: str) -> Picture:
+def _paint(
+    values: Float[np.ndarray, "H W"], seen: Bool[np.ndarray, "H W"], low: float, high: float, name: str
+) -> Picture:
     scaled = (np.where(seen, values, low) - low) / (high - low if high != low else 1)
     colours = _colour_table(name)[np.round(np.clip(scaled, 0, 1) * 255).astype(int)]
     return np.where(seen[..., None], colours, _hatch(*seen.shape)[..., None]).astype(np.uint8)
@@ -171,13 +173,19 @@ def _colour_table(name: str) -> UInt8[np.ndarray, "256 3"]:
 
 
 def _hatch(height: int, width: int) -> Num[np.ndarray, "H W"]:
-    """Grey with slanted lines, so that "no value" is not taken for a depth, in print or without colour vision either."""
+    """Grey with slanted lines, so that "no value" is not taken for a depth, not even in print."""
     rows, columns = np.mgrid[:height, :width]
     return np.where((rows + columns) % 8 < 2, 150, 196)
 
 
 def _draw_point(
-    draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, colour: tuple[int, ...], name: str, size: tuple[int, int]
+    draw: ImageDraw.ImageDraw,
+    x: float,
+    y: float,
+    radius: float,
+    colour: tuple[int, ...],
+    name: str,
+    size: tuple[int, int],
 ) -> None:
     for extra, fill in ((2, (0, 0, 0, 110)), (1, (255, 255, 255, 255)), (-1, (*colour, 255))):
         reach = radius + extra

@@ -18,40 +18,35 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
-from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import UInt8
 from PIL import Image
 
 from gemvlm.figure.pictures import png_bytes
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-AnyPicture = "bytes | UInt8[np.ndarray, 'H W 3'] | Image.Image | Figure"
+AnyPicture = bytes | np.ndarray | Image.Image
+"""A PNG or SVG file's bytes, a uint8 array (H, W, 3), or a PIL image."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """One measured number with its 95 % interval, the blind baselines that it must beat, and the bar that was set."""
+    """One measured number with its 95 % interval, the blind baselines that it must beat, and the goal that was set."""
 
     name: str
     value: float
     low: float
     high: float
     baselines: Mapping[str, float] = field(default_factory=dict)
-    bar: float | None = None
+    goal: float | None = None
     count: int | None = None
     better: str = "higher"
 
     def reached(self) -> bool | None:
-        """True if the value stands at the bar or beyond; None without a bar."""
-        if self.bar is None:
+        """True if the value stands at the goal or beyond; None without a goal."""
+        if self.goal is None:
             return None
-        return self.value >= self.bar if self.better == "higher" else self.value <= self.bar
+        return self.value >= self.goal if self.better == "higher" else self.value <= self.goal
 
 
 @dataclass(frozen=True)
@@ -95,7 +90,7 @@ class Report:
         cells = [[_cell_text(cell) for cell in row] for row in rows]
         for number, row in enumerate(cells):
             if len(row) != len(headers):
-                raise ValueError(f"report table: row {number} has {len(row)} cells but there are {len(headers)} headers")
+                raise ValueError(f"report table: row {number} has {len(row)} cells for {len(headers)} headers")
         numeric = [bool(cells) and all(_looks_numeric(row[i]) for row in cells) for i in range(len(headers))]
         mark = [' class="number"' if flag else "" for flag in numeric]
         head = "".join(f"<th{m}>{html.escape(text)}</th>" for m, text in zip(mark, headers, strict=True))
@@ -107,18 +102,18 @@ class Report:
         self._blocks.append(_figure(f'<div class="scroll">{inner}</div>', caption))
 
     def scores(self, scores: Sequence[Score], caption: str = "", percent: bool = True) -> None:
-        """A bar for each score with its interval, ticks for its baselines and a mark at its bar.
+        """A bar for each score with its interval, ticks for its baselines and a mark at its goal.
 
         In per cent all bars run from 0 to 100; otherwise to the largest number among them.
         """
-        reach = [n for s in scores for n in (s.high, s.value, s.bar or 0, *s.baselines.values()) if np.isfinite(n)]
+        reach = [n for s in scores for n in (s.high, s.value, s.goal or 0, *s.baselines.values()) if np.isfinite(n)]
         end = 1.0 if percent else max(reach, default=1.0) * 1.02 or 1.0
         inner = "".join(_score(score, end, percent) for score in scores)
         self._blocks.append(_figure(f'<div class="scores">{inner}</div>', caption))
 
     def figure(self, picture: AnyPicture, caption: str = "") -> None:
-        """One picture over the width of the text: PNG bytes, an array, a PIL image or a matplotlib figure."""
-        self._blocks.append(_figure(_image(picture, caption), caption))
+        """One picture over the width of the page; on a narrow screen a wide one is scrolled, not shrunk."""
+        self._blocks.append(_figure(f'<div class="wide">{_image(picture, caption)}</div>', caption))
 
     def gallery(self, pictures: Sequence[tuple[AnyPicture, str]], caption: str = "") -> None:
         """Pictures with captions, as many beside each other as fit."""
@@ -128,7 +123,7 @@ class Report:
     def picture_table(
         self, headings: Sequence[str], rows: Sequence[tuple[str, Sequence[AnyPicture]]], caption: str = ""
     ) -> None:
-        """Rows of pictures under common headings; each row is (note, pictures), and may have fewer pictures than headings."""
+        """Rows of pictures under common headings; each row is (note, pictures), and may have fewer than headings."""
         head = "".join(f"<span>{html.escape(heading)}</span>" for heading in headings)
         body = "".join(
             "".join(_image(picture, f"{note} {heading}") for heading, picture in zip(headings, pictures, strict=False))
@@ -141,7 +136,8 @@ class Report:
     def conversation(self, picture: AnyPicture, exchanges: Sequence[Exchange], caption: str = "") -> None:
         """A picture with the questions that were asked about it and the replies."""
         talk = "".join(_exchange(exchange) for exchange in exchanges)
-        self._blocks.append(f'<section class="talk">{_figure(_image(picture, caption), caption)}<dl>{talk}</dl></section>')
+        shown = _figure(_image(picture, caption), caption)
+        self._blocks.append(f'<section class="talk">{shown}<dl>{talk}</dl></section>')
 
     def details(self, summary: str, text: str) -> None:
         """Long plain text (a configuration, a log) folded away under its name."""
@@ -198,20 +194,9 @@ def _figure(inner: str, caption: str) -> str:
 
 
 def _image(picture: AnyPicture, alt: str) -> str:
-    kind, data = ("image/png", picture) if isinstance(picture, bytes) else _encoded(picture)
-    return f'<img alt="{html.escape(alt, quote=True)}" src="data:{kind};base64,{base64.b64encode(data).decode()}">'
-
-
-def _encoded(picture: AnyPicture) -> tuple[str, bytes]:
-    if isinstance(picture, (np.ndarray, Image.Image)):
-        return "image/png", png_bytes(picture)
-    from matplotlib import rc_context
-
-    buffer = BytesIO()
-    fonts = {"svg.fonttype": "none", "font.family": ["system-ui", "Segoe UI", "Roboto", "sans-serif"]}
-    with rc_context(fonts):
-        picture.savefig(buffer, format="svg", metadata={"Date": None})
-    return "image/svg+xml", buffer.getvalue()
+    data = picture if isinstance(picture, bytes) else png_bytes(picture)
+    kind = "png" if data.startswith(b"\x89PNG") else "svg+xml"
+    return f'<img alt="{html.escape(alt)}" src="data:image/{kind};base64,{base64.b64encode(data).decode()}">'
 
 
 def _cell_text(cell: object) -> str:
@@ -219,7 +204,7 @@ def _cell_text(cell: object) -> str:
 
 
 def _looks_numeric(text: str) -> bool:
-    return bool(re.fullmatch(r"|–|nan|[-+−±<≤>≥]?\s*[\d.,]+\s*(%|s|ms|h|min|M|k|MB|GB|m|cm|mm|pp)?(\s*[\[(±].*)?", text))
+    return bool(re.fullmatch(r"|–|nan|[-+−±<≤>≥]?\s*[\d.,]+([–-][\d.,]+)?\s*(%|[a-zA-Z]{1,3})?(\s*[\[(±].*)?", text))
 
 
 def _number(value: float, percent: bool) -> str:
@@ -237,13 +222,13 @@ def _score(score: Score, end: float, percent: bool) -> str:
     verdict = "" if reached is None else ' class="reached"' if reached else ' class="open"'
     left, right = (float(place(edge)[:-1]) for edge in (score.low, score.high))
     ticks = "".join(f'<i class="tick" style="left:{place(value)}"></i>' for value in score.baselines.values())
-    if score.bar is not None:
-        ticks += f'<i class="bar" style="left:{place(score.bar)}"></i>'
+    if score.goal is not None:
+        ticks += f'<i class="goal" style="left:{place(score.goal)}"></i>'
     named = [f"{html.escape(name)}&nbsp;<b>{_number(value, percent)}</b>" for name, value in score.baselines.items()]
-    if score.bar is not None:
+    if score.goal is not None:
         sign = "≥" if score.better == "higher" else "≤"
         state = "reached" if reached else "open"
-        named.append(f'<span class="{state}">bar {sign}&nbsp;{_number(score.bar, percent)}: {state}</span>')
+        named.append(f'<span class="{state}">goal {sign}&nbsp;{_number(score.goal, percent)}: {state}</span>')
     if score.count is not None:
         named.append(f"n&nbsp;=&nbsp;{score.count:,}".replace(",", "&#8239;"))
     return (
@@ -260,4 +245,5 @@ def _exchange(exchange: Exchange) -> str:
     truth = ""
     if exchange.truth is not None and exchange.right is not True:
         truth = f"<small>true answer: {html.escape(exchange.truth)}</small>"
-    return f"<div><dt>{html.escape(exchange.question)}</dt><dd{verdict}>{html.escape(exchange.answer) or '∅'}{truth}</dd></div>"
+    answer = html.escape(exchange.answer) or "(no answer)"
+    return f"<div><dt>{html.escape(exchange.question)}</dt><dd{verdict}>{answer}{truth}</dd></div>"
