@@ -235,7 +235,7 @@ class Encoding:
             raise ValueError(f"encoding {self.name!r} is unknown; choose spectral, log or sqrt_disparity")
         if (self.near_m is None) != (self.far_m is None):
             raise ValueError(f"encoding {self.name}: give both near_m and far_m, or neither for a range per image")
-        if self.near_m is not None and not 0 < self.near_m < self.far_m:
+        if self.near_m is not None and self.far_m is not None and not 0 < self.near_m < self.far_m:
             raise ValueError(f"encoding {self.name}: needs 0 < near_m < far_m, got {self.near_m} and {self.far_m}")
 
     @property
@@ -279,10 +279,10 @@ def encode(depth: DepthMap, encoding: Encoding, height: int, width: int) -> Enco
     if encoding.is_fixed:
         if not depth.is_metric:
             raise ValueError(f"depth from {depth.source!r} is {depth.kind}: a range in metres needs metric depth")
-        low, high = encoding.range()
+        low, high = np.float32(encoding.range())
     else:
         low, high = _robust_range(scalar, depth.valid)
-    position = np.clip((scalar - np.float32(low)) / np.float32(high - low), 0, 1)
+    position = np.clip((scalar - low) / (high - low), 0, 1)
     if encoding.space != "log":
         position = 1 - position
     position, valid = resample(position, depth.valid, width, height)
@@ -330,7 +330,7 @@ CONFIDENCE_WIDTH = 0.05
 
 
 def space_values(depth: DepthMap, space: Space) -> Float32[np.ndarray, "H W"]:
-    """The map's scalar in `space`: exact for z-depth, up to scale or affine map for relative kinds; 0 if invalid."""
+    """The map's scalar in `space`: exact for z-depth, up to scale or an affine map if relative; 0 if invalid."""
     if depth.kind == AFFINE_KINDS[space]:
         return np.where(depth.valid, depth.values, 0)
     disparity = depth.kind == "affine_disparity"
@@ -346,7 +346,8 @@ def space_values(depth: DepthMap, space: Space) -> Float32[np.ndarray, "H W"]:
 def target_size(height: int, width: int, long_side: int = 448, multiple: int = 32) -> tuple[int, int]:
     """(height, width) with the long side `long_side`, both floored to multiples (at least one), in whole numbers."""
     longest = max(height, width)
-    return tuple(max(multiple, side * long_side // longest // multiple * multiple) for side in (height, width))
+    new_height, new_width = (max(multiple, side * long_side // longest // multiple * multiple) for side in (height, width))
+    return new_height, new_width
 
 
 def spectral_picture(depth: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "3 H W"]:
@@ -378,7 +379,7 @@ SPECTRAL = "9e0142d53e4ff46d43fdae61fee08bffffbfe6f598abdda466c2a53288bd5e4fa2"
 def _robust_range(
     scalar: Float32[np.ndarray, "H W"], valid: Bool[np.ndarray, "H W"]
 ) -> tuple[np.float32, np.float32]:
-    """2nd and 98th percentile; (0, 0) with ten valid pixels or fewer; widened by 1e-6 each way if equal (as released)."""
+    """2nd and 98th percentile; (0, 0) with ten valid pixels or fewer; 1e-6 wider each way if equal (as released)."""
     low = high = np.float32(0)
     if valid.sum() > 10:
         low, high = np.percentile(scalar[valid], [2, 98]).astype(np.float32)

@@ -1,0 +1,93 @@
+"""The one flow-matching convention of this package.
+
+    x_t = (1 - t) noise + t data,   t from 0 (noise) to 1 (data),   velocity = dx/dt = data - noise
+
+States, velocities and times are float32 or float64 here whatever the network computes in: near 1 half precision has
+0.004 between neighbours, as coarse as a step of the flow. The published Sana weights run the other way; `SigmaTable`
+holds their numbers (sigma = 1 - t) and the one place that flips directions is their adapter in `model/generator.py`.
+
+    Lipman et al., Flow Matching for Generative Modeling, 2023 (arXiv 2210.02747)
+    Esser et al., Scaling Rectified Flow Transformers, 2024 (arXiv 2403.03206): the shift of the noise levels
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def interpolate(
+    noise: Float[Tensor, "N *shape"], data: Float[Tensor, "N *shape"], t: Float[Tensor, "N"]
+) -> Float[Tensor, "N *shape"]:
+    """The state at time t: (1 - t) noise + t data."""
+    noise, data = precise(noise), precise(data)
+    t = precise(t).reshape(-1, *[1] * (data.ndim - 1))
+    return (1 - t) * noise + t * data
+
+
+def velocity(noise: Float[Tensor, "N *shape"], data: Float[Tensor, "N *shape"]) -> Float[Tensor, "N *shape"]:
+    """What the network predicts: data - noise, the same at every t."""
+    return precise(data) - precise(noise)
+
+
+@torch.no_grad()
+def integrate(
+    velocity_at: Callable[[Tensor, Tensor], Tensor], noise: Float[Tensor, "N *shape"], times: Float[Tensor, "K_plus_1"]
+) -> Float[Tensor, "N *shape"]:
+    """Euler's method from times[0] to times[-1]: x <- x + (t_next - t) velocity_at(x, t).
+
+    `velocity_at` gets the state (N, ...) and the time of each item (N,). `times` increase from 0 to 1 to sample.
+    """
+    if times.ndim != 1 or len(times) < 2 or not bool((times[1:] > times[:-1]).all()):
+        raise ValueError(f"times must increase and be at least two, got {times.tolist()}")
+    state, times = precise(noise), precise(times).to(noise.device)
+    for now, later in pairwise(times):
+        step = (later - now).to(state.dtype)
+        state = state + step * precise(velocity_at(state, now.to(state.dtype).expand(len(state))))
+    return state
+
+
+def uniform_times(steps: int) -> Float[Tensor, "K_plus_1"]:
+    """0, 1/steps, ..., 1."""
+    return torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class SigmaTable:
+    """The noise levels of the published Sana weights: sigma = 1 - t, and the timestep `steps` x sigma that Sana gets.
+
+    Every level is moved by s' = shift s / (1 + (shift - 1) s). The shift has no default: the scheduler file of the
+    published weights reads as 1 or as 3 depending on the class that loads it. Nothing here changes, so that sampling
+    can't disturb training.
+    """
+
+    shift: float
+    steps: int = 1000
+
+    def shifted(self, sigma: Float[Tensor, "*N"]) -> Float[Tensor, "*N"]:
+        return self.shift * sigma / (1 + (self.shift - 1) * sigma)
+
+    def training(self, u: Float[Tensor, "N"]) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"]]:
+        """(timestep, sigma) for draws u in [0, 1): entry floor(steps u) of the table that falls from 1 to 1/steps."""
+        index = torch.floor(precise(u) * self.steps).clamp(0, self.steps - 1)
+        sigma = self.shifted((self.steps - index.double()) / self.steps).to(precise(u).dtype)
+        return sigma * self.steps, sigma
+
+    def sampling(self, count: int) -> tuple[Float[Tensor, "K"], Float[Tensor, "K_plus_1"]]:
+        """(timesteps, sigmas) of `count` Euler steps: linspace(1, 1/count) shifted, and a closing 0; float64."""
+        sigma = self.shifted(torch.linspace(1, 1 / count, count, dtype=torch.float64))
+        return sigma * self.steps, torch.cat([sigma, sigma.new_zeros(1)])
+
+    def sampling_times(self, count: int) -> Float[Tensor, "K_plus_1"]:
+        """The same steps as times of this package, t = 1 - sigma, from 0 to 1."""
+        return 1 - self.sampling(count)[1]
+
+
+def precise(x: Float[Tensor, "*N"]) -> Float[Tensor, "*N"]:
+    """float64 stays, everything shorter becomes float32."""
+    return x if x.dtype == torch.float64 else x.float()
