@@ -279,7 +279,7 @@ def encode(depth: DepthMap, encoding: Encoding, height: int, width: int) -> Enco
     if encoding.is_fixed:
         if not depth.is_metric:
             raise ValueError(f"depth from {depth.source!r} is {depth.kind}: a range in metres needs metric depth")
-        low, high = np.float32(encoding.range())
+        low, high = (np.float32(end) for end in encoding.range())
     else:
         low, high = _robust_range(scalar, depth.valid)
     position = np.clip((scalar - low) / (high - low), 0, 1)
@@ -330,7 +330,7 @@ CONFIDENCE_WIDTH = 0.05
 
 
 def space_values(depth: DepthMap, space: Space) -> Float32[np.ndarray, "H W"]:
-    """The map's scalar in `space`: exact for z-depth, up to scale or an affine map if relative; 0 if invalid."""
+    """The map in `space`: exact for z-depth, up to a scale or an affine map for relative kinds; 0 if invalid."""
     if depth.kind == AFFINE_KINDS[space]:
         return np.where(depth.valid, depth.values, 0)
     disparity = depth.kind == "affine_disparity"
@@ -346,8 +346,8 @@ def space_values(depth: DepthMap, space: Space) -> Float32[np.ndarray, "H W"]:
 def target_size(height: int, width: int, long_side: int = 448, multiple: int = 32) -> tuple[int, int]:
     """(height, width) with the long side `long_side`, both floored to multiples (at least one), in whole numbers."""
     longest = max(height, width)
-    new_height, new_width = (max(multiple, side * long_side // longest // multiple * multiple) for side in (height, width))
-    return new_height, new_width
+    cells = [max(1, side * long_side // longest // multiple) for side in (height, width)]
+    return cells[0] * multiple, cells[1] * multiple
 
 
 def spectral_picture(depth: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "3 H W"]:
