@@ -1,0 +1,9 @@
+"""A seeded tabletop with exact metric depth, ids, poses and support relations (extra `worlds`)."""
+
+from gemvlm.worlds.tabletop.generate import generate_views
+from gemvlm.worlds.tabletop.layout import SceneConfig
+from gemvlm.worlds.tabletop.scene import TabletopScene, build_scene
+from gemvlm.worlds.tabletop.shapes import CATEGORIES
+from gemvlm.worlds.tabletop.surface import COLOURS
+
+__all__ = ["CATEGORIES", "COLOURS", "SceneConfig", "TabletopScene", "build_scene", "generate_views"]
