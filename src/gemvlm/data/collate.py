@@ -1,0 +1,172 @@
+"""Samples to one packed `Batch`: turns chosen, text encoded, images cut into patches, targets tied to their images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from gemvlm.batch import Batch, Target
+from gemvlm.data.conversation import CoordinateFormat, Segment, render, render_dialogue
+from gemvlm.data.encoding import Encoded, Encoder
+from gemvlm.data.frames import ImageConfig, patches, position_ids
+from gemvlm.sample import Frame, Sample, Turn
+
+Picture = tuple[Float[Tensor, "3 h w"], Bool[Tensor, "h w"]]
+
+
+class TargetMaker(Protocol):
+    """Makes one kind of target; `data/targets/` holds them, one file each."""
+
+    kind: str
+
+    def make(self, frame: Frame) -> Picture | None:
+        """The picture in [-1, 1] that a generator must paint and where it is valid, or None if the frame has none."""
+        ...
+
+
+def keyed(*parts: object) -> int:
+    """A 63-bit number that depends on `parts` alone: the same on every rank, in every worker and after every resume."""
+    digest = blake2b("\x1f".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+@dataclass(frozen=True)
+class TurnSampler:
+    """Chooses the turns that a sample shows in an epoch: another choice and order each epoch, the same on every rank.
+
+    `families` weights turns by family (1 where not named, 0 never chosen). 0 turns shows the images alone.
+    """
+
+    turns_per_sample: int
+    families: Mapping[str, float] | None = None
+
+    def __call__(self, turns: Sequence[Turn], key: int) -> list[int]:
+        weights = np.array([(self.families or {}).get(turn.family, 1.0) for turn in turns])
+        # the k largest u^(1/w) are a weighted draw without replacement (Efraimidis and Spirakis 2006), as logarithms
+        draws = np.log(np.random.Generator(np.random.PCG64(key)).random(len(turns)) + np.finfo(float).tiny)
+        ranks = np.where(weights > 0, draws / np.maximum(weights, 1e-12), -np.inf)
+        chosen = np.argsort(-ranks, kind="stable")[: self.turns_per_sample]
+        return [int(index) for index in chosen if weights[index] > 0]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A question about frames that waits for its answer; `history` holds earlier (question, answer) pairs."""
+
+    frames: Sequence[Frame]
+    question: str
+    history: Sequence[tuple[str, str]] = ()
+
+
+class Collator:
+    """Samples of one step to a `Batch`; a function of the samples, the epoch and `seed` alone.
+
+    Without a `turns` sampler every turn is shown in the sample's order. A conversation longer than `max_tokens` loses
+    whole turns from its end, so a span is never cut; ValueError if its images and one turn are still too long. `cache`
+    keeps patches and target pictures in memory: for small sets whose frames come again every epoch.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        coordinates: CoordinateFormat,
+        images: ImageConfig,
+        targets: Sequence[TargetMaker] = (),
+        *,
+        seed: int = 0,
+        turns: TurnSampler | None = None,
+        max_tokens: int = 16384,
+        system: str | None = None,
+        cache: bool = False,
+    ) -> None:
+        self.coordinates, self.images, self.targets = coordinates, images, tuple(targets)
+        self.seed, self.turns, self.max_tokens, self.system = seed, turns, max_tokens, system
+        self._encode = Encoder(tokenizer)
+        self._cache: dict[tuple[str, int, str], Any] | None = {} if cache else None
+
+    def __call__(self, samples: Sequence[Sample], epoch: int = 0) -> Batch:
+        encoded = [self._fit(sample, epoch) for sample in samples]
+        frames = [(sample.id, index, frame) for sample in samples for index, frame in enumerate(sample.frames)]
+        cut = [self._remembered((name, i, "patches"), patches, frame.image, self.images) for name, i, frame in frames]
+        targets = []
+        for image, (name, index, frame) in enumerate(frames):
+            for maker in self.targets:
+                picture = self._remembered((name, index, maker.kind), maker.make, frame)
+                if picture is not None:
+                    key = keyed(self.seed, epoch, name, index, maker.kind)
+                    targets.append(Target(maker.kind, image, picture[0], picture[1], key))
+        return self._packed(encoded, cut, tuple(targets), tuple(sample.id for sample in samples))
+
+    def prompts(self, requests: Sequence[Prompt]) -> Batch:
+        """Conversations, packed like samples, that end where the model must begin to answer; labels are all ignored."""
+        encoded = []
+        for request in requests:
+            exchanges = [*request.history, (request.question, None)]
+            parts = render_dialogue(len(request.frames), exchanges, self.system)
+            parts = [replace(part, supervised=False) if isinstance(part, Segment) else part for part in parts]
+            encoded.append(self._encode(parts, self._image_tokens(request.frames)))
+        cut = [patches(frame.image, self.images) for request in requests for frame in request.frames]
+        return self._packed(encoded, cut, (), tuple(str(number) for number in range(len(requests))))
+
+    def _fit(self, sample: Sample, epoch: int) -> Encoded:
+        """The sample's conversation with as many of its chosen turns as `max_tokens` holds."""
+        chosen = list(range(len(sample.turns)))
+        if self.turns is not None:
+            chosen = self.turns(sample.turns, keyed(self.seed, epoch, sample.id, "turns"))
+        image_tokens = self._image_tokens(sample.frames)
+        while True:
+            encoded = self._encode(render(sample, chosen, self.coordinates, self.system), image_tokens)
+            length = len(encoded.input_ids)
+            if length <= self.max_tokens:
+                return encoded
+            if len(chosen) <= 1:
+                raise ValueError(
+                    f"sample {sample.id!r}: {length} tokens ({sum(image_tokens)} of {len(image_tokens)} images) with "
+                    f"{len(chosen)} turns are more than max_tokens {self.max_tokens}; lower max_pixels, give fewer "
+                    "frames or raise max_tokens"
+                )
+            chosen.pop()
+
+    def _image_tokens(self, frames: Sequence[Frame]) -> list[int]:
+        return [self.images.tokens(self.images.grid(*frame.image.shape[:2])) for frame in frames]
+
+    def _packed(
+        self, encoded: Sequence[Encoded], cut: Sequence[tuple], targets: tuple[Target, ...], ids: tuple[str, ...]
+    ) -> Batch:
+        grids = torch.tensor([grid for _, grid in cut], dtype=torch.int64).reshape(-1, 3)
+        lengths = torch.tensor([len(part.input_ids) for part in encoded])
+        starts = torch.cumsum(lengths, 0) - lengths
+        grids_of = torch.split(grids, [len(part.spans) for part in encoded])
+        pixels = [values for values, _ in cut] or [torch.empty(0, self.images.patch_values)]
+        return Batch(
+            input_ids=torch.cat([part.input_ids for part in encoded]),
+            segment_ids=torch.arange(len(encoded)).repeat_interleave(lengths),
+            position_ids=torch.cat(
+                [
+                    position_ids(len(part.input_ids), part.spans, own, self.images.merge_size)
+                    for part, own in zip(encoded, grids_of, strict=True)
+                ],
+                dim=1,
+            ),
+            labels=torch.cat([part.labels for part in encoded]),
+            pixel_values=torch.cat(pixels),
+            image_grid_thw=grids,
+            spans=torch.cat([part.spans + start for part, start in zip(encoded, starts, strict=True)]),
+            targets=targets,
+            sample_ids=ids,
+        )
+
+    def _remembered(self, key: tuple[str, int, str], make: Callable[..., Any], *arguments: object) -> Any:
+        if self._cache is None:
+            return make(*arguments)
+        if key not in self._cache:
+            self._cache[key] = make(*arguments)
+        return self._cache[key]

@@ -1,0 +1,252 @@
+"""Render ⇄ parse: turns to the text that a model reads, and its replies back to values that can be scored.
+
+A conversation is rendered as segments of text and slots for images. Which tokens a loss supervises is decided here, by
+who speaks, never by searching token ids for a word. Images come first in the first user turn, every one in a vision
+span of its own; a video is N frames, hence N images. What a user or an answer says is plain text: only markup may hold
+special tokens.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from gemvlm.data.tokenizer import TURN_END, TURN_START, VISION_END, VISION_START
+from gemvlm.sample import PLACE_MARKER, AnswerKind, Box, Place, Point, Sample
+
+IMAGE_PLACEHOLDER, VIDEO_PLACEHOLDER = "<image>", "<video>"
+METRES = {
+    "m": 1.0, "meter": 1.0, "meters": 1.0, "metre": 1.0, "metres": 1.0,
+    "cm": 0.01, "centimeter": 0.01, "centimeters": 0.01, "centimetre": 0.01, "centimetres": 0.01,
+    "mm": 0.001, "millimeter": 0.001, "millimeters": 0.001, "millimetre": 0.001, "millimetres": 0.001,
+}  # fmt: skip
+NUMBER_WORDS = {
+    "zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6,
+    "seven": 7, "eight": 8, "nine": 9, "ten": 10, "eleven": 11, "twelve": 12,
+}  # fmt: skip
+
+_NUMBER = re.compile(r"(?<![\w.])(-?\d+(?:\.\d+)?|-?\.\d+)\s*([a-zA-Z]+)?")
+_TUPLE = re.compile(r"[(\[]\s*(-?\d+(?:\.\d+)?(?:\s*,\s*-?\d+(?:\.\d+)?)+)\s*[)\]]")
+_LETTER = re.compile(r"^\(?([A-Za-z])(?:[).:]\s*(.*)|\)?)$", re.DOTALL)
+_ARTICLE = re.compile(r"^(the|a|an)\s+")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Text of a conversation. `markup` text may hold special tokens; in other text they are ordinary characters."""
+
+    text: str
+    supervised: bool = False
+    markup: bool = False
+
+
+@dataclass(frozen=True)
+class ImageSlot:
+    """Where the tokens of frame `index` stand, strictly between its vision markers."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class CoordinateFormat:
+    """How places are written: integers from 0 to `scale` in multiples of `step`. Qwen3-VL: 0..1000, every integer."""
+
+    scale: int = 1000
+    step: int = 1
+
+    def __post_init__(self) -> None:
+        if self.step < 1 or self.scale % self.step:
+            raise ValueError(f"coordinate step {self.step} does not divide the scale {self.scale}")
+
+    @property
+    def integers(self) -> range:
+        """Every integer that a coordinate can be written as; a small tokenizer needs a token for each."""
+        return range(0, self.scale + 1, self.step)
+
+    def integer(self, fraction: float) -> int:
+        """The nearest writable integer; fractions outside [0, 1] are clipped to the image's border."""
+        steps = round(min(max(fraction, 0.0), 1.0) * self.scale / self.step)
+        return steps * self.step
+
+    def write(self, place: Place) -> str:
+        """A point as "(x, y)", a box as "(x0, y0, x1, y1)"."""
+        values = (place.x, place.y) if isinstance(place, Point) else (place.x0, place.y0, place.x1, place.y1)
+        return "(" + ", ".join(str(self.integer(value)) for value in values) + ")"
+
+    def fill(self, text: str, places: Sequence[Place]) -> str:
+        """Text with every `<place:i>` marker written out."""
+        return PLACE_MARKER.sub(lambda marker: self.write(places[int(marker[1])]), text)
+
+
+def render(
+    sample: Sample,
+    turn_indices: Sequence[int],
+    coordinates: CoordinateFormat,
+    system: str | None = None,
+) -> list[Segment | ImageSlot]:
+    """The chosen turns of a sample, in the given order, as one conversation about all its frames.
+
+    Without turns, only the images are rendered (enough for a generator that reads their states). `<image>` in questions
+    is optional; where it is used, the whole sample must hold one per frame, else ValueError with the counts. They keep
+    their place if the first chosen question holds them all; otherwise the images stand before that question.
+    """
+    placeholders = sum(turn.question.count(IMAGE_PLACEHOLDER) for turn in sample.turns)
+    if placeholders not in (0, len(sample.frames)):
+        raise ValueError(
+            f"sample {sample.id!r}: questions hold {placeholders} {IMAGE_PLACEHOLDER} but the sample has "
+            f"{len(sample.frames)} frames; write one per frame or none"
+        )
+    turns = [sample.turns[index] for index in turn_indices]
+    fill = coordinates.fill
+    exchanges = [(fill(turn.question, turn.places), fill(turn.answer, turn.places)) for turn in turns]
+    try:
+        return render_dialogue(len(sample.frames), exchanges, system)
+    except ValueError as error:
+        raise ValueError(f"sample {sample.id!r}: {error}") from error
+
+
+def render_dialogue(
+    frame_count: int, exchanges: Sequence[tuple[str, str | None]], system: str | None = None
+) -> list[Segment | ImageSlot]:
+    """Questions and answers about `frame_count` images; an answer of None ends the text where the model must begin.
+
+    Answers are supervised with their end-of-turn token and the newline after it. System text comes before the images.
+    """
+    parts: list[Segment | ImageSlot] = []
+    if system is not None:
+        parts += [_opening("system"), Segment(system.strip()), _CLOSING]
+    for position, (question, answer) in enumerate(exchanges):
+        parts += _user(question, frame_count if position == 0 else 0)
+        parts.append(_opening("assistant"))
+        if answer is None:
+            break
+        parts += [Segment(answer.strip(), supervised=True), replace(_CLOSING, supervised=True)]
+    if not exchanges:
+        parts += _user("", frame_count)
+    return [part for part in parts if isinstance(part, ImageSlot) or part.text]
+
+
+def _opening(role: str) -> Segment:
+    return Segment(f"{TURN_START}{role}\n", markup=True)
+
+
+_CLOSING = Segment(TURN_END + "\n", markup=True)
+
+
+def _user(text: str, frame_count: int) -> list[Segment | ImageSlot]:
+    """A user's turn with `frame_count` images: at its `<image>` placeholders if there is one for each, else first."""
+    if VIDEO_PLACEHOLDER in text:
+        raise ValueError(f"a question holds {VIDEO_PLACEHOLDER}; write one {IMAGE_PLACEHOLDER} per frame of it or none")
+    texts = text.split(IMAGE_PLACEHOLDER)
+    if len(texts) - 1 != frame_count:
+        texts = [""] * frame_count + [" ".join(piece.strip() for piece in texts)]
+    parts: list[Segment | ImageSlot] = [_opening("user"), Segment(texts[0].strip())]
+    for index, after in enumerate(texts[1:]):
+        parts += [Segment(VISION_START, markup=True), ImageSlot(index), Segment(VISION_END, markup=True)]
+        parts.append(Segment(after.strip()))
+    return [*parts, _CLOSING]
+
+
+@dataclass(frozen=True)
+class ParsedAnswer:
+    """What a reply says, or `value` None if it can't be understood, which scores as wrong.
+
+    `value` is a str for "text" (normalised) and "choice" (the option as given), a bool for "yes_no", a float for
+    "number" (metres where `unit` is a length, else the plain number), a Point for "point" and a Box for "box".
+    """
+
+    kind: AnswerKind
+    value: str | bool | float | Point | Box | None
+
+
+def parse(
+    reply: str,
+    kind: AnswerKind,
+    options: Sequence[str] = (),
+    unit: str | None = None,
+    coordinates: CoordinateFormat | None = None,
+) -> ParsedAnswer:
+    """Reads a reply as an answer of the given kind; true answers are read by the same function."""
+    reply = reply.split(TURN_END)[0].strip()
+    if kind == "text":
+        return ParsedAnswer(kind, normalise(reply) or None)
+    if kind == "choice":
+        return ParsedAnswer(kind, _choice(reply, options))
+    if kind == "yes_no":
+        return ParsedAnswer(kind, _yes_no(reply))
+    if kind == "number":
+        return ParsedAnswer(kind, _number(reply, unit))
+    return ParsedAnswer(kind, _place(reply, kind, coordinates or CoordinateFormat()))
+
+
+def normalise(text: str) -> str:
+    """Lower case, one space between words, no surrounding punctuation, no leading article."""
+    text = " ".join(unicodedata.normalize("NFKC", text).lower().split()).strip(" .,;:!?\"'")
+    return _ARTICLE.sub("", text)
+
+
+def _choice(reply: str, options: Sequence[str]) -> str | None:
+    """The option that the reply is, or whose letter it gives (alone, or before a text that does not contradict it)."""
+    by_text = {normalise(option): option for option in options}
+    if normalise(reply) in by_text:
+        return by_text[normalise(reply)]
+    letter = _LETTER.match(reply.strip())
+    if letter is None:
+        return None
+    position = ord(letter[1].upper()) - ord("A")
+    if position >= len(options):
+        return None
+    named = by_text.get(normalise(letter[2] or ""), options[position])
+    return options[position] if named == options[position] else None
+
+
+def _yes_no(reply: str) -> bool | None:
+    words = re.findall(r"[a-z]+", reply.lower())
+    if words and words[0] in ("yes", "no"):
+        return words[0] == "yes"
+    said = {word for word in words if word in ("yes", "no")}
+    return said == {"yes"} if len(said) == 1 else None
+
+
+def _number(reply: str, unit: str | None) -> float | None:
+    """The one number of a reply, or None if there is none or if several disagree."""
+    scale = METRES.get(unit or "", 1.0)
+    values = set()
+    for digits, suffix in _NUMBER.findall(reply):
+        in_metres = METRES.get(suffix.lower()) if unit in METRES else None
+        values.add(float(digits) * (scale if in_metres is None else in_metres))
+    if not values:
+        words = re.findall(r"[a-z]+", reply.lower())
+        values = {NUMBER_WORDS[word] * scale for word in words if word in NUMBER_WORDS}
+    return float(values.pop()) if len(values) == 1 else None
+
+
+def _place(reply: str, kind: AnswerKind, coordinates: CoordinateFormat) -> Point | Box | None:
+    """The first tuple of the right length, or Qwen3-VL's JSON; None if absent, outside the image or inside out."""
+    needed = 2 if kind == "point" else 4
+    values = _json_place(reply, "point_2d" if kind == "point" else "bbox_2d")
+    if values is None:
+        tuples = ([float(value) for value in match.split(",")] for match in _TUPLE.findall(reply))
+        values = next((found for found in tuples if len(found) == needed), None)
+    if values is None or len(values) != needed or not all(0 <= value <= coordinates.scale for value in values):
+        return None
+    fractions = [value / coordinates.scale for value in values]
+    if kind == "point":
+        return Point(*fractions)
+    box = Box(*fractions)
+    return box if box.x0 <= box.x1 and box.y0 <= box.y1 else None
+
+
+def _json_place(reply: str, key: str) -> list[float] | None:
+    """Numbers under `key` in the first JSON object of the reply that has it (in a code fence, a list, or bare)."""
+    for candidate in re.findall(r"\{[^{}]*\}", reply):
+        try:
+            values = json.loads(candidate).get(key)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(values, list) and all(isinstance(value, (int, float)) for value in values):
+            return [float(value) for value in values]
+    return None
