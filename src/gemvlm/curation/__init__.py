@@ -1,0 +1,1 @@
+"""Raw data to shards: sources, questions, and what keeps both honest."""

@@ -1,0 +1,171 @@
+"""Where things are with respect to each other, the camera and an observer: choices between named objects.
+
+Rules R1, R2, R5, R6, R8, R12 and V1 of the data notes. Each question names its frame (image, camera, floor, observer) and is
+asked only if the answer holds with a margin; where two readings of a word are possible, both must agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations, islice
+
+import numpy as np
+
+from gemvlm.curation.questions.boxes import center_distance_m, longest_side_m, vertical_interval_m, volume_m3
+from gemvlm.curation.questions.visibility import Seen, SeenObject
+from gemvlm.curation.questions.wording import pairs, pick, shuffled
+from gemvlm.sample import Turn
+
+IMAGE_MARGIN = 0.1
+DEPTH_RATIO, DEPTH_GAP_M = 1.1, 0.05
+VERTICAL_GAP_M = 0.02
+SIZE_RATIO = 1.2
+NEIGHBOUR_RATIO, NEIGHBOUR_GAP_M, TOUCHING_M = 1.15, 0.05, 0.05
+"""Table scale; for rooms the notes ask for 0.15 m."""
+OBSERVER_MARGIN_DEG = 15
+OBSERVER_DISTANCE_M = (0.1, 5.0)
+"""Horizontal; 0.3 m in rooms, 0.1 m on a table, where 0.3 m would drop most triples."""
+
+
+def left_right(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
+    """Further left (or right) in the image (R6): centres a tenth of the width apart, or disjoint boxes."""
+    for a, b in pairs(seen.referable, rng):
+        if is_left_of(a, b) or is_left_of(b, a):
+            left = rng.random() < 0.5
+            winner = a if is_left_of(a, b) == left else b
+            question = f"Which is further {'left' if left else 'right'} in the image"
+            yield _which(seen, rng, "left_right", question, winner, (a, b), cues=_lower_and_larger((a, b)))
+
+
+def is_left_of(a: SeenObject, b: SeenObject) -> bool:
+    apart = b.x - a.x >= IMAGE_MARGIN or a.box.x1 <= b.box.x0
+    return apart and a.x < b.x
+
+
+def above_below(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
+    """Higher above the floor (R8): vertical extents in the world disjoint by 2 cm. The height cue is the image's y."""
+    for a, b in pairs(seen.referable, rng):
+        for winner, other in ((a, b), (b, a)):
+            if vertical_interval_m(winner.state)[0] - vertical_interval_m(other.state)[1] >= VERTICAL_GAP_M:
+                cues = _lower_and_larger((a, b), lower=False)
+                question = pick(("Which is higher above the floor", "Which is further above the floor"), rng)
+                yield _which(seen, rng, "above_below", question, winner, (a, b), cues)
+
+
+def closer(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
+    """Closer to the camera (R1): nearer by a tenth and 5 cm in depth, and no farther along the line of sight."""
+    for a, b in pairs(seen.referable, rng):
+        for winner, other in ((a, b), (b, a)):
+            if is_nearer(seen, winner, other):
+                question = pick(("Which is closer to the camera", "Which is nearer to the camera"), rng)
+                yield _which(seen, rng, "closer", question, winner, (a, b), cues=_lower_and_larger((a, b)))
+
+
+def nearest_of(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
+    """The nearest of three (R2), which must pass the margin of `closer` against both others."""
+    for chosen in shuffled(list(combinations(seen.referable, 3)), rng):
+        trio = tuple(shuffled(chosen, rng))
+        nearest = min(trio, key=lambda o: o.near_m)
+        if all(is_nearer(seen, nearest, o) for o in trio if o is not nearest):
+            question = pick(("Which is nearest to the camera", "Which is closest to the camera"), rng)
+            yield _which(seen, rng, "nearest_of", question, nearest, trio, cues=_lower_and_larger(trio))
+
+
+def is_nearer(seen: Seen, a: SeenObject, b: SeenObject) -> bool:
+    if not (b.near_m >= DEPTH_RATIO * a.near_m and b.near_m - a.near_m >= DEPTH_GAP_M):
+        return False
+    eye = seen.observation.view.camera_to_world[:3, 3]
+    return bool(np.linalg.norm(a.state.box.center - eye) < np.linalg.norm(b.state.box.center - eye))
+
+
+def larger(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
+    """Larger in reality (R12): box volumes in a ratio of at least 1.2, and the longest sides do not say otherwise."""
+    for a, b in pairs([o for o in seen.referable if o.is_measurable], rng):
+        for winner, other in ((a, b), (b, a)):
+            by_volume = volume_m3(winner.state) >= SIZE_RATIO * volume_m3(other.state)
+            if by_volume and longest_side_m(winner.state) >= longest_side_m(other.state):
+                question = pick(("Which is larger in reality", "Which is bigger in reality"), rng)
+                yield _which(seen, rng, "larger", question, winner, (a, b), cues=_lower_and_larger((a, b)))
+
+
+def nearer_to(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
+    """Nearer to a third object (R5), between closest points and between centres alike; one question per third object."""
+    for anchor in shuffled(seen.referable, rng):
+        others = [o for o in seen.referable if o is not anchor]
+        candidates = (pair for pair in pairs(others, rng) if _nearer_neighbour(seen, anchor, pair))
+        for pair in islice(candidates, 1):
+            question = f"Which is nearer to the {seen.refer(anchor, rng)}"
+            cues = _lower_and_larger(pair) | _nearest_in_image(anchor, pair)
+            yield _which(seen, rng, "nearer_to", question, _nearer_neighbour(seen, anchor, pair), pair, cues)
+
+
+def _nearer_neighbour(seen: Seen, anchor: SeenObject, pair: tuple[SeenObject, SeenObject]) -> SeenObject | None:
+    """The member of `pair` nearer to the anchor, or None within the margins or if one of them almost touches it."""
+    near, far = sorted(pair, key=lambda o: seen.gap_m(anchor, o))
+    near_m, far_m = seen.gap_m(anchor, near), seen.gap_m(anchor, far)
+    clear = far_m >= NEIGHBOUR_RATIO * near_m and far_m - near_m >= NEIGHBOUR_GAP_M and near_m >= TOUCHING_M
+    return near if clear and center_distance_m(anchor.state, near.state) < center_distance_m(anchor.state, far.state) else None
+
+
+def perspective(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
+    """Standing at A and facing B, is C on the left or the right (V1)? The cue is C's side of A in the image."""
+    low, high = OBSERVER_DISTANCE_M
+    for a, b in pairs(seen.referable, rng):
+        for c in shuffled([o for o in seen.referable if o is not a and o is not b], rng):
+            floor = [(o.state.box.center - a.state.box.center)[:2] for o in (b, c)]
+            distances = [np.linalg.norm(v) for v in (*floor, floor[0] - floor[1])]
+            if not all(low <= d <= high for d in distances):
+                continue
+            (forward, side) = floor
+            angle = np.degrees(np.arctan2(forward[0] * side[1] - forward[1] * side[0], forward @ side))
+            if not OBSERVER_MARGIN_DEG < abs(angle) < 180 - OBSERVER_MARGIN_DEG:
+                continue
+            standing, facing, asked = (seen.refer(o, rng) for o in (a, b, c))
+            yield Turn(
+                f"Standing at the {standing} facing the {facing}, is the {asked} on your left or right?",
+                "left" if angle > 0 else "right",
+                family="perspective",
+                task="reasoning",
+                kind="choice",
+                options=("left", "right") if rng.random() < 0.5 else ("right", "left"),
+                cues={"side": "left" if c.x < a.x else "right"},
+            )
+            break
+
+
+def _which(
+    seen: Seen,
+    rng: np.random.Generator,
+    family: str,
+    question: str,
+    winner: SeenObject,
+    choices: tuple[SeenObject, ...],
+    cues: dict[str, SeenObject],
+) -> Turn:
+    names = {o.id: seen.refer(o, rng) for o in choices}
+    options = tuple(names[o.id] for o in choices)
+    listed = ", ".join(f"the {name}" for name in options[:-1]) + f" or the {options[-1]}"
+    return Turn(
+        f"{question}, {listed}?",
+        names[winner.id],
+        family=family,
+        task="reasoning",
+        kind="choice",
+        options=options,
+        cues={cue: names[o.id] for cue, o in cues.items()},
+    )
+
+
+def _lower_and_larger(choices: tuple[SeenObject, ...], lower: bool = True) -> dict[str, SeenObject]:
+    """What two blind shortcuts would choose: the object lower (or higher) in the image, and the larger in the image."""
+    by_height = max(choices, key=lambda o: o.y if lower else -o.y)
+    return {"height": by_height, "size": max(choices, key=lambda o: o.area)}
+
+
+def _nearest_in_image(anchor: SeenObject, choices: tuple[SeenObject, ...]) -> dict[str, SeenObject]:
+    height, width = anchor.size
+
+    def squared_pixels(o: SeenObject) -> float:
+        return ((o.x - anchor.x) * width) ** 2 + ((o.y - anchor.y) * height) ** 2
+
+    return {"image_distance": min(choices, key=squared_pixels)}

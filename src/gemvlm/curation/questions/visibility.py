@@ -1,0 +1,268 @@
+"""What can be seen of each object in one observation: the measurements that every question family shares.
+
+A question may only speak of what the picture shows. `Seen` holds the objects with at least one visible pixel, measured
+once; families ask it who may be named, boxed or sized, and for a reference that no other visible object matches.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from gemvlm.curation.questions.boxes import gaps_m
+from gemvlm.sample import Box, Point, Region
+from gemvlm.worlds.observation import ObjectState, Observation
+
+MIN_PIXELS = 20
+"""A 4 by 5 patch is the least in which colour and outline survive at 96 by 96; the usual 64 would drop most far objects."""
+MIN_SHARE = 0.002
+"""Of the image, for larger pictures: a small model sees them resized, so the bar grows with the picture."""
+NAMEABLE_FRACTION = 0.3
+MEASURABLE_FRACTION = 0.6
+INVISIBLE_FRACTION = 0.05
+MIN_RADIUS_SHARE = 3 / 448
+"""A pointing answer must sit this deep (of the shorter image side), never less than 2 pixels: its neighbours are inside too."""
+
+Without = Callable[[int], Mapping[int, float]]
+"""Takes an object's id away in simulation and gives every other object's displacement in metres."""
+
+
+def interior_distance(mask: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
+    """Exact Euclidean distance, in pixels, of each pixel to the nearest one outside the mask; the border is outside.
+
+    Two passes: the distance to the nearest outside pixel along each column, then the lower envelope along each row.
+    """
+    padded = np.pad(mask, 1)
+    height, width = padded.shape
+    row = np.arange(height)[:, None]
+    above = np.maximum.accumulate(np.where(padded, -height, row), axis=0)
+    below = np.minimum.accumulate(np.where(padded, 2 * height, row)[::-1], axis=0)[::-1]
+    vertical = np.minimum(row - above, below - row).astype(np.float64)
+    offsets = np.subtract.outer(np.arange(width), np.arange(width)).astype(np.float64)
+    squared = (vertical[:, None, :] ** 2 + offsets[None] ** 2).min(axis=2)
+    return np.sqrt(squared)[1:-1, 1:-1]
+
+
+def interior(rows: Int[np.ndarray, "N"], columns: Int[np.ndarray, "N"]) -> Float[np.ndarray, "N"]:
+    """`interior_distance` of each of the given pixels, worked out on their own box only."""
+    row, column = rows - rows.min(), columns - columns.min()
+    mask = np.zeros((row.max() + 1, column.max() + 1), dtype=bool)
+    mask[row, column] = True
+    return interior_distance(mask)[row, column]
+
+
+def deepest_pixel(
+    rows: Int[np.ndarray, "N"], columns: Int[np.ndarray, "N"], size: tuple[int, int]
+) -> tuple[Point, float]:
+    """Of the given pixels of an image (height, width), the deepest inside, and how deep, in pixels.
+
+    Of equals it is the one nearest the centroid.
+    """
+    depth = interior(rows, columns)
+    deepest = np.flatnonzero(depth > depth.max() - 1e-9)
+    spread = (rows[deepest] - rows.mean()) ** 2 + (columns[deepest] - columns.mean()) ** 2
+    best = deepest[np.argmin(spread)]
+    return pixel_centre(int(rows[best]), int(columns[best]), size), float(depth[best])
+
+
+def pixel_centre(row: int, column: int, size: tuple[int, int]) -> Point:
+    return Point((column + 0.5) / size[1], (row + 0.5) / size[0])
+
+
+@dataclass(frozen=True, eq=False)
+class SeenObject:
+    """One object and its visible pixels. `x`, `y` are the mask's mean, as fractions of the image; depths in metres."""
+
+    state: ObjectState
+    rows: Int[np.ndarray, "N"]
+    columns: Int[np.ndarray, "N"]
+    depths_m: Float[np.ndarray, "M"]
+    size: tuple[int, int]
+
+    @property
+    def id(self) -> int:
+        return self.state.id
+
+    @property
+    def area(self) -> int:
+        return len(self.rows)
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.state.colour} {self.state.category}".strip()
+
+    @cached_property
+    def x(self) -> float:
+        return float((self.columns.mean() + 0.5) / self.size[1])
+
+    @cached_property
+    def y(self) -> float:
+        return float((self.rows.mean() + 0.5) / self.size[0])
+
+    @property
+    def mask(self) -> Bool[np.ndarray, "H W"]:
+        mask = np.zeros(self.size, dtype=bool)
+        mask[self.rows, self.columns] = True
+        return mask
+
+    @cached_property
+    def region(self) -> Region:
+        return Region.from_mask(self.mask)
+
+    @cached_property
+    def box(self) -> Box:
+        """The tight box of the visible pixels, from pixel edge to pixel edge."""
+        height, width = self.size
+        return Box(
+            float(self.columns.min() / width),
+            float(self.rows.min() / height),
+            float((self.columns.max() + 1) / width),
+            float((self.rows.max() + 1) / height),
+        )
+
+    @cached_property
+    def near_m(self) -> float:
+        """The 5th percentile of the visible depth: the object's front, without stray pixels."""
+        return float(np.percentile(self.depths_m, 5)) if len(self.depths_m) else float("nan")
+
+    @cached_property
+    def median_m(self) -> float:
+        return float(np.median(self.depths_m)) if len(self.depths_m) else float("nan")
+
+    @cached_property
+    def _deepest(self) -> tuple[Point, float]:
+        return deepest_pixel(self.rows, self.columns, self.size)
+
+    @property
+    def point(self) -> Point:
+        return self._deepest[0]
+
+    @property
+    def can_be_pointed_at(self) -> bool:
+        return self._deepest[1] >= max(2.0, MIN_RADIUS_SHARE * min(self.size))
+
+    @property
+    def touches_border(self) -> bool:
+        return self.box.x0 == 0 or self.box.y0 == 0 or self.box.x1 == 1 or self.box.y1 == 1
+
+    @property
+    def is_large_enough(self) -> bool:
+        return self.area >= max(MIN_PIXELS, MIN_SHARE * self.size[0] * self.size[1])
+
+    @property
+    def is_nameable(self) -> bool:
+        return self.is_large_enough and self.state.visible_fraction >= NAMEABLE_FRACTION
+
+    @property
+    def is_measurable(self) -> bool:
+        """Seen well enough to speak of its size, its box or its centre."""
+        return self.is_large_enough and self.state.visible_fraction >= MEASURABLE_FRACTION and not self.touches_border
+
+    @property
+    def is_undecidable(self) -> bool:
+        """Neither clearly there nor clearly hidden: whoever counts could go either way."""
+        hidden = self.state.visible_fraction <= INVISIBLE_FRACTION and not self.is_large_enough
+        return not (hidden or self.is_nameable)
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """An observation measured once, for all question families; `without` simulates the removal of an object."""
+
+    observation: Observation
+    without: Without | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the image in pixels."""
+        return self.observation.ids.shape[0], self.observation.ids.shape[1]
+
+    @cached_property
+    def _visible(self) -> tuple[SeenObject, ...]:
+        ids, depth = self.observation.ids, self.observation.depth
+        seen = []
+        for state in self.observation.objects:
+            rows, columns = np.nonzero(ids == state.id)
+            if len(rows):
+                depths = depth.values[rows, columns]
+                depths = depths[depth.valid[rows, columns]].astype(np.float64)
+                seen.append(SeenObject(state, rows, columns, depths, self.size))
+        return tuple(seen)
+
+    @cached_property
+    def objects(self) -> tuple[SeenObject, ...]:
+        """Movable objects with at least one visible pixel: what a reference must be unique among."""
+        return tuple(o for o in self._visible if o.state.movable)
+
+    @cached_property
+    def structures(self) -> tuple[SeenObject, ...]:
+        return tuple(o for o in self._visible if not o.state.movable)
+
+    @cached_property
+    def nameable(self) -> tuple[SeenObject, ...]:
+        """Objects that a question may be about: visible enough, with valid depth on at least half of the mask."""
+        return tuple(o for o in self.objects if o.is_nameable and 2 * len(o.depths_m) >= o.area)
+
+    @cached_property
+    def referable(self) -> tuple[SeenObject, ...]:
+        """Nameable objects for which some reference in words is unique."""
+        return tuple(o for o in self.nameable if self.references(o))
+
+    @cached_property
+    def _matches(self) -> Counter[str]:
+        """How many visible objects each phrase fits; "red object" is the colour alone."""
+        phrases: Counter[str] = Counter()
+        for o in self.objects:
+            phrases.update({o.state.category, o.full_name, f"{o.state.colour} object"})
+        return phrases
+
+    def fits_one(self, phrase: str) -> bool:
+        return self._matches[phrase] == 1
+
+    def references(self, o: SeenObject) -> tuple[str, ...]:
+        """Phrases that fit this visible object and no other: colour and shape, and the shape alone."""
+        return tuple(phrase for phrase in (o.full_name, o.state.category) if self.fits_one(phrase))
+
+    def refer(self, o: SeenObject, rng: np.random.Generator) -> str:
+        """One of the object's unique references; callers choose from `referable`."""
+        phrases = self.references(o)
+        return phrases[rng.integers(len(phrases))]
+
+    @cached_property
+    def by_id(self) -> dict[int, SeenObject]:
+        """Visible objects and structures."""
+        return {o.id: o for o in self._visible}
+
+    def gap_m(self, a: SeenObject, b: SeenObject) -> float:
+        """Distance between the closest points of the two objects' boxes."""
+        rows, gaps = self._gaps
+        return float(gaps[rows[a.id], rows[b.id]])
+
+    @cached_property
+    def _gaps(self) -> tuple[dict[int, int], Float[np.ndarray, "N N"]]:
+        return {o.id: i for i, o in enumerate(self.objects)}, gaps_m([o.state.box for o in self.objects])
+
+    @cached_property
+    def carried(self) -> dict[int, tuple[int, ...]]:
+        """For each object, the ids that rest directly on it, seen or not."""
+        loads: dict[int, list[int]] = {state.id: [] for state in self.observation.objects}
+        for state in self.observation.objects:
+            for supporter in state.supported_by:
+                loads[supporter].append(state.id)
+        return {object_id: tuple(ids) for object_id, ids in loads.items()}
+
+    def all_carried(self, object_id: int) -> set[int]:
+        """Everything that rests on the object, directly or through others."""
+        found: set[int] = set()
+        waiting = [object_id]
+        while waiting:
+            for load in self.carried[waiting.pop()]:
+                if load not in found:
+                    found.add(load)
+                    waiting.append(load)
+        return found

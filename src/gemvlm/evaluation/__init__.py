@@ -1,0 +1,1 @@
+"""Benchmarks and rollouts to scores, each beside its blind baselines."""
