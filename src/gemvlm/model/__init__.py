@@ -1,0 +1,1 @@
+"""Batch → named losses: everything that has weights."""

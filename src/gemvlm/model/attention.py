@@ -1,0 +1,100 @@
+"""Attention over a packed token axis, given to transformers as an attention function of the name `packed`.
+
+The stock layers stay as they are: tokens of all samples (or patches of all images) lie on one axis of a batch of one, so every
+linear layer and norm runs once over exactly the tokens there are. Only the attention itself regroups them, into rows:
+
+* causal (text): one group of rows, right-padded to the longest. A causal query never sees what stands to its right, so no
+  mask is needed and the fast kernels apply;
+* bidirectional (vision): one group of rows per distinct length, so that nothing is padded. The stock code loops over images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+NAME = "packed"
+
+
+class Packing:
+    """How a packed axis of `sum(lengths)` tokens is regrouped into rows, once for all layers."""
+
+    def __init__(self, lengths: Sequence[int], *, causal: bool, device: torch.device | str):
+        self.lengths = [length for length in lengths if length > 0]
+        self.causal = causal
+        self.groups: list[Tensor] = []
+        self.restore: Tensor | None = None
+        if len(set(self.lengths)) > 1:
+            self._regroup(device)
+
+    def _regroup(self, device: torch.device | str) -> None:
+        """Fills `groups` (row → token indices) and `restore` (token → place in the concatenated rows)."""
+        lengths = torch.tensor(self.lengths)
+        starts = lengths.cumsum(0) - lengths
+        widths = [int(lengths.max())] if self.causal else sorted(set(self.lengths))
+        restore, offset = torch.empty(int(lengths.sum()), dtype=torch.int64), 0
+        for width in widths:
+            rows = torch.arange(len(lengths)) if self.causal else (lengths == width).nonzero()[:, 0]
+            column = torch.arange(width)
+            # A padded place repeats its row's last token: a real number that no query of the row sees.
+            within = torch.minimum(column, lengths[rows, None] - 1)
+            self.groups.append((starts[rows, None] + within).to(device))
+            kept = column < lengths[rows, None]
+            places = offset + torch.arange(len(rows) * width).view(len(rows), width)
+            restore[(starts[rows, None] + column)[kept]] = places[kept]
+            offset += len(rows) * width
+        self.restore = restore.to(device)
+
+    def attend(
+        self, query: Float[Tensor, "1 heads T d"], key: Float[Tensor, "1 kv T d"], value: Float[Tensor, "1 kv T d"],
+        scale: float | None,
+    ) -> Float[Tensor, "1 T heads d"]:
+        """Attention within each segment; grouped-query if there are fewer key heads than query heads."""
+        if self.restore is None:
+            rows = [t[0].unflatten(1, (len(self.lengths), -1)).transpose(0, 1) for t in (query, key, value)]
+            return self._dense(*rows, scale).transpose(1, 2).flatten(0, 1)[None]
+        outputs = []
+        for index in self.groups:
+            rows = [t[0].transpose(0, 1)[index.flatten()].unflatten(0, index.shape).transpose(1, 2) for t in (query, key, value)]
+            outputs.append(self._dense(*rows, scale).transpose(1, 2).flatten(0, 1))
+        return torch.cat(outputs)[self.restore][None]
+
+    def _dense(self, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
+        grouped = query.shape[1] != key.shape[1]
+        return F.scaled_dot_product_attention(query, key, value, is_causal=self.causal, scale=scale, enable_gqa=grouped)
+
+
+class Decoding:
+    """Attention of one new token per sample to that sample's cached keys and values (rows of a right-padded cache)."""
+
+    def __init__(self, lengths: Tensor):
+        self.lengths = lengths
+        """Tokens of each row that may be seen, the new one included."""
+
+    def attend(
+        self, query: Float[Tensor, "1 heads S d"], key: Float[Tensor, "S kv L d"], value: Float[Tensor, "S kv L d"],
+        scale: float | None,
+    ) -> Float[Tensor, "1 S heads d"]:
+        seen = torch.arange(key.shape[2], device=key.device) < self.lengths[:, None]
+        # With a mask the fused kernels refuse grouped queries, so the query heads of one key head become its queries.
+        grouped = query[0].transpose(0, 1).unflatten(1, (key.shape[1], -1))
+        out = F.scaled_dot_product_attention(grouped, key, value, attn_mask=seen[:, None, None], scale=scale)
+        return out.flatten(1, 2)[None]
+
+
+def packed_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *, packing: Packing | Decoding,
+    scaling: float | None = None, dropout: float = 0.0, **ignored: object,
+) -> tuple[Tensor, None]:
+    """The signature that transformers asks for. ValueError for a mask or dropout: neither exists in this model."""
+    if attention_mask is not None or dropout:
+        raise ValueError("packed attention knows no mask and no dropout; say which tokens belong together by `packing`")
+    return packing.attend(query, key, value, scaling), None
+
+
+AttentionInterface.register(NAME, packed_attention)

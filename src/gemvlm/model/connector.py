@@ -1,0 +1,20 @@
+"""From the language model's states to the generator's condition."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+class Connector(nn.Sequential):
+    """Linear, GELU (tanh), Linear, RMSNorm, in the published layout: keys `{0,2}.{weight,bias}` and `3.weight`."""
+
+    def __init__(self, states: int, condition: int):
+        super().__init__(
+            nn.Linear(states, condition), nn.GELU(approximate="tanh"), nn.Linear(condition, condition),
+            nn.RMSNorm(condition, eps=1e-5),
+        )
+
+    @property
+    def width(self) -> int:
+        """Width of the states that enter."""
+        return self[0].in_features

@@ -1,0 +1,96 @@
+"""Gem: a Qwen3-VL that carries generative supervision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from gemvlm.batch import Batch
+from gemvlm.flow import SigmaTable
+from gemvlm.model.backbone import Backbone, supervised_tokens, until_last_image
+from gemvlm.model.config import GemConfig
+from gemvlm.model.connector import Connector
+from gemvlm.model.generator import build_generator
+from gemvlm.model.latents import build_latents
+from gemvlm.model.supervision import GenerativeSupervision
+
+PRIOR = "_prior"
+"""`KIND_prior` is the loss of painting targets of that kind under the null condition: the backbone isn't run."""
+
+
+class Gem(nn.Module):
+    """A backbone and the supervision it carries, both built from `config` with random weights."""
+
+    def __init__(self, config: GemConfig):
+        super().__init__()
+        self.config = config
+        self.backbone = Backbone(config.backbone)
+        generator = build_generator(config.generator, SigmaTable(config.shift, config.training_steps))
+        latents = build_latents(config.latents)
+        connector = Connector(self.backbone.width, generator.condition_width)
+        self.supervision = GenerativeSupervision(connector, generator, latents, config.condition_dropout)
+
+    def forward(self, batch: Batch, losses: Sequence[str] = ("text", "depth"), touch: bool = False) -> dict[str, Tensor]:
+        """The named losses of a batch, computing only what they need.
+
+        "text" is the cross entropy of the supervised tokens; any other name is a kind of target, or a kind with the suffix "_prior".
+        A loss with nothing to average is left out; with `touch` it is an exact zero instead, and every loss depends on every
+        trainable parameter, as ranks that reduce their gradients together need.
+        """
+        kinds = [name for name in losses if name != "text" and not name.endswith(PRIOR)]
+        targets = [target for target in batch.targets if target.kind in kinds]
+        found: dict[str, Tensor] = {}
+        with_text = "text" in losses and len(supervised_tokens(batch)) > 0
+        if with_text or targets:
+            read = batch if with_text else until_last_image(batch)
+            states = self.backbone(read).states
+            if with_text:
+                found["text"] = self.backbone.text_loss(states, read)
+            found |= self.supervision(states, read.spans, self.token_grids(read), targets)
+        priors = [target for target in batch.targets if target.kind + PRIOR in losses]
+        found |= {kind + PRIOR: loss for kind, loss in self.supervision.prior(priors).items()}
+        if touch:
+            zero = sum((0 * parameter.sum().float() for parameter in self.parameters() if parameter.requires_grad), 0.0)
+            found = {name: torch.as_tensor(found.get(name, 0.0) + zero) for name in losses}
+        return {name: found[name] for name in losses if name in found}
+
+    def token_grids(self, batch: Batch) -> Int64[Tensor, "N 2"]:
+        """Rows and columns of language model tokens of each image."""
+        return batch.image_grid_thw[:, 1:] // self.backbone.merge
+
+    @torch.no_grad()
+    def paint(
+        self, batch: Batch, height: int, width: int, *, steps: int, guidance: float, seed: int,
+        condition_on: Sequence[int] | None = None, unconditional: bool = False,
+    ) -> Float[Tensor, "M 3 h w"]:
+        """`GenerativeSupervision.sample` from this batch's images."""
+        read = until_last_image(batch)
+        return self.supervision.sample(
+            self.backbone(read).states, read.spans, self.token_grids(read), height, width,
+            steps=steps, guidance=guidance, seed=seed, condition_on=condition_on, unconditional=unconditional,
+        )
+
+    def parameter_groups(self) -> dict[str, dict[str, nn.Parameter]]:
+        """Named parameters by the module group that a stage trains or freezes. "latents" are never trained.
+
+        "merger" holds the merger and the DeepStack mergers alike (B11: the release's switch missed the latter).
+        """
+        groups: dict[str, dict[str, nn.Parameter]] = {name: {} for name in GROUPS}
+        for name, parameter in self.named_parameters():
+            groups[_group(name)][name] = parameter
+        return groups
+
+
+GROUPS = ("vision", "merger", "language", "connector", "generator", "latents")
+
+
+def _group(name: str) -> str:
+    part, _, rest = name.partition(".")
+    if part == "supervision":
+        return rest.split(".")[0]
+    if ".visual." not in name:
+        return "language"
+    return "merger" if ".merger." in name or ".deepstack_merger_list." in name else "vision"

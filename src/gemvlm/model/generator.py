@@ -1,0 +1,214 @@
+"""Condition → latents: a flow generator and a plain regression head behind one interface.
+
+The published Sana runs the other way than `flow.py`: its σ is 1 − t, its timestep 1000·σ, its output noise − data. This file is
+the one place that knows. States, noise and loss of the flow are float32 whatever the network computes in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Float32, Int64
+from torch import Tensor, nn
+
+from gemvlm.flow import SigmaTable, integrate, interpolate, velocity
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What M pictures are generated from: connector outputs, right-padded.
+
+    `mask` is True at real tokens, None if all are. `grid` holds the rows and columns of each picture's tokens, None if
+    the tokens are alike (the null condition) and so have no arrangement.
+    """
+
+    states: Float[Tensor, "M L C"]
+    mask: Bool[Tensor, "M L"] | None = None
+    grid: Int64[Tensor, "M 2"] | None = None
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The random numbers of one target: a function of its key alone, the same on any rank and device.
+
+    From one CPU stream, in this order: the flow time's uniform, the dropout's uniform, the noise (float32, contiguous).
+    """
+
+    time: float
+    dropout: float
+    stream: torch.Generator
+
+    @classmethod
+    def of(cls, key: int) -> Draw:
+        # The generator looks at 32 bits only; the multiplication carries all 64 bits of the key into them.
+        mixed = (key * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF) >> 32
+        stream = torch.Generator().manual_seed(mixed)
+        time, dropout = torch.rand(2, generator=stream).tolist()
+        return cls(time, dropout, stream)
+
+    def noise(self, shape: Sequence[int]) -> Float32[Tensor, "..."]:
+        return torch.randn(tuple(shape), generator=self.stream)
+
+
+class Generator(nn.Module):
+    """Paints latents from a condition."""
+
+    condition_width: int
+    """Width of the condition's states."""
+    prefix: str
+    """Name of its tensors in a checkpoint, and of the attribute that holds them."""
+
+    def losses(
+        self, condition: Condition, latents: Float32[Tensor, "M C h w"], weight: Float32[Tensor, "M h w"], draws: Sequence[Draw]
+    ) -> Float32[Tensor, "M"]:
+        """The loss of each target: mean over channels, weighted mean over places; 0 where the weights are all 0."""
+        raise NotImplementedError
+
+    def sample(
+        self, condition: Condition, null: Condition, noise: Float32[Tensor, "M C h w"], *, steps: int, guidance: float
+    ) -> Float32[Tensor, "M C h w"]:
+        """Latents for each condition; `null` is the condition of the unconditional branch."""
+        raise NotImplementedError
+
+
+class SanaFlow(Generator):
+    """A stock Sana transformer trained by flow matching."""
+
+    prefix = "sana"
+
+    def __init__(self, config: Mapping[str, Any], table: SigmaTable):
+        super().__init__()
+        from diffusers import SanaTransformer2DModel
+
+        self.sana = SanaTransformer2DModel(**config)
+        self.table = table
+        self.condition_width = self.sana.config.caption_channels
+
+    def velocity(
+        self, state: Float32[Tensor, "M C h w"], sigma: Float32[Tensor, "M"], condition: Condition
+    ) -> Float32[Tensor, "M C h w"]:
+        """The estimate of data − noise at noise level `sigma` in [0, 1]: Sana says noise − data, at timestep 1000·σ."""
+        predicted = self.sana(
+            state.to(self.sana.dtype),
+            encoder_hidden_states=condition.states.to(self.sana.dtype),
+            timestep=self.table.steps * sigma,
+            encoder_attention_mask=condition.mask,
+            return_dict=False,
+        )[0]
+        return -predicted.float()
+
+    def losses(
+        self, condition: Condition, latents: Float32[Tensor, "M C h w"], weight: Float32[Tensor, "M h w"], draws: Sequence[Draw]
+    ) -> Float32[Tensor, "M"]:
+        noise = torch.stack([draw.noise(latents.shape[1:]) for draw in draws]).to(latents.device)
+        time = torch.tensor([draw.time for draw in draws])
+        return self.flow_losses(condition, latents, weight, noise, time)
+
+    def flow_losses(
+        self, condition: Condition, latents: Float32[Tensor, "M C h w"], weight: Float32[Tensor, "M h w"],
+        noise: Float32[Tensor, "M C h w"], time: Float32[Tensor, "M"],
+    ) -> Float32[Tensor, "M"]:
+        """`losses` for given noise and uniform numbers `time` in [0, 1), which choose the entry of the schedule."""
+        sigma = self.table.training(time)[1].to(latents.device)
+        predicted = self.velocity(interpolate(noise, latents, 1 - sigma), sigma, condition)
+        return _weighted_mean((predicted - velocity(noise, latents)).square(), weight)
+
+    @torch.no_grad()
+    def sample(
+        self, condition: Condition, null: Condition, noise: Float32[Tensor, "M C h w"], *, steps: int, guidance: float
+    ) -> Float32[Tensor, "M C h w"]:
+        """Euler steps from noise; at guidance 1 the unconditional branch isn't computed."""
+        both = condition if guidance == 1 else _stacked(null, condition)
+
+        def velocity_at(state: Tensor, time: Tensor) -> Tensor:
+            if guidance == 1:
+                return self.velocity(state, 1 - time, condition)
+            without, given = self.velocity(torch.cat([state, state]), 1 - torch.cat([time, time]), both).chunk(2)
+            return without + guidance * (given - without)
+
+        return integrate(velocity_at, noise, self.table.sampling_times(steps))
+
+
+@dataclass(frozen=True)
+class RegressionConfig:
+    """`condition_width` of the condition's states, `width` and `depth` of the convolutions, `channels` of the latents."""
+
+    condition_width: int
+    width: int
+    depth: int
+    channels: int
+
+
+class RegressionHead(Generator):
+    """Predicts the latents in one pass: the plain alternative that a flow must beat.
+
+    The condition's tokens are laid out as the image, resampled bilinearly to the latent grid, and refined by residual
+    3x3 convolutions. Trained with the mean squared error, so it paints the mean of what may be.
+    """
+
+    prefix = "head"
+
+    def __init__(self, config: RegressionConfig):
+        super().__init__()
+        self.condition_width = config.condition_width
+        self.head = nn.ModuleDict({
+            "enter": nn.Conv2d(config.condition_width, config.width, 1),
+            "blocks": nn.ModuleList(_residual_block(config.width) for _ in range(config.depth)),
+            "leave": nn.Conv2d(config.width, config.channels, 1),
+        })
+
+    def predict(self, condition: Condition, height: int, width: int) -> Float32[Tensor, "M C h w"]:
+        dtype = self.head["enter"].weight.dtype
+        hidden = self.head["enter"](_as_map(condition, height, width).to(dtype))
+        for block in self.head["blocks"]:
+            hidden = hidden + block(hidden)
+        return self.head["leave"](hidden).float()
+
+    def losses(
+        self, condition: Condition, latents: Float32[Tensor, "M C h w"], weight: Float32[Tensor, "M h w"], draws: Sequence[Draw]
+    ) -> Float32[Tensor, "M"]:
+        return _weighted_mean((self.predict(condition, *latents.shape[-2:]) - latents).square(), weight)
+
+    @torch.no_grad()
+    def sample(
+        self, condition: Condition, null: Condition, noise: Float32[Tensor, "M C h w"], *, steps: int, guidance: float
+    ) -> Float32[Tensor, "M C h w"]:
+        """The prediction; steps, guidance and noise don't matter."""
+        return self.predict(condition, *noise.shape[-2:])
+
+
+def _residual_block(width: int) -> nn.Sequential:
+    return nn.Sequential(nn.GroupNorm(1, width), nn.Conv2d(width, width, 3, padding=1), nn.GELU(), nn.Conv2d(width, width, 3, padding=1))
+
+
+def _as_map(condition: Condition, height: int, width: int) -> Float[Tensor, "M C h w"]:
+    """Each condition's tokens as a picture of `height` x `width`."""
+    if condition.grid is None:
+        return condition.states[:, :1].mT[..., None].expand(-1, -1, height, width)
+    maps = [
+        F.interpolate(states[: rows * columns].T.reshape(1, -1, rows, columns), (height, width), mode="bilinear")
+        for states, (rows, columns) in zip(condition.states, condition.grid.tolist(), strict=True)
+    ]
+    return torch.cat(maps)
+
+
+def _weighted_mean(error: Float32[Tensor, "M C h w"], weight: Float32[Tensor, "M h w"]) -> Float32[Tensor, "M"]:
+    total = weight.sum((1, 2))
+    return (error.mean(1) * weight).sum((1, 2)) / torch.where(total > 0, total, 1.0)
+
+
+def _stacked(null: Condition, condition: Condition) -> Condition:
+    """Both conditions as one batch, null first."""
+    mask = None if condition.mask is None else torch.cat([condition.mask, condition.mask])
+    states = null.states.expand_as(condition.states)
+    return replace(condition, states=torch.cat([states, condition.states]), mask=mask)
+
+
+def build_generator(config: Mapping[str, Any], table: SigmaTable) -> Generator:
+    """The generator of `GemConfig.generator`."""
+    options = {key: value for key, value in config.items() if key != "kind"}
+    return SanaFlow(options, table) if config["kind"] == "sana" else RegressionHead(RegressionConfig(**options))

@@ -1,0 +1,198 @@
+"""Weights ⇄ files, in the layout of the authors' checkpoints.
+
+    model.*, lm_head.*       the language model with its vision tower, as Qwen3-VL publishes them (lm_head absent if tied)
+    diffusion_connector.*    the connector
+    sana.* or head.*         the flow generator, or a regression head
+    vae.*                    the frozen autoencoder (a patch codec has no tensors)
+
+Nothing is skipped in silence: a missing, unexpected or mis-shaped tensor is refused by name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gemvlm.depth_map import Encoding
+from gemvlm.model.config import GemConfig
+from gemvlm.model.gem import Gem
+
+PREFIXES = {
+    "backbone.qwen.": "",
+    "supervision.connector.": "diffusion_connector.",
+    "supervision.generator.": "",
+    "supervision.latents.": "",
+}
+"""Prefixes of our modules and of the same tensors in a checkpoint."""
+
+HEAD, EMBEDDING = "lm_head.weight", "model.language_model.embed_tokens.weight"
+
+FILES = ("model.safetensors", "diffusion_pytorch_model.safetensors")
+"""Names that published folders give their weights; sharded ones have an `.index.json` beside them."""
+
+SHOWN = 10
+
+
+def named_tensors(gem: Gem) -> dict[str, Tensor]:
+    """Every tensor of a model by its name in a checkpoint; parameters themselves, not copies."""
+    tensors = {}
+    for name, tensor in gem.state_dict(keep_vars=True).items():
+        ours, theirs = next(pair for pair in PREFIXES.items() if name.startswith(pair[0]))
+        tensors[theirs + name.removeprefix(ours)] = tensor
+    return tensors
+
+
+def save_weights(gem: Gem, folder: Path, dtype: torch.dtype) -> None:
+    """Writes `model.safetensors` (in shards with an index if large) and the backbone's `config.json` into `folder`."""
+    from huggingface_hub import split_torch_state_dict_into_shards
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: t.detach().to("cpu", dtype).contiguous() for name, t in named_tensors(gem).items()}
+    if _is_tied(gem):
+        del tensors[HEAD]
+    plan = split_torch_state_dict_into_shards(tensors, filename_pattern="model{suffix}.safetensors", max_shard_size="5GB")
+    for file, names in plan.filename_to_tensors.items():
+        save_file({name: tensors[name] for name in names}, folder / file, metadata={"format": "pt"})
+    if plan.is_sharded:
+        index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
+        (folder / (FILES[0] + ".index.json")).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+    gem.backbone.qwen.config.save_pretrained(folder)
+
+
+def load_weights(gem: Gem, folder: Path) -> None:
+    """Fills a model from a folder in this layout; undoes `save_weights`. ValueError for any tensor that doesn't fit."""
+    wanted = named_tensors(gem)
+    with _Reader(folder) as reader:
+        if _is_tied(gem):
+            if HEAD in reader.names and not torch.equal(reader.read(HEAD), reader.read(EMBEDDING)):
+                raise ValueError(
+                    f"{folder}: {HEAD} differs from {EMBEDDING}, but the configuration ties them; "
+                    "set tie_word_embeddings to false in the backbone's configuration"
+                )
+            wanted.pop(HEAD)
+            reader.names.pop(HEAD, None)
+        _fill(wanted, reader)
+
+
+def from_pretrained_parts(
+    qwen_folder: Path, sana_folder: Path, dc_ae_folder: Path | None = None, *,
+    encoding: Encoding, shift: float, condition_dropout: float,
+) -> Gem:
+    """A Gem of a plain Qwen3-VL folder and a plain Sana folder (`transformer/`, `vae/`), each tensor as its file has it.
+
+    `dc_ae_folder` replaces Sana's `vae/`. Only the connector is new. The scheduler file is not read: the same file means a shift of 1
+    or of 3 depending on the class that loads it, so `shift` is said here. (A6: the release re-initialised Sana and the autoencoder.)
+    """
+    parts = {
+        "": qwen_folder,
+        "sana.": sana_folder / "transformer",
+        "vae.": sana_folder / "vae" if dc_ae_folder is None else dc_ae_folder,
+    }
+    qwen, sana, vae = (_read_config(folder) for folder in parts.values())
+    gem = uninitialised(
+        GemConfig(qwen, {"kind": "sana", **sana}, {"kind": "dc_ae", **vae}, encoding, shift, condition_dropout)
+    )
+    for module in gem.supervision.connector:
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    tensors = named_tensors(gem)
+    if _is_tied(gem):
+        del tensors[HEAD]
+    for prefix, folder in parts.items():
+        with _Reader(folder) as reader:
+            if _is_tied(gem) and not prefix:
+                reader.names.pop(HEAD, None)
+            _fill({name.removeprefix(prefix): t for name, t in tensors.items() if _belongs(name, prefix)}, reader)
+    return gem
+
+
+def _belongs(name: str, prefix: str) -> bool:
+    return name.startswith(prefix) if prefix else name.startswith(("model.", "lm_head."))
+
+
+def uninitialised(config: GemConfig) -> Gem:
+    """A model whose weights are whatever memory held: for those who fill every tensor next, and want no minute of drawing."""
+    from transformers.initialization import no_init_weights
+
+    with no_init_weights():
+        return Gem(config)
+
+
+def _is_tied(gem: Gem) -> bool:
+    qwen = gem.backbone.qwen
+    return qwen.lm_head.weight is qwen.model.language_model.embed_tokens.weight
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """`config.json` without the private keys that diffusers adds."""
+    path = folder / "config.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: not readable as JSON ({error}); give the folder that holds the published part") from None
+    return {key: value for key, value in values.items() if not key.startswith("_")}
+
+
+class _Reader:
+    """Tensors of a folder by name, from one file or from shards; `names` maps each name to its file."""
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+        self.names: dict[str, str] = {}
+        self.files: dict[str, Any] = {}
+
+    def __enter__(self) -> _Reader:
+        for file in self._file_names():
+            path = self.folder / file
+            try:
+                self.files[file] = safe_open(path, framework="pt").__enter__()
+            except (OSError, SafetensorError) as error:
+                raise ValueError(f"{path}: not a readable safetensors file ({error}); copy it again") from None
+            self.names |= dict.fromkeys(self.files[file].keys(), file)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for file in self.files.values():
+            file.__exit__(*exc)
+
+    def _file_names(self) -> list[str]:
+        for name in FILES:
+            index = self.folder / (name + ".index.json")
+            if index.is_file():
+                return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            if (self.folder / name).is_file():
+                return [name]
+        raise ValueError(f"{self.folder}: holds none of {FILES} nor an index of shards; give the folder of a checkpoint")
+
+    def read(self, name: str) -> Tensor:
+        return self.files[self.names[name]].get_tensor(name)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self.files[self.names[name]].get_slice(name).get_shape())
+
+
+@torch.no_grad()
+def _fill(wanted: Mapping[str, Tensor], reader: _Reader) -> None:
+    """Copies every wanted tensor from the reader, after checking that names and shapes agree on both sides."""
+    missing = [name for name in wanted if name not in reader.names]
+    unexpected = [name for name in reader.names if name not in wanted]
+    shared = [name for name in wanted if name in reader.names]
+    shaped = [f"{n} {reader.shape(n)} for {tuple(wanted[n].shape)}" for n in shared if reader.shape(n) != tuple(wanted[n].shape)]
+    problems = [
+        f"{len(names)} {what} ({', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''})"
+        for what, names in (("missing", missing), ("unexpected", unexpected), ("mis-shaped", shaped)) if names
+    ]
+    if problems:
+        raise ValueError(
+            f"{reader.folder}: {len(shared) - len(shaped)} of {len(wanted)} tensors fit; {'; '.join(problems)}; "
+            "give a checkpoint of this configuration, or the configuration of this checkpoint"
+        )
+    for name, tensor in wanted.items():
+        tensor.copy_(reader.read(name))
