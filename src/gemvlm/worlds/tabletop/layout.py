@@ -22,6 +22,7 @@ GAP_M = 0.012
 """Free space kept between neighbours."""
 DROP_M = 0.0005
 """Objects are released this far above what carries them."""
+STRING_RADIUS_M = 0.005
 WALL_HEIGHT_M = 1.5
 STRING_TOP_M = 1.9
 """Height above the table at which strings end: above every camera."""
@@ -205,7 +206,7 @@ def _string(rng: np.random.Generator, body: Body, top: float) -> Body:
     x, y, z = body.position
     bottom = float(z + body.shape.half_extents[2])
     half = 0.5 * (top + STRING_TOP_M - bottom)
-    shape = Shape(np.array([0.003, 0.003, half]), (Part("cylinder", (0.003, half)),), (), 0.003, 0.003)
+    shape = Shape(np.array([STRING_RADIUS_M, STRING_RADIUS_M, half]), (Part("cylinder", (STRING_RADIUS_M, half)),), (), 0.0, STRING_RADIUS_M)
     surface = structure_surface(rng, ("plain",), (0.05, 0.06))
     return Body("string", shape, surface, np.array([x, y, bottom + half]), 0.0, "structure")
 

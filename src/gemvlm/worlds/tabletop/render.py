@@ -6,6 +6,7 @@ light. No OpenGL, no graphics card, and no matrix library whose result could dep
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,16 +21,20 @@ from gemvlm.worlds.observation import OrientedBox
 from gemvlm.worlds.tabletop.layout import Layout
 from gemvlm.worlds.tabletop.parts import Part
 from gemvlm.worlds.tabletop.surface import Surface
+from gemvlm.worlds.tabletop.viewpoint import look_at
 
 VISUAL_GROUP, ALONE_GROUP, COLLISION_GROUP = 1, 2, 3
+ONLY_ALONE = (np.arange(6) == ALONE_GROUP).astype(np.uint8)
 SHADOW_SLACK_M = 0.0015
+NO_BOUNDS = -1
 
 
 @dataclass(frozen=True)
 class Light:
-    """A point light far enough to shade evenly: `position` in metres, `colour` its strength per channel (linear light)."""
+    """A point light far enough to shade evenly: `position` in metres, `frame` its axes (z towards the table), `colour` its strength per channel (linear light)."""
 
     position: Float[np.ndarray, "3"]
+    frame: Float[np.ndarray, "3 3"]
     colour: Float[np.ndarray, "3"]
     ambient: Float[np.ndarray, "3"]
 
@@ -43,45 +48,71 @@ class Light:
         )
         position = np.array([0, 0, layout.table_height_m]) + 2.5 * direction
         tint = 1 + rng.uniform(-0.06, 0.06, size=3)
-        return cls(position, rng.uniform(0.75, 1.0) * tint, rng.uniform(0.28, 0.42) * np.ones(3))
+        frame = look_at(position, np.array([0, 0, layout.table_height_m]))[:3, :3]
+        return cls(position, frame, rng.uniform(0.75, 1.0) * tint, rng.uniform(0.28, 0.42) * np.ones(3))
 
 
 @dataclass(frozen=True)
 class Picture:
-    """What the rays of one view found."""
+    """What the rays of one view found; `alone[i]` counts the pixels of body i + 1 rendered by itself."""
 
     image: UInt8[np.ndarray, "H W 3"]
     depth: DepthMap
     ids: Int16[np.ndarray, "H W"]
+    alone: list[int]
+
+
+@dataclass(frozen=True)
+class _Bundle:
+    """Rays from one point. `frame` has the viewer's axes as columns; `plane` holds each ray's (x, y) at z = 1 in that frame."""
+
+    origin: Float[np.ndarray, "3"]
+    directions: Float[np.ndarray, "N 3"]
+    frame: Float[np.ndarray, "3 3"]
+    plane: Float[np.ndarray, "N 2"]
 
 
 class Renderer:
-    """Casts and shades views of one scene. `parts[g]` is what geom g draws, `surfaces[i]` clothes body i + 1."""
+    """Casts and shades views of one scene. `parts[g]` is what geom g draws, `surfaces[i]` clothes body i + 1, `boxes[i]` holds it.
+
+    `mj_multiRay` of MuJoCo 3.3.0 skips bodies by bounds that are wrong for what lies straight above or below the camera (it compares
+    the latitudes of box corners) and for turned bodies. A private copy of the model has no such bounds; which rays may meet a
+    body is found here by projecting its box.
+    """
 
     def __init__(
-        self, model: Any, data: Any, parts: Sequence[Part | None], surfaces: Sequence[Surface], light: Light
+        self,
+        model: Any,
+        data: Any,
+        parts: Sequence[Part | None],
+        surfaces: Sequence[Surface],
+        boxes: Sequence[OrientedBox],
+        light: Light,
     ) -> None:
-        self.model = model
+        self.model = copy.copy(model)
+        self.model.body_bvhadr[:] = NO_BOUNDS
         self.data = data
         self.parts = parts
         self.surfaces = surfaces
+        self.corners = [box.corners() for box in boxes]
         self.light = light
+        self.visual = [np.flatnonzero((model.geom_bodyid == i + 1) & (model.geom_group == VISUAL_GROUP)) for i in range(len(boxes))]
 
     def render(self, view: View, rng: np.random.Generator, noise: float) -> Picture:
         """One finished view; `noise` is the standard deviation of the sensor noise, as a fraction of full scale."""
         height, width = view.camera.height, view.camera.width
-        origin = view.camera_to_world[:3, 3]
-        rays = _directions(view)
-        geoms, distance = self._cast(origin, rays, VISUAL_GROUP)
+        bundle = _camera_bundle(view)
+        geoms, distance, alone = self._cast(bundle)
         hit = geoms >= 0
-        ids = np.zeros(len(rays), np.int16)
+        ids = np.zeros(len(geoms), np.int16)
         ids[hit] = self.model.geom_bodyid[geoms[hit]]
-        forward = np.einsum("ni,i->n", rays, view.camera_to_world[:3, 2])
+        rays = bundle.directions
+        forward = np.einsum("ni,i->n", rays, bundle.frame[:, 2])
         z = np.where(hit, distance * forward, 0).astype(np.float32)
 
         light = np.empty((len(rays), 3))
         light[~hit] = self._sky(rays[~hit])
-        points = origin + rays[hit] * distance[hit, None]
+        points = bundle.origin + rays[hit] * distance[hit, None]
         light[hit] = self._shade(points, rays[hit], geoms[hit])
         image = np.clip(light, 0, 1) ** (1 / 2.2)
         if noise > 0:
@@ -90,49 +121,42 @@ class Renderer:
         depth = DepthMap(
             values=z.reshape(height, width), valid=hit.reshape(height, width), kind="metric_z", unit="m", source="tabletop"
         )
-        return Picture(image, depth, ids.reshape(height, width))
+        return Picture(image, depth, ids.reshape(height, width), alone)
 
-    def visible_fraction(self, body: int, visible: int, box: OrientedBox, view: View, picture: Picture) -> float:
-        """Visible pixels over those the body would have alone. Only pixels where something nearer than the far end of its box
-        stands inside the box's outline can hide it, so only those are cast again."""
-        if visible == 0:
-            return 0.0
-        hidden = self._hidden_pixels(body, box, view, picture)
-        if not hidden.any():
-            return 1.0
-        groups = self.model.geom_group
-        mine = (self.model.geom_bodyid == body) & (groups == VISUAL_GROUP)
-        groups[mine] = ALONE_GROUP
-        geoms, _ = self._cast(view.camera_to_world[:3, 3], _directions(view)[hidden.ravel()], ALONE_GROUP)
-        groups[mine] = VISUAL_GROUP
-        return visible / (visible + int(np.count_nonzero(geoms >= 0)))
+    def _cast(self, bundle: _Bundle) -> tuple[Int32[np.ndarray, "N"], Float[np.ndarray, "N"], list[int]]:
+        """First geom (-1 for nothing) and its distance in metres along each ray; how many rays meet each body if it were alone."""
+        geoms, nearest = np.full(len(bundle.plane), -1, np.int32), np.full(len(bundle.plane), np.inf)
+        alone = []
+        for index in range(len(self.corners)):
+            rows = np.flatnonzero(self._window(bundle, self.corners[index]))
+            found, distance = self._cast_at(index, bundle.origin, bundle.directions[rows])
+            alone.append(int(np.count_nonzero(found >= 0)))
+            closer = (found >= 0) & (distance < nearest[rows])
+            geoms[rows[closer]], nearest[rows[closer]] = found[closer], distance[closer]
+        return geoms, nearest, alone
 
-    def _hidden_pixels(self, body: int, box: OrientedBox, view: View, picture: Picture) -> Bool[np.ndarray, "H W"]:
-        """Pixels that may hide a part of the body."""
-        corners = view.to_camera(box.corners())
-        window = np.zeros(picture.ids.shape, bool)
-        if corners[:, 2].min() > 0.01:
-            pixels = view.camera.project(corners)
-            left, top = np.maximum(np.floor(pixels.min(axis=0)).astype(int), 0)
-            right, bottom = np.maximum(np.ceil(pixels.max(axis=0)).astype(int), 0)
-            window[top:bottom, left:right] = True
-        else:
-            window[:] = True
-        nearer = (picture.depth.values <= corners[:, 2].max()) & picture.depth.valid
-        return window & nearer & (picture.ids != body)
+    @staticmethod
+    def _window(bundle: _Bundle, corners: Float[np.ndarray, "8 3"]) -> Bool[np.ndarray, "N"]:
+        """Rays that may meet a box: those inside the bounding rectangle of its corners' projections, all if a corner is behind."""
+        seen = np.einsum("ji,nj->ni", bundle.frame, corners - bundle.origin)
+        if seen[:, 2].min() < 0.01:
+            return np.ones(len(bundle.plane), bool)
+        flat = seen[:, :2] / seen[:, 2:]
+        (left, top), (right, bottom) = flat.min(axis=0) - 1e-6, flat.max(axis=0) + 1e-6
+        x, y = bundle.plane[:, 0], bundle.plane[:, 1]
+        return (x >= left) & (x <= right) & (y >= top) & (y <= bottom)
 
-    def _cast(
-        self, origin: Float[np.ndarray, "3"], rays: Float[np.ndarray, "N 3"], group: int
+    def _cast_at(
+        self, index: int, origin: Float[np.ndarray, "3"], rays: Float[np.ndarray, "N 3"]
     ) -> tuple[Int32[np.ndarray, "N"], Float[np.ndarray, "N"]]:
-        """Geom (-1 for nothing) and distance in metres along each unit ray, among the geoms of one group."""
+        """Geoms and distances of one body along unit rays, -1 where they miss it."""
         geoms, distance = np.full(len(rays), -1, np.int32), np.full(len(rays), -1.0)
-        groups = np.zeros(6, np.uint8)
-        groups[group] = 1
         if len(rays):
-            flat = np.ascontiguousarray(rays).ravel()
+            self.model.geom_group[self.visual[index]] = ALONE_GROUP
             mujoco.mj_multiRay(
-                self.model, self.data, origin.copy(), flat, groups, 1, -1, geoms, distance, len(rays), mujoco.mjMAXVAL
+                self.model, self.data, origin, rays.ravel(), ONLY_ALONE, 1, -1, geoms, distance, len(rays), mujoco.mjMAXVAL
             )
+            self.model.geom_group[self.visual[index]] = VISUAL_GROUP
         return geoms, distance
 
     def _shade(
@@ -145,8 +169,9 @@ class Renderer:
         reach = np.sqrt(np.einsum("ni,ni->n", from_light, from_light))
         from_light /= reach[:, None]
         facing = np.maximum(-np.einsum("ni,ni->n", normals, from_light), 0)
-        _, first = self._cast(self.light.position, from_light, VISUAL_GROUP)
-        facing[(first >= 0) & (first < reach - SHADOW_SLACK_M)] = 0
+        lit = np.flatnonzero(facing > 0)
+        _, first, _ = self._cast(_light_bundle(self.light, from_light[lit]))
+        facing[lit[first < reach[lit] - SHADOW_SLACK_M]] = 0
         half = -(rays + from_light)
         half /= np.maximum(np.sqrt(np.einsum("ni,ni->n", half, half)), 1e-9)[:, None]
         gleam = shine * (facing > 0) * np.maximum(np.einsum("ni,ni->n", normals, half), 0) ** 24
@@ -175,8 +200,16 @@ class Renderer:
         return np.array([0.45, 0.52, 0.6]) * (0.8 + 0.4 * rays[:, 2:])
 
 
-def _directions(view: View) -> Float[np.ndarray, "N 3"]:
-    """Unit rays of all pixels, row by row, in the world frame."""
+def _camera_bundle(view: View) -> _Bundle:
+    """One ray per pixel, row by row."""
     rays = view.camera.rays().reshape(-1, 3)
-    rays = rays / np.sqrt(np.einsum("ni,ni->n", rays, rays))[:, None]
-    return np.einsum("ij,nj->ni", view.camera_to_world[:3, :3], rays)
+    unit = rays / np.sqrt(np.einsum("ni,ni->n", rays, rays))[:, None]
+    frame = view.camera_to_world[:3, :3]
+    return _Bundle(view.camera_to_world[:3, 3].copy(), np.einsum("ij,nj->ni", frame, unit), frame, rays[:, :2])
+
+
+def _light_bundle(light: Light, directions: Float[np.ndarray, "N 3"]) -> _Bundle:
+    """Rays from the light, with the light's axis towards the table; rays behind it pass nothing that casts a shadow."""
+    local = np.einsum("ji,nj->ni", light.frame, directions)
+    plane = np.where(local[:, 2:] > 0.01, local[:, :2] / np.maximum(local[:, 2:], 0.01), np.inf)
+    return _Bundle(light.position, directions, light.frame, plane)

@@ -48,8 +48,9 @@ class TabletopScene:
         self.name = f"tabletop-{seed}"
         self._bodies = (*layout.objects, *layout.structures)
         light = Light.draw(np.random.default_rng([seed, 2]), layout)
-        self._renderer = Renderer(model, data, parts, [body.surface for body in self._bodies], light)
         self._supports = _supports(model, data)
+        surfaces = [body.surface for body in self._bodies]
+        self._renderer = Renderer(model, data, parts, surfaces, [state.box for state in self.states()], light)
 
     def states(self) -> tuple[ObjectState, ...]:
         """Every object (ids from 1) and structure (ids after), without visibility: both visible fields are 0."""
@@ -66,7 +67,7 @@ class TabletopScene:
         counted = []
         for state in states:
             visible = int(np.count_nonzero(picture.ids == state.id))
-            fraction = self._renderer.visible_fraction(state.id, visible, state.box, view, picture)
+            fraction = visible / max(picture.alone[state.id - 1], 1)
             counted.append(replace(state, visible_fraction=fraction, visible_pixels=visible))
         return Observation(picture.image, picture.depth, picture.ids, view, tuple(counted), self.name)
 
