@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,12 +20,15 @@ from gemvlm.data.frames import ImageConfig, patches, position_ids
 from gemvlm.sample import Frame, Sample, Turn
 
 Picture = tuple[Float[Tensor, "3 h w"], Bool[Tensor, "h w"]]
+Patches = tuple[Float[Tensor, "P patch"], tuple[int, int, int]]
 
 
+@runtime_checkable
 class TargetMaker(Protocol):
     """Makes one kind of target; `data/targets/` holds them, one file each."""
 
-    kind: str
+    @property
+    def kind(self) -> str: ...
 
     def make(self, frame: Frame) -> Picture | None:
         """The picture in [-1, 1] that a generator must paint and where it is valid, or None if the frame has none."""
@@ -92,17 +95,17 @@ class Collator:
         self._encode = Encoder(tokenizer)
         self._cache: dict[tuple[str, int, str], Any] | None = {} if cache else None
 
-    def __call__(self, samples: Sequence[Sample], epoch: int = 0) -> Batch:
-        encoded = [self._fit(sample, epoch) for sample in samples]
-        frames = [(sample.id, index, frame) for sample in samples for index, frame in enumerate(sample.frames)]
-        cut = [self._remembered((name, i, "patches"), patches, frame.image, self.images) for name, i, frame in frames]
-        targets = []
-        for image, (name, index, frame) in enumerate(frames):
-            for maker in self.targets:
-                picture = self._remembered((name, index, maker.kind), maker.make, frame)
-                if picture is not None:
-                    key = keyed(self.seed, epoch, name, index, maker.kind)
-                    targets.append(Target(maker.kind, image, picture[0], picture[1], key))
+    def __call__(self, samples: Sequence[Sample], epoch: int | Sequence[int] = 0) -> Batch:
+        """`epoch` is one for all samples, or one for each."""
+        epochs = [epoch] * len(samples) if isinstance(epoch, int) else epoch
+        encoded: list[Encoded] = []
+        cut: list[Patches] = []
+        targets: list[Target] = []
+        for sample, its_epoch in zip(samples, epochs, strict=True):
+            encoded.append(self._fit(sample, its_epoch))
+            for index, frame in enumerate(sample.frames):
+                targets += self._targets(sample.id, its_epoch, index, frame, image=len(cut))
+                cut.append(self._remembered((sample.id, index, "patches"), patches, frame.image, self.images))
         return self._packed(encoded, cut, tuple(targets), tuple(sample.id for sample in samples))
 
     def prompts(self, requests: Sequence[Prompt]) -> Batch:
@@ -135,11 +138,21 @@ class Collator:
                 )
             chosen.pop()
 
+    def _targets(self, sample_id: str, epoch: int, index: int, frame: Frame, image: int) -> list[Target]:
+        """One target of each kind that the frame can give; `image` is its place among the batch's images."""
+        targets = []
+        for maker in self.targets:
+            picture = self._remembered((sample_id, index, maker.kind), maker.make, frame)
+            if picture is not None:
+                key = keyed(self.seed, epoch, sample_id, index, maker.kind)
+                targets.append(Target(maker.kind, image, picture[0], picture[1], key))
+        return targets
+
     def _image_tokens(self, frames: Sequence[Frame]) -> list[int]:
         return [self.images.tokens(self.images.grid(*frame.image.shape[:2])) for frame in frames]
 
     def _packed(
-        self, encoded: Sequence[Encoded], cut: Sequence[tuple], targets: tuple[Target, ...], ids: tuple[str, ...]
+        self, encoded: Sequence[Encoded], cut: Sequence[Patches], targets: tuple[Target, ...], ids: tuple[str, ...]
     ) -> Batch:
         grids = torch.tensor([grid for _, grid in cut], dtype=torch.int64).reshape(-1, 3)
         lengths = torch.tensor([len(part.input_ids) for part in encoded])

@@ -33,10 +33,14 @@ class Encoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self.ids = SpecialIds.of(tokenizer)
+        self._tokenizer = tokenizer
         self._markup = tokenizer.backend_tokenizer
         self._plain = Tokenizer.from_str(self._markup.to_str())
         self._plain.encode_special_tokens = True
         self._cache: dict[tuple[str, bool], np.ndarray] = {}
+
+    def __reduce__(self) -> tuple[type[Encoder], tuple[PreTrainedTokenizerFast]]:
+        return Encoder, (self._tokenizer,)  # pickling a backend tokenizer forgets encode_special_tokens
 
     def __call__(self, parts: Sequence[Segment | ImageSlot], image_tokens: Sequence[int]) -> Encoded:
         """`image_tokens[i]` is the number of tokens of frame i. ValueError unless every frame has exactly one slot."""

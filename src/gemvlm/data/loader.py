@@ -1,0 +1,146 @@
+"""The endless, resumable stream of batches that training reads.
+
+The order of samples is a function of (seed, number of samples drawn) alone: a permutation per epoch computed from a
+counter, not from a generator that must be replayed. Position p of the stream is sample `permuted(p mod n)` of epoch
+`p div n`, whatever the number of ranks and workers; at each step rank r of w takes the r-th of w consecutive batches.
+The whole state is one integer, the number of samples that all ranks have drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from gemvlm.batch import Batch
+from gemvlm.data.collate import Collator, keyed
+from gemvlm.sample import Sample
+
+FEISTEL_ROUNDS = 4
+
+
+def permuted(position: int, size: int, seed: int, epoch: int) -> int:
+    """Where `position` goes in the epoch's permutation of range(size): a Feistel network, walked until in range."""
+    bits = max(1, ((size - 1).bit_length() + 1) // 2)
+    mask = (1 << bits) - 1
+    while True:
+        left, right = position >> bits, position & mask
+        for turn in range(FEISTEL_ROUNDS):
+            left, right = right, left ^ (keyed("order", seed, epoch, turn, right) & mask)
+        position = left << bits | right
+        if position < size:
+            return position
+
+
+class BatchStream:
+    """Batches without end: `next(stream)`, or iterate. `state()` and `resume` continue it bit for bit.
+
+    Each batch holds `batch_size` samples of `reader`. A sample's epoch keys its turns, noise and dropout, also where a
+    batch straddles two epochs. `workers` processes prepare batches ahead, in order; 0 prepares them in this process.
+    With `lengths` (tokens per sample, say) samples are sorted within windows of `bucket_batches` steps, so that those of
+    a step are of like length; their order then depends on the samples per step, which a resumed run must keep.
+    """
+
+    def __init__(
+        self,
+        reader: Sequence[Sample],
+        collator: Collator,
+        batch_size: int,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        workers: int = 0,
+        lengths: Sequence[int] | None = None,
+        bucket_batches: int = 64,
+        drawn: int = 0,
+    ) -> None:
+        if not len(reader):
+            raise ValueError("the reader has no samples; make the data first")
+        if lengths is not None and len(lengths) != len(reader):
+            raise ValueError(f"{len(lengths)} lengths for {len(reader)} samples; give one per sample")
+        self._reader, self._collator = reader, collator
+        self._batch_size, self._seed, self._rank, self._world = batch_size, seed, rank, world
+        self._workers, self._lengths, self._bucket = workers, lengths, bucket_batches
+        self._drawn = drawn
+        self._batches: Iterator[Batch] | None = None
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        if self._batches is None:
+            self._batches = self._start()
+        batch = next(self._batches)
+        self._drawn += self._batch_size * self._world
+        return batch
+
+    def state(self) -> int:
+        """Samples drawn so far by all ranks together: what `drawn` continues from."""
+        return self._drawn
+
+    def resume(self, state: int) -> None:
+        """Continues as if `state` samples had been drawn; batches prepared ahead are dropped."""
+        self._drawn, self._batches = state, None
+
+    def _start(self) -> Iterator[Batch]:
+        """Batches from the present position on."""
+        batches = _Batches(self._reader, self._collator, self._members)
+        steps = _Steps(self._drawn, self._batch_size * self._world)
+        if not self._workers:
+            return (batches[position] for position in steps)
+        loader = DataLoader(batches, batch_size=None, sampler=steps, num_workers=self._workers, collate_fn=_as_it_is)
+        return iter(loader)
+
+    def _members(self, drawn: int) -> list[tuple[int, int]]:
+        """(epoch, index into the reader) of this rank's samples in the step that begins after `drawn` samples."""
+        own = range(self._rank * self._batch_size, (self._rank + 1) * self._batch_size)
+        if self._lengths is None:
+            return [self._member(drawn + offset) for offset in own]
+        step = self._batch_size * self._world
+        if drawn % step:
+            raise ValueError(
+                f"{drawn} drawn samples are no whole steps of {step}; buckets resume with the same step only"
+            )
+        window, at = divmod(drawn // step, self._bucket)
+        start = window * self._bucket * step
+        members = sorted((self._member(start + i) for i in range(self._bucket * step)), key=self._length)
+        block = permuted(at, self._bucket, self._seed, -1 - window) * step
+        return [members[block + offset] for offset in own]
+
+    def _member(self, position: int) -> tuple[int, int]:
+        epoch, place = divmod(position, len(self._reader))
+        return epoch, permuted(place, len(self._reader), self._seed, epoch)
+
+    def _length(self, member: tuple[int, int]) -> int:
+        assert self._lengths is not None
+        return self._lengths[member[1]]
+
+
+class _Steps(Sampler[int]):
+    """The positions at which steps begin, without end."""
+
+    def __init__(self, drawn: int, step: int) -> None:
+        self._drawn, self._step = drawn, step
+
+    def __iter__(self) -> Iterator[int]:
+        return count(self._drawn, self._step)
+
+
+class _Batches(Dataset[Batch]):
+    """The batch of the step that begins at a position; this is what worker processes compute."""
+
+    def __init__(
+        self, reader: Sequence[Sample], collator: Collator, members: Callable[[int], list[tuple[int, int]]]
+    ) -> None:
+        self._reader, self._collator, self._members = reader, collator, members
+
+    def __getitem__(self, drawn: int) -> Batch:
+        members = self._members(drawn)
+        samples = [self._reader[index] for _, index in members]
+        return self._collator(samples, [epoch for epoch, _ in members])
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
