@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Num, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 Picture = UInt8[np.ndarray, "H W 3"]
+Enlarged = UInt8[np.ndarray, "h w 3"]
 
 MARKS = ((230, 57, 70), (29, 112, 184), (247, 160, 0), (20, 150, 110), (140, 70, 190), (240, 110, 170))
 """Colours of points and boxes, in turn; told apart by the common colour deficiencies."""
@@ -98,7 +99,7 @@ def draw_points_boxes(
     boxes: Sequence[tuple[float, float, float, float]] = (),
     labels: Sequence[str] = (),
     side: int = 480,
-) -> Picture:
+) -> Enlarged:
     """The image with marked places, enlarged first so that marks stay fine on small images.
 
     `points` are (x, y) and `boxes` (left, top, right, bottom), as fractions of width and height; `labels` name the
@@ -111,7 +112,7 @@ def draw_points_boxes(
     stroke = max(2, round(max(width, height) / 160))
     names = [*labels, *[""] * (len(points) + len(boxes) - len(labels))]
     for index, (x, y) in enumerate(points):
-        _draw_point(draw, x * width, y * height, 3 * stroke, MARKS[index % len(MARKS)], names[index], canvas.size)
+        _draw_point(draw, x * width, y * height, 3.0 * stroke, MARKS[index % len(MARKS)], names[index], canvas.size)
     for index, (x0, y0, x1, y1) in enumerate(boxes, start=len(points)):
         corners = (x0 * width, y0 * height, x1 * width, y1 * height)
         _draw_box(draw, corners, stroke, MARKS[index % len(MARKS)], names[index], canvas.size)
@@ -139,7 +140,7 @@ def depth_panel(rows: Sequence[DepthRow], side: int = 240) -> Image.Image:
     return panel
 
 
-def enlarge(image: Picture, side: int) -> Picture:
+def enlarge(image: Picture, side: int) -> Enlarged:
     """Repeats pixels a whole number of times until the long side is nearest to `side`; large images pass unchanged."""
     times = max(1, round(side / max(image.shape[:2])))
     return image.repeat(times, axis=0).repeat(times, axis=1)

@@ -1,0 +1,69 @@
+"""A path or a name → a pipeline that is ready to answer, or an error that says what is missing."""
+
+from __future__ import annotations
+
+import os
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+
+from gemvlm.data.tokenizer import load_tokenizer
+from gemvlm.inference.pipeline import GemPipeline
+from gemvlm.model.card import CARD_FILE, CheckpointCard
+from gemvlm.model.gem import Gem
+from gemvlm.model.weights import load_weights
+from gemvlm.runtime import default_device
+
+NEEDED = (CARD_FILE, "config.json", "model.safetensors", "tokenizer.json")
+SHARD_INDEX = "model.safetensors.index.json"
+
+
+def load(
+    path_or_name: str | os.PathLike[str], device: str | torch.device | None = None, dtype: torch.dtype | None = None
+) -> GemPipeline:
+    """The pipeline of a checkpoint folder, or of a shipped checkpoint by its name ("nano").
+
+    `device` is the best one there is by default; `dtype` is float32 by default, whatever the weights are stored in.
+    ValueError if the folder is not a whole checkpoint.
+    """
+    folder = checkpoint_folder(path_or_name)
+    card = CheckpointCard.read(folder)
+    tokenizer = load_tokenizer(folder)
+    gem = Gem(card.model)
+    load_weights(gem, folder)
+    gem.to(device=default_device(None if device is None else str(device)), dtype=dtype or torch.float32)
+    return GemPipeline(gem.eval(), tokenizer, card)
+
+
+def shipped_checkpoints() -> dict[str, Path]:
+    """Name → folder of the checkpoints inside the package."""
+    home = Path(str(files("gemvlm"))) / "checkpoints"
+    return {path.name: path for path in sorted(home.glob("*")) if (path / CARD_FILE).is_file()}
+
+
+def checkpoint_folder(path_or_name: str | os.PathLike[str]) -> Path:
+    """The folder that a user means, checked to hold every file of a checkpoint."""
+    shipped = shipped_checkpoints()
+    folder = shipped.get(os.fspath(path_or_name), Path(path_or_name))
+    if not folder.is_dir():
+        raise ValueError(
+            f"{folder}: neither a folder nor a shipped checkpoint ({', '.join(shipped) or 'none is shipped'}); "
+            "give a folder written by `gemvlm train`"
+        )
+    there = {entry.name for entry in folder.iterdir()}
+    missing = [name for name in NEEDED if name not in there]
+    if SHARD_INDEX in there and "model.safetensors" in missing:
+        missing.remove("model.safetensors")
+    if missing:
+        inner = sorted(card.parent for card in folder.glob(f"*/{CARD_FILE}") if card.parent.suffix != ".draft")
+        remedy = f"this is the folder of a run: give {inner[0]}" if inner else "copy the whole checkpoint folder again"
+        raise ValueError(f"{folder}: {', '.join(missing)} missing ({_listing(there)}); {remedy}")
+    return folder
+
+
+def _listing(names: set[str]) -> str:
+    if not names:
+        return "the folder is empty"
+    shown = sorted(names)
+    return "there is " + ", ".join(shown[:8]) + (f" and {len(shown) - 8} more" if len(shown) > 8 else "")

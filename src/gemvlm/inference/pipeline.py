@@ -1,0 +1,196 @@
+"""A trained model that answers people: images in, words, places and depth out."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+from transformers import PreTrainedTokenizerFast
+
+from gemvlm.data.collate import Collator, Prompt
+from gemvlm.data.conversation import CoordinateFormat
+from gemvlm.data.frames import ImageConfig
+from gemvlm.inference.answer import Answer, generate_texts
+from gemvlm.inference.depth import DepthPrediction, decode_pictures
+from gemvlm.model.card import CheckpointCard
+from gemvlm.model.gem import Gem
+from gemvlm.sample import Frame, Point, Sample
+
+T = TypeVar("T")
+ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray
+"""A file, a PIL image, or a uint8 array (height, width, 3) in RGB."""
+
+
+class GemPipeline:
+    """A model with its tokenizer and conventions. Every method is deterministic; requests of one call share batches.
+
+    `batch_size` bounds how many images or questions are worked on at once; it does not change answers at temperature 0.
+    """
+
+    def __init__(
+        self, gem: Gem, tokenizer: PreTrainedTokenizerFast, card: CheckpointCard, batch_size: int = 32
+    ) -> None:
+        self.gem = gem
+        self.tokenizer = tokenizer
+        self.card = card
+        self.batch_size = batch_size
+        self.coordinates = CoordinateFormat(**card.coordinates)
+        self._collate = Collator(tokenizer, self.coordinates, ImageConfig(**card.image))
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.gem.parameters()).device
+
+    def ask(
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        question: str,
+        *,
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> Answer:
+        """The model's answer to a question about one image or several."""
+        return self.ask_batch([(images, question)], max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)[
+            0
+        ]
+
+    def ask_batch(
+        self,
+        requests: Sequence[tuple[ImageLike | Sequence[ImageLike], str]],
+        *,
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> list[Answer]:
+        """Answers to (images, question) requests. At temperature 0 the likeliest token is taken each time."""
+        answers: list[Answer] = []
+        with _evaluating(self.gem):
+            for chunk in _chunks(list(requests), self.batch_size):
+                prompts = self._collate.prompts([Prompt(_frames(images), question) for images, question in chunk])
+                texts = generate_texts(
+                    self.gem, self.tokenizer, prompts, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
+                )
+                answers += [Answer.from_text(text, self.coordinates) for text in texts]
+        return answers
+
+    def point(self, image: ImageLike, expression: str) -> Point | None:
+        """Where the thing that `expression` names is ("red mug"); None if the reply holds no point."""
+        name = expression.strip().rstrip(".").removeprefix("the ")
+        points = self.ask(image, f"Point to the {name}.").points
+        return points[0] if points else None
+
+    def describe(self, image: ImageLike, *, max_new_tokens: int = 512) -> Answer:
+        """Everything that the model sees, with its places."""
+        return self.ask(image, "Describe the scene.", max_new_tokens=max_new_tokens)
+
+    def depth(
+        self,
+        image: ImageLike,
+        *,
+        steps: int = 30,
+        guidance: float = 1.0,
+        seed: int = 0,
+        ensemble: int = 1,
+        as_image: bool = True,
+    ) -> DepthPrediction:
+        """The depth of one image; see `depth_batch`."""
+        return self.depth_batch(
+            [image], steps=steps, guidance=guidance, seed=seed, ensemble=ensemble, as_image=as_image
+        )[0]
+
+    def depth_batch(
+        self,
+        images: Sequence[ImageLike],
+        *,
+        steps: int = 30,
+        guidance: float = 1.0,
+        seed: int = 0,
+        ensemble: int = 1,
+        as_image: bool = True,
+        unconditional: bool = False,
+    ) -> list[DepthPrediction]:
+        """The depth of each image, painted from the states of that image alone.
+
+        Guidance 1 samples what the model believes; more exaggerates what the image says over what scenes are usually
+        like, at twice the work. `ensemble` takes the median of several paintings. Depth has the image's size, or with
+        `as_image` False the size at which it was painted. `unconditional` leaves the image out: what the generator
+        paints for any scene.
+        """
+        if steps < 1 or ensemble < 1:
+            raise ValueError(f"depth: steps ({steps}) and ensemble ({ensemble}) must be at least 1")
+        frames = [Frame(read_image(image)) for image in images]
+        height, width = self.card.target["height"], self.card.target["width"]
+        predictions: list[DepthPrediction] = []
+        with _evaluating(self.gem):
+            for chunk in _chunks(frames, max(1, self.batch_size // ensemble)):
+                samples = [Sample(str(row), (frame,), (), scene="", source="") for row, frame in enumerate(chunk)]
+                painted = self.gem.paint(
+                    self._collate(samples).to(self.device),
+                    height,
+                    width,
+                    steps=steps,
+                    guidance=guidance,
+                    seed=seed,
+                    condition_on=[row for row in range(len(chunk)) for _ in range(ensemble)],
+                    unconditional=unconditional,
+                )
+                pictures = painted.float().cpu().numpy().reshape(len(chunk), ensemble, 3, height, width)
+                source = f"gemvlm {self.card.recipe}, step {self.card.step}"
+                predictions += [decode_pictures(own, self.gem.config.encoding, source) for own in pictures]
+        if not as_image:
+            return predictions
+        return [found.resized(*frame.image.shape[:2]) for found, frame in zip(predictions, frames, strict=True)]
+
+
+def read_image(image: ImageLike) -> UInt8[np.ndarray, "H W 3"]:
+    """An upright RGB array. ValueError names the file, or what is wrong with the array, and the remedy."""
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise ValueError(f"image: array is {image.dtype} {image.shape}; give uint8 (height, width, 3) in RGB")
+        return image
+    if isinstance(image, Image.Image):
+        return _upright_rgb(image, "image")
+    try:
+        with Image.open(image) as opened:
+            return _upright_rgb(opened, str(image))
+    except UnidentifiedImageError:
+        raise ValueError(f"{image}: not an image that can be read; give a PNG, JPEG or WebP file") from None
+    except (OSError, SyntaxError) as error:
+        if not Path(image).is_file():
+            raise ValueError(f"{image}: no such image file; check the name") from None
+        raise ValueError(f"{image}: the image is damaged ({error}); write the file again") from None
+
+
+def _upright_rgb(image: Image.Image, name: str) -> UInt8[np.ndarray, "H W 3"]:
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(f"{name}: mode {image.mode} is not a colour picture (a depth map?); give the 8-bit RGB image")
+    return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+def _frames(images: ImageLike | Sequence[ImageLike]) -> list[Frame]:
+    several = isinstance(images, Sequence) and not isinstance(images, str)
+    return [Frame(read_image(image)) for image in (images if several else [images])]
+
+
+def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+@contextlib.contextmanager
+def _evaluating(gem: Gem) -> Iterator[None]:
+    """No dropout and no gradients inside; the mode is put back afterwards, for previews while a model trains."""
+    was_training = gem.training
+    gem.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        gem.train(was_training)
