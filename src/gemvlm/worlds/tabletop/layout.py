@@ -45,7 +45,7 @@ class SceneConfig:
     hanging_height_m: tuple[float, float] = (0.22, 0.42)
     textured_chance: float = 0.3
     table_height_m: tuple[float, float] = (0.4, 0.75)
-    crowding: tuple[float, float] = (1.0, 1.45)
+    crowding: tuple[float, float] = (0.9, 1.25)
     shelf_height_m: tuple[float, float] = (0.16, 0.32)
     fov_y_deg: tuple[float, ...] = (50.0, 57.0, 64.0)
     elevation_deg: tuple[float, float] = (20.0, 75.0)
@@ -222,16 +222,16 @@ def _structures(
     floor = structure_surface(rng, ("plain", "wood", "checker", "checker"), (0.12, 0.35))
     wall = structure_surface(rng, ("plain", "stripes", "checker", "speckle"), (0.08, 0.3))
     bodies = [
-        _slab("table", table, (0, 0, top - 0.015), (*half, 0.015)),
-        _slab("floor", floor, (0, 0, -0.02), (4.0, 4.0, 0.02)),
+        _slab("table", table, (0.0, 0.0, top - 0.015), (*half, 0.015)),
+        _slab("floor", floor, (0.0, 0.0, -0.02), (4.0, 4.0, 0.02)),
     ]
     walls: list[str] = []
     if rng.random() < config.wall_chance:
         walls.append("back")
-        bodies.append(_slab("wall", wall, (0, half[1] + 0.03, WALL_HEIGHT_M / 2), (2.5, 0.02, WALL_HEIGHT_M / 2)))
+        bodies.append(_slab("wall", wall, (0.0, half[1] + 0.03, WALL_HEIGHT_M / 2), (2.5, 0.02, WALL_HEIGHT_M / 2)))
         if rng.random() < config.corner_chance:
             walls.append("left")
-            bodies.append(_slab("wall", wall, (-half[0] - 0.03, 0, WALL_HEIGHT_M / 2), (0.02, 2.5, WALL_HEIGHT_M / 2)))
+            bodies.append(_slab("wall", wall, (-half[0] - 0.03, 0.0, WALL_HEIGHT_M / 2), (0.02, 2.5, WALL_HEIGHT_M / 2)))
     return bodies, tuple(walls)
 
 

@@ -7,6 +7,7 @@ the geometry given to MuJoCo and the normal used for shading, so that the two ca
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -52,19 +53,29 @@ class Part:
         elif self.kind == "ball":
             normal = local
         elif self.kind == "convex":
-            normal = _convex_normals(local, self.mesh())
+            normal = _convex_normals(local, *self.planes)
         else:
-            normal = _lathe_normals(local, self.profile(), self.closed)
+            normal = _lathe_normals(local, *self.segments)
         normal = normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
         return np.einsum("ij,nj->ni", self.rotation, normal)
 
-    def profile(self) -> Float[np.ndarray, "P 2"]:
-        """The (radius, z) outline of a lathe or a cylinder."""
+    @cached_property
+    def segments(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Starts and directions of the profile of a lathe or a cylinder, and the smoothed normals at both ends of each."""
         if self.kind == "cylinder":
             radius, half = self.size
-            return np.array([[0.0, -half], [radius, -half], [radius, half], [0.0, half]])
+            return _segments(np.array([[0.0, -half], [radius, -half], [radius, half], [0.0, half]]), closed=False)
         assert self.outline is not None
-        return self.outline
+        return _segments(self.outline, self.closed)
+
+    @cached_property
+    def planes(self) -> tuple[Float[np.ndarray, "F 3"], Float[np.ndarray, "F"]]:
+        """Outward unit normals and offsets of a convex part's triangles."""
+        mesh = self.mesh()
+        a, b, c = (mesh.vertices[mesh.faces[:, i]] for i in range(3))
+        normal = np.cross(b - a, c - a)
+        normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+        return normal, np.einsum("fi,fi->f", a, normal)
 
     def mesh(self) -> Mesh:
         """The triangles of a convex or lathed part."""
@@ -82,21 +93,18 @@ def _box_normals(points: np.ndarray, half: np.ndarray) -> np.ndarray:
     return normal
 
 
-def _convex_normals(points: np.ndarray, mesh: Mesh) -> np.ndarray:
-    a, b, c = (mesh.vertices[mesh.faces[:, i]] for i in range(3))
-    normal = np.cross(b - a, c - a)
-    normal /= np.linalg.norm(normal, axis=1, keepdims=True)
-    height = np.einsum("ni,fi->nf", points, normal) - np.einsum("fi,fi->f", a, normal)
-    return normal[np.argmax(height, axis=1)]
+def _convex_normals(points: np.ndarray, normals: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    return normals[np.argmax(np.einsum("ni,fi->nf", points, normals) - offsets, axis=1)]
 
 
-def _lathe_normals(points: np.ndarray, profile: np.ndarray, closed: bool) -> np.ndarray:
+def _lathe_normals(
+    points: np.ndarray, start: np.ndarray, along: np.ndarray, first: np.ndarray, last: np.ndarray
+) -> np.ndarray:
+    """The normal at the nearest place of the profile, turned to each point's azimuth."""
     radius = np.hypot(points[:, 0], points[:, 1])
-    start, along, first, last = _segments(profile, closed)
-    offset = np.stack([radius, points[:, 2]], axis=1)[:, None] - start
-    t = np.clip(np.einsum("nsi,si->ns", offset, along) / np.einsum("si,si->s", along, along), 0, 1)
-    gap = offset - t[..., None] * along
-    nearest = np.argmin(np.einsum("nsi,nsi->ns", gap, gap), axis=1)
+    dr, dz = radius[:, None] - start[:, 0], points[:, 2:] - start[:, 1]
+    t = np.clip((dr * along[:, 0] + dz * along[:, 1]) / (along**2).sum(axis=1), 0, 1)
+    nearest = np.argmin((dr - t * along[:, 0]) ** 2 + (dz - t * along[:, 1]) ** 2, axis=1)
     t = t[np.arange(len(points)), nearest][:, None]
     flat = (1 - t) * first[nearest] + t * last[nearest]
     outward = points[:, :2] / np.maximum(radius, 1e-9)[:, None]
@@ -104,7 +112,6 @@ def _lathe_normals(points: np.ndarray, profile: np.ndarray, closed: bool) -> np.
 
 
 def _segments(profile: np.ndarray, closed: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Starts and directions of the profile's segments, and the smoothed normals at both of their ends."""
     points = np.concatenate([profile, profile[:1]]) if closed else profile
     along = np.diff(points, axis=0)
     normal = np.stack([along[:, 1], -along[:, 0]], axis=1)

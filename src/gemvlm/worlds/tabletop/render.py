@@ -23,8 +23,8 @@ from gemvlm.worlds.tabletop.parts import Part
 from gemvlm.worlds.tabletop.surface import Surface
 from gemvlm.worlds.tabletop.viewpoint import look_at
 
-VISUAL_GROUP, ALONE_GROUP, COLLISION_GROUP = 1, 2, 3
-ONLY_ALONE = (np.arange(6) == ALONE_GROUP).astype(np.uint8)
+VISUAL_GROUP, COLLISION_GROUP = 1, 3
+ONLY_VISUAL = (np.arange(6) == VISUAL_GROUP).astype(np.uint8)
 SHADOW_SLACK_M = 0.0015
 NO_BOUNDS = -1
 
@@ -73,11 +73,12 @@ class _Bundle:
 
 
 class Renderer:
-    """Casts and shades views of one scene. `parts[g]` is what geom g draws, `surfaces[i]` clothes body i + 1, `boxes[i]` holds it.
+    """Casts and shades views of one scene. `parts[g]` is what geom g draws, `surfaces[i]` clothes body i + 1, `boxes[i]` holds it;
+    `casters` are the bodies that can stand between the light and another one.
 
     `mj_multiRay` of MuJoCo 3.3.0 skips bodies by bounds that are wrong for what lies straight above or below the camera (it compares
-    the latitudes of box corners) and for turned bodies. A private copy of the model has no such bounds; which rays may meet a
-    body is found here by projecting its box.
+    the latitudes of box corners) and for turned bodies. A private copy of the model has no such bounds, and a body
+    has geoms only while it is cast; which rays may meet it is found here by projecting its box.
     """
 
     def __init__(
@@ -87,22 +88,25 @@ class Renderer:
         parts: Sequence[Part | None],
         surfaces: Sequence[Surface],
         boxes: Sequence[OrientedBox],
+        casters: Sequence[int],
         light: Light,
     ) -> None:
         self.model = copy.copy(model)
         self.model.body_bvhadr[:] = NO_BOUNDS
+        self.model.body_geomnum[:] = 0
+        self.geom_counts = model.body_geomnum.copy()
         self.data = data
         self.parts = parts
         self.surfaces = surfaces
         self.corners = [box.corners() for box in boxes]
+        self.casters = [body - 1 for body in casters]
         self.light = light
-        self.visual = [np.flatnonzero((model.geom_bodyid == i + 1) & (model.geom_group == VISUAL_GROUP)) for i in range(len(boxes))]
 
     def render(self, view: View, rng: np.random.Generator, noise: float) -> Picture:
         """One finished view; `noise` is the standard deviation of the sensor noise, as a fraction of full scale."""
         height, width = view.camera.height, view.camera.width
         bundle = _camera_bundle(view)
-        geoms, distance, alone = self._cast(bundle)
+        geoms, distance, alone = self._cast(bundle, range(len(self.corners)))
         hit = geoms >= 0
         ids = np.zeros(len(geoms), np.int16)
         ids[hit] = self.model.geom_bodyid[geoms[hit]]
@@ -114,7 +118,7 @@ class Renderer:
         light[~hit] = self._sky(rays[~hit])
         points = bundle.origin + rays[hit] * distance[hit, None]
         light[hit] = self._shade(points, rays[hit], geoms[hit])
-        image = np.clip(light, 0, 1) ** (1 / 2.2)
+        image = np.sqrt(np.clip(light, 0, 1))
         if noise > 0:
             image = image + rng.standard_normal(image.shape, dtype=np.float32) * noise
         image = (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8).reshape(height, width, 3)
@@ -123,11 +127,14 @@ class Renderer:
         )
         return Picture(image, depth, ids.reshape(height, width), alone)
 
-    def _cast(self, bundle: _Bundle) -> tuple[Int32[np.ndarray, "N"], Float[np.ndarray, "N"], list[int]]:
-        """First geom (-1 for nothing) and its distance in metres along each ray; how many rays meet each body if it were alone."""
+    def _cast(
+        self, bundle: _Bundle, bodies: Sequence[int]
+    ) -> tuple[Int32[np.ndarray, "N"], Float[np.ndarray, "N"], list[int]]:
+        """First geom (-1 for nothing) and its distance in metres along each ray; how many rays meet each of `bodies`
+        if it were alone."""
         geoms, nearest = np.full(len(bundle.plane), -1, np.int32), np.full(len(bundle.plane), np.inf)
         alone = []
-        for index in range(len(self.corners)):
+        for index in bodies:
             rows = np.flatnonzero(self._window(bundle, self.corners[index]))
             found, distance = self._cast_at(index, bundle.origin, bundle.directions[rows])
             alone.append(int(np.count_nonzero(found >= 0)))
@@ -152,11 +159,11 @@ class Renderer:
         """Geoms and distances of one body along unit rays, -1 where they miss it."""
         geoms, distance = np.full(len(rays), -1, np.int32), np.full(len(rays), -1.0)
         if len(rays):
-            self.model.geom_group[self.visual[index]] = ALONE_GROUP
+            self.model.body_geomnum[index + 1] = self.geom_counts[index + 1]
             mujoco.mj_multiRay(
-                self.model, self.data, origin, rays.ravel(), ONLY_ALONE, 1, -1, geoms, distance, len(rays), mujoco.mjMAXVAL
+                self.model, self.data, origin, rays.ravel(), ONLY_VISUAL, 1, -1, geoms, distance, len(rays), mujoco.mjMAXVAL
             )
-            self.model.geom_group[self.visual[index]] = VISUAL_GROUP
+            self.model.body_geomnum[index + 1] = 0
         return geoms, distance
 
     def _shade(
@@ -170,7 +177,7 @@ class Renderer:
         from_light /= reach[:, None]
         facing = np.maximum(-np.einsum("ni,ni->n", normals, from_light), 0)
         lit = np.flatnonzero(facing > 0)
-        _, first, _ = self._cast(_light_bundle(self.light, from_light[lit]))
+        _, first, _ = self._cast(_light_bundle(self.light, from_light[lit]), self.casters)
         facing[lit[first < reach[lit] - SHADOW_SLACK_M]] = 0
         half = -(rays + from_light)
         half /= np.maximum(np.sqrt(np.einsum("ni,ni->n", half, half)), 1e-9)[:, None]

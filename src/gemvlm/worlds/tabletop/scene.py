@@ -50,7 +50,9 @@ class TabletopScene:
         light = Light.draw(np.random.default_rng([seed, 2]), layout)
         self._supports = _supports(model, data)
         surfaces = [body.surface for body in self._bodies]
-        self._renderer = Renderer(model, data, parts, surfaces, [state.box for state in self.states()], light)
+        boxes = [state.box for state in self.states()]
+        casters = [state.id for state in self.states() if state.category not in ("floor", "wall")]
+        self._renderer = Renderer(model, data, parts, surfaces, boxes, casters, light)
 
     def states(self) -> tuple[ObjectState, ...]:
         """Every object (ids from 1) and structure (ids after), without visibility: both visible fields are 0."""
@@ -195,7 +197,7 @@ def _resting(model: Any, data: Any, layout: Layout) -> list[bool]:
 
 
 def _keep(layout: Layout, resting: list[bool]) -> Layout:
-    """The layout with only what rests; the string of a body is found by its place."""
+    """The layout with only what rests; what hangs always does, so the strings stay."""
     objects = tuple(body for body, keep in zip(layout.objects, resting, strict=True) if keep)
     return replace(layout, objects=objects)
 

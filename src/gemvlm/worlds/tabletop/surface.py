@@ -21,7 +21,7 @@ COLOURS: dict[str, Rgb] = {
     "purple": (0.46, 0.12, 0.68),
     "pink": (0.98, 0.55, 0.78),
     "white": (0.95, 0.95, 0.95),
-    "black": (0.07, 0.07, 0.08),
+    "black": (0.15, 0.15, 0.16),
 }
 """Object colours (sRGB), far apart under shading: brown is left out because it is orange in the shade."""
 
@@ -59,7 +59,7 @@ class Surface:
 def object_surface(rng: np.random.Generator, colour: str, textured: bool) -> Surface:
     """A surface that stays true to its colour word: the accent is a lighter or darker tone of the base."""
     base = np.array(COLOURS[colour])
-    tone = 0.62 * base if base.mean() > 0.3 else base + 0.22
+    tone = 0.62 * base if base.mean() > 0.3 else base + 0.2
     pattern = str(rng.choice(["checker", "stripes", "speckle"])) if textured else "plain"
     scale = float(rng.uniform(0.022, 0.035))
     return Surface(colour, COLOURS[colour], _rgb(tone), pattern, scale, float(rng.uniform(0.05, 0.35)))  # type: ignore[arg-type]
@@ -79,7 +79,8 @@ def _rgb(values: np.ndarray) -> Rgb:
 
 
 def _linear(colour: Rgb) -> np.ndarray:
-    return np.array(colour) ** 2.2
+    """The renderer encodes with a square root: a gamma of 2."""
+    return np.array(colour) ** 2
 
 
 def _checker(p: np.ndarray) -> np.ndarray:
