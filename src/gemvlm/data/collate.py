@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -74,7 +74,7 @@ class Collator:
 
     Without a `turns` sampler every turn is shown in the sample's order. A conversation longer than `max_tokens` loses
     whole turns from its end, so a span is never cut; ValueError if its images and one turn are still too long. `cache`
-    keeps patches and target pictures in memory: for small sets whose frames come again every epoch.
+    keeps target pictures in memory (12 bytes per pixel and kind), for small sets whose frames come again every epoch.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Collator:
         self.coordinates, self.images, self.targets = coordinates, images, tuple(targets)
         self.seed, self.turns, self.max_tokens, self.system = seed, turns, max_tokens, system
         self._encode = Encoder(tokenizer)
-        self._cache: dict[tuple[str, int, str], Any] | None = {} if cache else None
+        self._cache: dict[tuple[str, int, str], Picture | None] | None = {} if cache else None
 
     def __call__(self, samples: Sequence[Sample], epoch: int | Sequence[int] = 0) -> Batch:
         """`epoch` is one for all samples, or one for each."""
@@ -105,7 +105,7 @@ class Collator:
             encoded.append(self._fit(sample, its_epoch))
             for index, frame in enumerate(sample.frames):
                 targets += self._targets(sample.id, its_epoch, index, frame, image=len(cut))
-                cut.append(self._remembered((sample.id, index, "patches"), patches, frame.image, self.images))
+                cut.append(patches(frame.image, self.images))
         return self._packed(encoded, cut, tuple(targets), tuple(sample.id for sample in samples))
 
     def prompts(self, requests: Sequence[Prompt]) -> Batch:
@@ -142,7 +142,7 @@ class Collator:
         """One target of each kind that the frame can give; `image` is its place among the batch's images."""
         targets = []
         for maker in self.targets:
-            picture = self._remembered((sample_id, index, maker.kind), maker.make, frame)
+            picture = self._picture(maker, sample_id, index, frame)
             if picture is not None:
                 key = keyed(self.seed, epoch, sample_id, index, maker.kind)
                 targets.append(Target(maker.kind, image, picture[0], picture[1], key))
@@ -177,9 +177,10 @@ class Collator:
             sample_ids=ids,
         )
 
-    def _remembered(self, key: tuple[str, int, str], make: Callable[..., Any], *arguments: object) -> Any:
+    def _picture(self, maker: TargetMaker, sample_id: str, index: int, frame: Frame) -> Picture | None:
         if self._cache is None:
-            return make(*arguments)
+            return maker.make(frame)
+        key = (sample_id, index, maker.kind)
         if key not in self._cache:
-            self._cache[key] = make(*arguments)
+            self._cache[key] = maker.make(frame)
         return self._cache[key]

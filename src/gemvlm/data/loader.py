@@ -8,10 +8,14 @@ The whole state is one integer, the number of samples that all ranks have drawn.
 
 from __future__ import annotations
 
+import io
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from gemvlm.batch import Batch
@@ -39,8 +43,8 @@ class BatchStream:
 
     Each batch holds `batch_size` samples of `reader`. A sample's epoch keys its turns, noise and dropout, also where a
     batch straddles two epochs. `workers` processes prepare batches ahead, in order; 0 prepares them in this process.
-    With `lengths` (tokens per sample, say) samples are sorted within windows of `bucket_batches` steps, so that those of
-    a step are of like length; their order then depends on the samples per step, which a resumed run must keep.
+    With `lengths` (tokens per sample, say) samples are sorted within windows of `bucket_batches` steps, so that those
+    of a step are of like length; their order then depends on the samples per step, which a resumed run must keep.
     """
 
     def __init__(
@@ -90,8 +94,8 @@ class BatchStream:
         steps = _Steps(self._drawn, self._batch_size * self._world)
         if not self._workers:
             return (batches[position] for position in steps)
-        loader = DataLoader(batches, batch_size=None, sampler=steps, num_workers=self._workers, collate_fn=_as_it_is)
-        return iter(loader)
+        loader = DataLoader(batches, batch_size=None, sampler=steps, num_workers=self._workers, collate_fn=_to_bytes)
+        return map(_from_bytes, loader)
 
     def _members(self, drawn: int) -> list[tuple[int, int]]:
         """(epoch, index into the reader) of this rank's samples in the step that begins after `drawn` samples."""
@@ -142,5 +146,17 @@ class _Batches(Dataset[Batch]):
         return self._collator(samples, [epoch for epoch, _ in members])
 
 
-def _as_it_is(batch: Any) -> Any:
-    return batch
+class _Pickler(pickle.Pickler):
+    def reducer_override(self, obj: Any) -> Any:
+        return (torch.from_numpy, (obj.numpy(),)) if isinstance(obj, Tensor) else NotImplemented
+
+
+def _to_bytes(batch: Any) -> Tensor:
+    """A batch as one tensor: between processes, a hundred small tensors cost far more than their bytes."""
+    buffer = io.BytesIO()
+    _Pickler(buffer, pickle.HIGHEST_PROTOCOL).dump(batch)
+    return torch.frombuffer(buffer.getbuffer(), dtype=torch.uint8)
+
+
+def _from_bytes(content: Tensor) -> Batch:
+    return pickle.loads(content.numpy().data)
