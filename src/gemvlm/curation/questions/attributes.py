@@ -55,8 +55,8 @@ def object_at(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
 def count(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
     """How many of a kind or colour are visible (R13).
 
-    A noun is asked only if no instance is undecidable. The number is drawn first, evenly among those on offer, so that
-    ones do not take over; zero, of a kind that is not there, in one question of ten.
+    A noun is asked only if no instance is undecidable. Each number is asked once per view, so that ones do not take over;
+    zero, of a kind and colour that are not together, in one question of ten.
     """
     kinds: dict[str, list[SeenObject]] = {}
     for o in seen.objects:
@@ -68,15 +68,12 @@ def count(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
         if number and not any(o.is_undecidable for o in members):
             by_number.setdefault(number, []).append(noun)
     absent = [f"{a.state.colour} {plural(b.state.category)}" for a, b in _absent_combinations(seen)]
-    while by_number:
-        number = pick(sorted(by_number), rng)
-        noun = by_number[number].pop(int(rng.integers(len(by_number[number]))))
-        if not by_number[number]:
-            del by_number[number]
-        if absent and rng.random() < 0.1:
-            number, noun = 0, pick(absent, rng)
+    for number in shuffled(sorted(by_number), rng):
+        zero = bool(absent) and rng.random() < 0.1
+        noun = pick(absent if zero else by_number[number], rng)
         question = pick((f"How many {noun} are there?", f"Count the {noun}."), rng)
-        yield Turn(question, str(number), family="count", task="reasoning", kind="number", tolerance=0.0)
+        answer = "0" if zero else str(number)
+        yield Turn(question, answer, family="count", task="reasoning", kind="number", tolerance=0.0)
 
 
 def exists(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 
 from gemvlm.worlds.observation import ObjectState, OrientedBox
 
-PROJECTIONS = 60
+PROJECTIONS = 20
 """Alternating projections between two boxes; at table scale the gap is then within a millimetre."""
 
 

@@ -14,7 +14,7 @@ from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 
 from gemvlm.depth_map import DepthMap
 from gemvlm.sample import Frame, Point, Region, Turn
@@ -84,15 +84,23 @@ class SeenDepth:
 
     def spots(self, rng: np.random.Generator, count: int) -> list[Spot]:
         """`count` random steady pixels, fewer if they are not MIN_APART."""
-        rows, columns = np.nonzero(self.steady)
-        if not len(rows):
+        if not len(self._steady_pixels):
             return []
-        chosen = [self.spot(int(rows[i]), int(columns[i])) for i in rng.integers(len(rows), size=count)]
-        least = MIN_APART * np.hypot(*self.size)
-        apart = all(
-            np.hypot(a.row - b.row, a.column - b.column) >= least for i, a in enumerate(chosen) for b in chosen[:i]
-        )
-        return chosen if apart else []
+        pixels = self._steady_pixels[rng.integers(len(self._steady_pixels), size=count)]
+        between = np.linalg.norm(pixels[:, None] - pixels, axis=-1)[~np.eye(count, dtype=bool)]
+        if (between < MIN_APART * np.hypot(*self.size)).any():
+            return []
+        return [self.spot(int(row), int(column)) for row, column in pixels]
+
+    @cached_property
+    def _steady_pixels(self) -> Int64[np.ndarray, "N 2"]:
+        return np.argwhere(self.steady)
+
+    @cached_property
+    def points(self) -> Float[np.ndarray, "H W 3"]:
+        """Each pixel in the camera frame, in metres; the frame must have a view."""
+        assert self.frame.view is not None
+        return self.frame.view.camera.rays() * self.depth.values[..., None]
 
 
 def depth_closer(seen: SeenDepth, rng: np.random.Generator) -> Iterator[Turn]:
@@ -272,8 +280,7 @@ def _surface(seen: SeenDepth, spot: Spot) -> str | None:
     rows, columns = (slice(max(at - PLANE_HALF, 0), at + PLANE_HALF + 1) for at in (spot.row, spot.column))
     if not seen.depth.valid[rows, columns].all():
         return None
-    rays = seen.frame.view.camera.rays()[rows, columns]
-    points = (rays * seen.depth.values[rows, columns, None]).reshape(-1, 3)
+    points = seen.points[rows, columns].reshape(-1, 3)
     centred = points - points.mean(axis=0)
     normal = np.linalg.svd(centred, full_matrices=False)[2][-1]
     if np.abs(centred @ normal).max() > PLANE_RESIDUAL * spot.z_m:

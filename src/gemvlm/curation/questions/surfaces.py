@@ -20,6 +20,8 @@ from gemvlm.worlds.observation import ObjectState
 SURFACE_TOLERANCE_M = 0.01
 CLEARANCE_M = 0.03
 """Around an empty spot, on the surface and as far above it."""
+NEAR_M = 0.15
+"""How far from its object an empty spot may be; the question says so."""
 MIN_REGION_SHARE = 0.002
 YAWS = np.arange(8) * np.pi / 8
 FIT_SLACK, FIT_INFLATION_M = 0.1, 0.01
@@ -66,23 +68,25 @@ def surfaces(seen: Seen) -> list[Surface]:
 
 
 def free_space(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
-    """Point to an empty spot (G7), on one side in the image of an object that rests on the same surface."""
+    """Point to an empty spot (G7) near an object that rests on the same surface, on one side of it in the image."""
     for surface in shuffled(surfaces(seen), rng):
-        free = _free(seen, surface)
-        rows, columns = surface.rows[free], surface.columns[free]
         beside = [o for o in seen.referable if surface.structure.id in o.state.supported_by]
         for o, side in shuffled([(o, side) for o in beside for side in ("left", "right")], rng):
-            keep = columns < o.columns.min() if side == "left" else columns > o.columns.max()
-            if keep.sum() < max(3, MIN_REGION_SHARE * seen.size[0] * seen.size[1]):
+            columns = surface.columns
+            spots = np.flatnonzero(columns < o.columns.min() if side == "left" else columns > o.columns.max())
+            spots = spots[distance_to_box_m(surface.points[spots], o.state.box) <= NEAR_M]
+            spots = spots[_is_free(seen, surface, surface.points[spots])]
+            if len(spots) < max(3, MIN_REGION_SHARE * seen.size[0] * seen.size[1]):
                 continue
-            place, depth = deepest_pixel(rows[keep], columns[keep], seen.size)
+            rows, columns = surface.rows[spots], columns[spots]
+            place, depth = deepest_pixel(rows, columns, seen.size)
             if depth < 2:
                 continue
             mask = np.zeros(seen.size, dtype=bool)
-            mask[rows[keep], columns[keep]] = True
+            mask[rows, columns] = True
             yield Turn(
-                f"Point to an empty spot on the {surface.structure.state.category}, "
-                f"{side} of the {seen.refer(o, rng)} in the image.",
+                f"Point to empty {surface.structure.state.category} within 15 cm of the {seen.refer(o, rng)}, "
+                f"{side} of it in the image.",
                 "<place:0>",
                 family="free_space",
                 task="grounding",
@@ -92,15 +96,15 @@ def free_space(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
             )
 
 
-def _free(seen: Seen, surface: Surface) -> Bool[np.ndarray, "N"]:
-    """Pixels of the surface clear of every object, and of the surface's edge, by `CLEARANCE_M`."""
-    free = surface.is_inside_edge(surface.points, CLEARANCE_M)
+def _is_free(seen: Seen, surface: Surface, points: Float[np.ndarray, "N 3"]) -> Bool[np.ndarray, "N"]:
+    """Whether points of the surface are clear of every object, and of the surface's edge, by `CLEARANCE_M`."""
+    free = surface.is_inside_edge(points, CLEARANCE_M)
     for state in seen.observation.objects:
-        if state.id == surface.structure.id:
-            continue
-        for lift in (0.0, CLEARANCE_M):
-            where = np.flatnonzero(free)
-            free[where] = distance_to_box_m(surface.points[where] + [0, 0, lift], state.box) >= CLEARANCE_M
+        low, high = vertical_interval_m(state)
+        is_level = low < surface.height_m + 2 * CLEARANCE_M and high > surface.height_m - CLEARANCE_M
+        if state.id != surface.structure.id and is_level:
+            for lift in (0.0, CLEARANCE_M):
+                free &= distance_to_box_m(points + [0, 0, lift], state.box) >= CLEARANCE_M
     return free
 
 
