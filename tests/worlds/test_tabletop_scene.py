@@ -93,7 +93,11 @@ def test_every_visible_point_lies_in_its_objects_box(seed):
     points = unprojected(seen)
     for state in seen.objects:
         local = (points[seen.ids == state.id] - state.box.center) @ state.box.rotation
-        assert np.all(np.abs(local) <= state.box.half_extents + 1e-4), (state.category, np.abs(local).max(axis=0), state.box)
+        assert np.all(np.abs(local) <= state.box.half_extents + 1e-4), (
+            state.category,
+            np.abs(local).max(axis=0),
+            state.box,
+        )
 
 
 def test_visible_fraction_is_pixels_over_pixels_alone():
@@ -157,7 +161,11 @@ def test_supports_form_stacks_and_taking_a_support_away_moves_what_it_carries():
                 moved = world.without(carriers[0])
                 assert carriers[0] not in moved
                 assert moved[state.id] > 0.005  # a plate is 8 mm thick
-                far = [i for i in moved if np.linalg.norm((states[i].box.center - states[carriers[0]].box.center)[:2]) > 0.4]
+                far = [
+                    i
+                    for i in moved
+                    if np.linalg.norm((states[i].box.center - states[carriers[0]].box.center)[:2]) > 0.4
+                ]
                 assert all(moved[i] < 0.005 for i in far)
     assert stacks == 6
 

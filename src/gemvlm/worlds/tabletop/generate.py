@@ -24,7 +24,9 @@ def generate_views(
     `if __name__ == "__main__"` guard.
     """
     if views_per_scene < 1 or processes < 1:
-        raise ValueError(f"generate_views: views_per_scene {views_per_scene} and processes {processes} must be at least 1")
+        raise ValueError(
+            f"generate_views: views_per_scene {views_per_scene} and processes {processes} must be at least 1"
+        )
     look = partial(_scene_views, views_per_scene=views_per_scene, size=size, config=config or SceneConfig())
     if processes == 1:
         for seed in seeds:

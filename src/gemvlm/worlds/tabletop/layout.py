@@ -1,7 +1,7 @@
-"""What stands where before physics: a seeded plan of structures and of objects on the table, on a shelf, on each other, or hanging.
+"""What stands where before physics: a seeded plan of structures, and of objects that stand, are stacked, or hang.
 
-The table's centre lies above the world's origin, its back towards +y. Walls and shelves stand at the back (walls also on the left),
-so that cameras know which azimuths see the table.
+The table's centre lies above the world's origin, its back towards +y. Walls and shelves stand at the back (walls also
+on the left), so that cameras know which azimuths see the table.
 """
 
 from __future__ import annotations
@@ -55,9 +55,13 @@ class SceneConfig:
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_objects <= self.max_objects:
-            raise ValueError(f"scene config: min_objects {self.min_objects} must be in 1..max_objects {self.max_objects}")
+            raise ValueError(
+                f"scene config: min_objects {self.min_objects} must be in 1..max_objects {self.max_objects}"
+            )
         if self.max_objects > len(CATEGORIES) * len(COLOURS) // 4:
-            raise ValueError(f"scene config: max_objects {self.max_objects} leaves no room for distinct names; use 32 or fewer")
+            raise ValueError(
+                f"scene config: max_objects {self.max_objects} is too many for distinct names; use 32 or fewer"
+            )
 
 
 @dataclass(frozen=True)
@@ -206,12 +210,20 @@ def _string(rng: np.random.Generator, body: Body, top: float) -> Body:
     x, y, z = body.position
     bottom = float(z + body.shape.half_extents[2])
     half = 0.5 * (top + STRING_TOP_M - bottom)
-    shape = Shape(np.array([STRING_RADIUS_M, STRING_RADIUS_M, half]), (Part("cylinder", (STRING_RADIUS_M, half)),), (), 0.0, STRING_RADIUS_M)
+    shape = Shape(
+        np.array([STRING_RADIUS_M, STRING_RADIUS_M, half]),
+        (Part("cylinder", (STRING_RADIUS_M, half)),),
+        (),
+        0.0,
+        STRING_RADIUS_M,
+    )
     surface = structure_surface(rng, ("plain",), (0.05, 0.06))
     return Body("string", shape, surface, np.array([x, y, bottom + half]), 0.0, "structure")
 
 
-def _slab(category: str, surface: Surface, center: tuple[float, float, float], half: tuple[float, float, float]) -> Body:
+def _slab(
+    category: str, surface: Surface, center: tuple[float, float, float], half: tuple[float, float, float]
+) -> Body:
     return Body(category, cuboid(half), surface, np.array(center), 0.0, "structure")
 
 
@@ -231,7 +243,9 @@ def _structures(
         bodies.append(_slab("wall", wall, (0.0, half[1] + 0.03, WALL_HEIGHT_M / 2), (2.5, 0.02, WALL_HEIGHT_M / 2)))
         if rng.random() < config.corner_chance:
             walls.append("left")
-            bodies.append(_slab("wall", wall, (-half[0] - 0.03, 0.0, WALL_HEIGHT_M / 2), (0.02, 2.5, WALL_HEIGHT_M / 2)))
+            bodies.append(
+                _slab("wall", wall, (-half[0] - 0.03, 0.0, WALL_HEIGHT_M / 2), (0.02, 2.5, WALL_HEIGHT_M / 2))
+            )
     return bodies, tuple(walls)
 
 

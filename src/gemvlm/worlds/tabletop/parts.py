@@ -1,13 +1,14 @@
 """Pieces of a surface: what MuJoCo casts rays against, and the analytic outward normal of every point on it.
 
-A `Part` is a box, a ball, a cylinder, a convex polyhedron or a lathed profile in its body's frame. Its `size` or `outline` defines both
-the geometry given to MuJoCo and the normal used for shading, so that the two cannot drift apart.
+A `Part` is a box, a ball, a cylinder, a convex polyhedron or a lathed profile in its body's frame. Its `size` or
+`outline` defines both the geometry given to MuJoCo and the normal used for shading, so that the two cannot drift apart.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -33,7 +34,8 @@ class Part:
     """One piece in the frame of its body.
 
     `size` are half extents in metres: (x, y, z) of a box, (radius,) of a ball, (radius, half height) of a cylinder.
-    `outline` is the (radius, z) profile of a lathe, ordered so that the outside lies to its right, or the vertices of a convex part.
+    `outline` is the (radius, z) profile of a lathe, ordered so that the outside lies to its right, or the vertices of a
+    convex part.
     `sweep` is the angle range of a lathe in radians; `rotation` has the part's axes as columns.
     """
 
@@ -61,7 +63,7 @@ class Part:
 
     @cached_property
     def segments(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Starts and directions of the profile of a lathe or a cylinder, and the smoothed normals at both ends of each."""
+        """Starts and directions of a lathe's or cylinder's profile, and the smoothed normals at both ends of each."""
         if self.kind == "cylinder":
             radius, half = self.size
             return _segments(np.array([[0.0, -half], [radius, -half], [radius, half], [0.0, half]]), closed=False)
@@ -136,7 +138,8 @@ def _lathe_mesh(profile: np.ndarray, closed: bool, sweep: tuple[float, float]) -
     rings = len(angles)
     radius, z = profile[:, 0], profile[:, 1]
     vertices = np.stack(
-        [np.outer(np.cos(angles), radius), np.outer(np.sin(angles), radius), np.broadcast_to(z, (rings, len(z)))], axis=-1
+        [np.outer(np.cos(angles), radius), np.outer(np.sin(angles), radius), np.broadcast_to(z, (rings, len(z)))],
+        axis=-1,
     ).reshape(-1, 3)
     faces = []
     for i in range(count):
@@ -151,7 +154,7 @@ def _lathe_mesh(profile: np.ndarray, closed: bool, sweep: tuple[float, float]) -
 
 
 def _convex_mesh(vertices: np.ndarray) -> Mesh:
-    """Triangulates the hull of a few points by testing every triple; four coplanar corners keep both diagonals out of each other's way."""
+    """The hull of a few points by testing every triple; coplanar corners become one fan."""
     faces, count, centre = [], len(vertices), vertices.mean(axis=0)
     seen: set[tuple[float, ...]] = set()
     for i in range(count):
@@ -178,4 +181,4 @@ def _fan(vertices: np.ndarray, corners: np.ndarray, outward: np.ndarray) -> list
     y = np.cross(outward, x)
     offset = vertices[corners] - middle
     around = corners[np.argsort(np.arctan2(offset @ y, offset @ x))]
-    return [(int(around[0]), int(a), int(b)) for a, b in zip(around[1:-1], around[2:], strict=True)]
+    return [(int(around[0]), int(a), int(b)) for a, b in pairwise(around[1:])]

@@ -1,7 +1,7 @@
 """A settled tabletop scene: layout to MuJoCo model, physics to rest, who stands on whom.
 
-Body ids are object ids: bodies are added objects first, structures after, and MuJoCo's world is 0. Visual geoms are in group 1,
-colliding geoms in group 3, so rays meet exactly what is drawn and physics only convex pieces.
+Body ids are object ids: bodies are added objects first, structures after, and MuJoCo's world is 0. Visual and colliding
+geoms are in different groups, so rays meet exactly what is drawn and physics only convex pieces.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from gemvlm.worlds.observation import ObjectState, Observation, OrientedBox
 from gemvlm.worlds.tabletop.interact import push, settle, take_away
 from gemvlm.worlds.tabletop.layout import Body, Layout, SceneConfig, plan_layout
 from gemvlm.worlds.tabletop.parts import Part
-from gemvlm.worlds.tabletop.render import COLLISION_GROUP, VISUAL_GROUP, Light, Renderer
+from gemvlm.worlds.tabletop.rays import COLLISION_GROUP, VISUAL_GROUP, RayCaster
+from gemvlm.worlds.tabletop.render import Light, Renderer
 from gemvlm.worlds.tabletop.viewpoint import choose_view
 
 TIMESTEP_S = 0.004
@@ -25,7 +26,7 @@ MAX_SETTLE_S = 1.6
 REST_SPEED = 0.02
 """Metres (or radians) per second below which a body counts as resting."""
 DENSITY = 500.0
-"""Kilograms per cubic metre of colliding pieces; drawn ones weigh next to nothing (MuJoCo refuses bodies without mass)."""
+"""Kilograms per cubic metre of colliding pieces; drawn ones weigh next to nothing (MuJoCo refuses zero)."""
 
 _GEOM = {
     "box": mujoco.mjtGeom.mjGEOM_BOX,
@@ -50,18 +51,20 @@ class TabletopScene:
         light = Light.draw(np.random.default_rng([seed, 2]), layout)
         self._supports = _supports(model, data)
         surfaces = [body.surface for body in self._bodies]
-        boxes = [state.box for state in self.states()]
+        caster = RayCaster(model, data, [state.box for state in self.states()])
         casters = [state.id for state in self.states() if state.category not in ("floor", "wall")]
-        self._renderer = Renderer(model, data, parts, surfaces, boxes, casters, light)
+        self._renderer = Renderer(caster, parts, surfaces, casters, light)
 
     def states(self) -> tuple[ObjectState, ...]:
         """Every object (ids from 1) and structure (ids after), without visibility: both visible fields are 0."""
         return tuple(self._state(i + 1, body) for i, body in enumerate(self._bodies))
 
     def observe(self, view_index: int, size: tuple[int, int] = (96, 96)) -> Observation:
-        """View `view_index` of this scene at `size` (height, width) pixels; a function of (seed, view_index, size) only."""
+        """View `view_index` at `size` (height, width) pixels: a function of seed, config, view_index and size only."""
         if view_index < 0 or min(size) < 1:
-            raise ValueError(f"{self.name}: view_index {view_index} must be >= 0 and size {size} (height, width) positive")
+            raise ValueError(
+                f"{self.name}: view_index {view_index} must be >= 0 and size {size} (height, width) positive"
+            )
         rng = np.random.default_rng([self.seed, 3, view_index])
         states = self.states()
         view = choose_view(rng, self.config, self.layout, [s.box.center for s in states if s.movable], size)
@@ -69,7 +72,7 @@ class TabletopScene:
         counted = []
         for state in states:
             visible = int(np.count_nonzero(picture.ids == state.id))
-            fraction = visible / max(picture.alone[state.id - 1], 1)
+            fraction = visible / max(picture.alone[state.id], 1)
             counted.append(replace(state, visible_fraction=fraction, visible_pixels=visible))
         return Observation(picture.image, picture.depth, picture.ids, view, tuple(counted), self.name)
 
@@ -84,13 +87,17 @@ class TabletopScene:
             raise ValueError(f"{self.name}: object {object_id} hangs; only standing objects can be pushed")
         length = float(np.linalg.norm(direction_xy))
         if length == 0 or distance_m <= 0:
-            raise ValueError(f"{self.name}: push needs a direction and a distance, got {direction_xy} and {distance_m} m")
+            raise ValueError(
+                f"{self.name}: push needs a direction and a distance, got {direction_xy} and {distance_m} m"
+            )
         every = [object_id, *self._others(object_id)]
         return push(self.model, self.data, object_id, np.asarray(direction_xy) / length, distance_m, every)
 
     def _movable(self, object_id: int) -> int:
         if not 1 <= object_id <= len(self.layout.objects):
-            raise ValueError(f"{self.name}: object {object_id} is not one of the {len(self.layout.objects)} objects (ids from 1)")
+            raise ValueError(
+                f"{self.name}: object {object_id} is not one of the {len(self.layout.objects)} objects (ids from 1)"
+            )
         return object_id
 
     def _others(self, object_id: int) -> list[int]:
@@ -102,7 +109,9 @@ class TabletopScene:
             category=body.category,
             colour=body.surface.colour,
             box=OrientedBox(
-                self.data.xpos[object_id].copy(), self.data.xmat[object_id].reshape(3, 3).copy(), body.shape.half_extents
+                self.data.xpos[object_id].copy(),
+                self.data.xmat[object_id].reshape(3, 3).copy(),
+                body.shape.half_extents,
             ),
             movable=body.mount != "structure",
             visible_fraction=0.0,

@@ -1,7 +1,7 @@
 """The objects of the tabletop world: thirteen shapes that are told apart by their silhouettes, in metres.
 
-Every shape has one nominal size, varied a little by its caller, so that a size in the image carries metric information. What is
-seen (`visual`) may be hollow; what touches (`collision`) is a few convex pieces that rest stably.
+Every shape has one nominal size, varied a little by its caller, so that a size in the image carries metric information.
+What is seen (`visual`) may be hollow; what touches (`collision`) is a few convex pieces that rest stably.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from gemvlm.worlds.tabletop.parts import Part
 class Shape:
     """One object about the centre of its bounding box.
 
-    `foot_radius` is the radius of the area it stands on, `footprint_radius` encloses it seen from above. `top_radius` and `top_height`
-    describe the flat area that can carry something (radius 0: nothing stands on it).
+    `foot_radius` is the radius of the area it stands on, `footprint_radius` encloses it seen from above. `top_radius`
+    and `top_height` describe the flat area that can carry something (radius 0: nothing stands on it).
     """
 
     half_extents: Float[np.ndarray, "3"]
@@ -73,7 +73,11 @@ def _cone(s: float) -> Shape:
     profile = s * np.array([[0, -0.071], [0.046, -0.071], [0.010, 0.085], [0, 0.085]])
     middle = Part("cylinder", (0.028 * s, 0.078 * s), position=np.array([0, 0, 0.007 * s]))
     return Shape(
-        np.array([0.06 * s, 0.06 * s, half]), (flange, Part("lathe", outline=profile)), (flange, middle), 0.06 * s, 0.085 * s
+        np.array([0.06 * s, 0.06 * s, half]),
+        (flange, Part("lathe", outline=profile)),
+        (flange, middle),
+        0.06 * s,
+        0.085 * s,
     )
 
 
@@ -90,7 +94,9 @@ def _ring(s: float) -> Shape:
     profile = np.stack([major + minor * np.cos(angle), minor * np.sin(angle)], axis=1)
     outer = major + minor
     solid = Part("cylinder", (outer, minor))
-    return Shape(np.array([outer, outer, minor]), (Part("lathe", outline=profile, closed=True),), (solid,), major, outer)
+    return Shape(
+        np.array([outer, outer, minor]), (Part("lathe", outline=profile, closed=True),), (solid,), major, outer
+    )
 
 
 def _mug(s: float) -> Shape:
@@ -155,7 +161,8 @@ def _arch(s: float) -> Shape:
     """Two pillars and a lintel, as in a box of building blocks."""
     lintel = Part("box", (0.08 * s, 0.028 * s, 0.018 * s), position=np.array([0, 0, 0.04 * s]))
     pillars = tuple(
-        Part("box", (0.018 * s, 0.028 * s, 0.04 * s), position=np.array([x * s, 0, -0.018 * s])) for x in (-0.062, 0.062)
+        Part("box", (0.018 * s, 0.028 * s, 0.04 * s), position=np.array([x * s, 0, -0.018 * s]))
+        for x in (-0.062, 0.062)
     )
     parts = (lintel, *pillars)
     half = np.array([0.08, 0.028, 0.058]) * s

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 
 Rgb = tuple[float, float, float]
-Pattern = Literal["plain", "checker", "stripes", "wood", "speckle"]
 
 COLOURS: dict[str, Rgb] = {
     "red": (0.82, 0.05, 0.07),
@@ -38,12 +36,12 @@ MUTED: dict[str, Rgb] = {
 
 @dataclass(frozen=True)
 class Surface:
-    """A colour word with a solid texture: `pattern` mixes `base` and `accent` (sRGB) with a period of `scale_m` metres."""
+    """A colour word with a solid texture that mixes `base` and `accent` (sRGB) with a period of `scale_m` metres."""
 
     colour: str
     base: Rgb
     accent: Rgb
-    pattern: Pattern = "plain"
+    pattern: str = "plain"
     scale_m: float = 0.05
     shine: float = 0.1
 
@@ -62,7 +60,7 @@ def object_surface(rng: np.random.Generator, colour: str, textured: bool) -> Sur
     tone = 0.62 * base if base.mean() > 0.3 else base + 0.2
     pattern = str(rng.choice(["checker", "stripes", "speckle"])) if textured else "plain"
     scale = float(rng.uniform(0.022, 0.035))
-    return Surface(colour, COLOURS[colour], _rgb(tone), pattern, scale, float(rng.uniform(0.05, 0.35)))  # type: ignore[arg-type]
+    return Surface(colour, COLOURS[colour], _rgb(tone), pattern, scale, float(rng.uniform(0.05, 0.35)))
 
 
 def structure_surface(rng: np.random.Generator, patterns: tuple[str, ...], scale_m: tuple[float, float]) -> Surface:
@@ -71,7 +69,7 @@ def structure_surface(rng: np.random.Generator, patterns: tuple[str, ...], scale
     base = np.clip(np.array(MUTED[colour]) + rng.uniform(-0.06, 0.06), 0, 1)
     accent = base * rng.uniform(0.7, 0.9)
     pattern = str(rng.choice(list(patterns)))
-    return Surface(colour, _rgb(base), _rgb(accent), pattern, float(rng.uniform(*scale_m)), 0.03)  # type: ignore[arg-type]
+    return Surface(colour, _rgb(base), _rgb(accent), pattern, float(rng.uniform(*scale_m)), 0.03)
 
 
 def _rgb(values: np.ndarray) -> Rgb:

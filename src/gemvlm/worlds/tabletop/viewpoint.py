@@ -55,9 +55,7 @@ def choose_view(
     return best[1]
 
 
-def look_at(
-    eye: Float[np.ndarray, "3"], target: Float[np.ndarray, "3"], roll: float = 0.0
-) -> Float[np.ndarray, "4 4"]:
+def look_at(eye: Float[np.ndarray, "3"], target: Float[np.ndarray, "3"], roll: float = 0.0) -> Float[np.ndarray, "4 4"]:
     """Camera-to-world transform (OpenCV axes) at `eye` looking at `target`, turned by `roll` radians about its axis."""
     forward = (target - eye) / np.linalg.norm(target - eye)
     right = np.cross(forward, [0.0, 0.0, 1.0])
