@@ -1,0 +1,38 @@
+"""gem_nano: the shipped model, 9 million parameters, images of 96 x 96 pixels, trained on the CPU of a laptop.
+
+    gemvlm train gem_nano --out runs/nano          # resumes where it stopped
+
+Every number is ours: the paper has no model of this size.
+"""
+
+from __future__ import annotations
+
+from gemvlm.data.conversation import CoordinateFormat
+from gemvlm.depth_map import Encoding
+from gemvlm.model.config import GemConfig
+from gemvlm.recipes.recipe import Recipe, TabletopData
+from gemvlm.recipes.small import IMAGES_8, small_backbone, small_generator, small_stages
+
+GEM_NANO = Recipe(
+    name="gem_nano",
+    model=GemConfig(
+        backbone=small_backbone(
+            vocabulary=768, width=192, layers=6, vision_width=192, vision_layers=6, deepstack=[1, 3], positions=144
+        ),
+        generator=small_generator(channels=32, heads=5, layers=5),
+        latents={"kind": "patch", "patch": 8, "luma": 24, "chroma": 4},
+        encoding=Encoding("log", 0.25, 8.0),
+        shift=1.0,
+        condition_dropout=0.1,
+    ),
+    image=IMAGES_8,
+    coordinates=CoordinateFormat(scale=1000, step=10),
+    target=(96, 96),
+    vocabulary=768,
+    data=TabletopData(scenes=5000, views_per_scene=6, size=(96, 96), turns_per_family=2),
+    stages=small_stages(
+        language=2500, images=300, connector=100, generator=500, everything=2500, batch_size=32, rate=1e-3, warmup=100
+    ),
+    seed=0,
+    precision="float32",
+)
