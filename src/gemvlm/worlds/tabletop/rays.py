@@ -28,8 +28,8 @@ NO_BOUNDS = -1
 class Bundle:
     """Unit rays from one point, in the world frame.
 
-    `frame` has the viewer's axes as columns, `plane` each ray's (x, y) at z = 1 in that frame; `spared` names one body per
-    ray that needs no test (0 for none).
+    `frame` has the viewer's axes as columns, `plane` each ray's (x, y) at z = 1 in that frame; `spared` names one body
+    per ray that needs no test (0 for none).
     """
 
     origin: Float[np.ndarray, "3"]

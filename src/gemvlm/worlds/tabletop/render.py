@@ -64,8 +64,8 @@ class Picture:
 class Renderer:
     """Casts and shades views of one scene.
 
-    `parts[g]` is what geom g draws, `surfaces[i]` clothes body i + 1, `casters` are the bodies that can stand between the
-    light and another one.
+    `parts[g]` is what geom g draws, `surfaces[i]` clothes body i + 1, `casters` are the bodies that can stand between
+    the light and another one.
     """
 
     def __init__(

@@ -23,6 +23,7 @@ from gemvlm.worlds.tabletop.viewpoint import choose_view
 TIMESTEP_S = 0.004
 SETTLE_S = 0.4
 MAX_SETTLE_S = 1.6
+MAX_LAYOUTS = 50
 REST_SPEED = 0.02
 """Metres (or radians) per second below which a body counts as resting."""
 DENSITY = 500.0
@@ -124,8 +125,7 @@ class TabletopScene:
 def build_scene(seed: int, config: SceneConfig | None = None) -> TabletopScene:
     """Plans, builds and settles the scene of `seed`; objects that fall off or never rest are left out."""
     config = config or SceneConfig()
-    attempt = 0
-    while True:
+    for attempt in range(MAX_LAYOUTS):
         layout = plan_layout(np.random.default_rng([seed, 1, attempt]), config)
         while len(layout.objects) >= config.min_objects:
             model, parts = _compile(layout)
@@ -135,7 +135,10 @@ def build_scene(seed: int, config: SceneConfig | None = None) -> TabletopScene:
             if all(resting):
                 return TabletopScene(seed, config, layout, model, data, parts)
             layout = _keep(layout, resting)
-        attempt += 1
+    raise ValueError(
+        f"tabletop-{seed}: {MAX_LAYOUTS} layouts in a row kept fewer than min_objects {config.min_objects}; lower min_objects or "
+        f"raise crowding {config.crowding} (more is roomier)"
+    )
 
 
 def _compile(layout: Layout) -> tuple[Any, list[Part | None]]:

@@ -31,9 +31,9 @@ def choose_view(
     best: tuple[float, View] | None = None
     for _ in range(MAX_DRAWS):
         fov = float(rng.choice(list(config.fov_y_deg)))
-        fit = 0.72 * radius / np.tan(np.radians(fov) / 2)
+        fit = 0.62 * radius / np.tan(np.radians(fov) / 2)
         near = float(np.clip(fit, config.distance_m[0], 0.85 * config.distance_m[1]))
-        far = float(np.clip(1.8 * near, near, config.distance_m[1]))
+        far = float(np.clip(2.1 * near, near, config.distance_m[1]))
         distance = float(np.exp(rng.uniform(np.log(near), np.log(far))))
         elevation = np.radians(rng.uniform(*config.elevation_deg))
         azimuth = np.radians(_azimuth_deg(rng, layout))
