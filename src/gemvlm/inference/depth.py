@@ -12,10 +12,10 @@ from gemvlm.depth_map import DepthMap, Encoding, decode, resample
 
 @dataclass(frozen=True)
 class DepthPrediction:
-    """Generated depth; `confidence` is 1 where the painted colour is a depth's, less elsewhere.
+    """Generated depth; `confidence` is 1 where the colours are a depth's, else less.
 
-    `depth` is metric if the model's encoding has a range in metres, affine otherwise (see `DepthMap.kind`). `picture` is
-    what the generator painted, at its own size.
+    `depth` is metric if the model's encoding has a range in metres, affine otherwise (see `DepthMap.kind`). `picture`
+    is what the generator painted, at its own size.
     """
 
     depth: DepthMap

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from gemvlm.data.collate import Collator, Prompt
 from gemvlm.data.conversation import CoordinateFormat
 from gemvlm.data.frames import ImageConfig
+from gemvlm.depth_map import Encoding
 from gemvlm.inference.answer import Answer, generate_texts
 from gemvlm.inference.depth import DepthPrediction, decode_pictures
 from gemvlm.model.card import CheckpointCard
@@ -47,6 +48,11 @@ class GemPipeline:
     @property
     def device(self) -> torch.device:
         return next(self.gem.parameters()).device
+
+    @property
+    def encoding(self) -> Encoding:
+        """How depth becomes the picture that the model paints."""
+        return self.gem.config.encoding
 
     def ask(
         self,
@@ -144,7 +150,7 @@ class GemPipeline:
                 )
                 pictures = painted.float().cpu().numpy().reshape(len(chunk), ensemble, 3, height, width)
                 source = f"gemvlm {self.card.recipe}, step {self.card.step}"
-                predictions += [decode_pictures(own, self.gem.config.encoding, source) for own in pictures]
+                predictions += [decode_pictures(own, self.encoding, source) for own in pictures]
         if not as_image:
             return predictions
         return [found.resized(*frame.image.shape[:2]) for found, frame in zip(predictions, frames, strict=True)]
