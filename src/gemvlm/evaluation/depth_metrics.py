@@ -115,9 +115,9 @@ def boundary_f1(
 ) -> float:
     """Are depth jumps where they should be? NaN if the truth has none.
 
-    Two neighbours (right or below) form a boundary at ratio r if one is more than r times as deep as the other; it counts
-    as found if the prediction jumps there too, in the same direction. F1 of the pooled pairs for ten ratios from 1.05 to
-    1.25, averaged with the ratios as weights. A pair counts if both pixels are valid and one of them lies in the mask.
+    Two neighbours (right or below) form a boundary at ratio r if one is more than r times as deep as the other; it
+    counts as found if the prediction jumps there too, in the same direction. F1 of the pooled pairs for ten ratios from
+    1.05 to 1.25, averaged with the ratios as weights. A pair counts if both pixels are valid and one lies in the mask.
     After the scale-invariant boundary score of Bochkovskii et al., Depth Pro, 2024 (arXiv 2410.02073), which averages
     precision and recall over directions instead of pooling.
     """

@@ -138,10 +138,10 @@ def depth_metres(seen: SeenDepth, rng: np.random.Generator) -> Iterator[Turn]:
 
 
 def depth_point_nearest(seen: SeenDepth, rng: np.random.Generator) -> Iterator[Turn]:
-    """Point to what is nearest (G6): pixels within 5 % of the nearest steady depth; the answer is deep inside them."""
-    if not seen.steady.any():
+    """Point to what is nearest (G6): pixels within 5 % of the nearest depth; the answer is deep inside them."""
+    if not seen.depth.valid.any():
         return
-    nearest = float(np.percentile(seen.depth.values[seen.steady], 0.1))
+    nearest = float(np.percentile(seen.depth.values[seen.depth.valid], 0.1))
     inside = seen.depth.valid & (seen.depth.values <= (1 + REGION_SPREAD) * nearest)
     radius = _interior_radius(inside)
     low, high = (share * inside.size for share in REGION_SHARE)

@@ -61,8 +61,8 @@ class Registration:
     def register(self, depth: DepthMap, width: int, height: int) -> DepthMap:
         """z-depth moved into a colour image of `width` x `height`; where several surfaces land, the nearest counts.
 
-        A depth pixel lands where its centre projects. Pixels that stay empty take what the corners of depth pixels
-        reach, so that sampling leaves no holes; places that only the colour camera sees stay invalid.
+        A depth pixel lands where its centre projects. Pixels that stay empty take what the edges and corners of depth
+        pixels reach, so that sampling leaves no holes; places that only the colour camera sees stay invalid.
         """
         camera = self.depth_camera(depth.values.shape[1], depth.values.shape[0])
         rows, columns = np.nonzero(depth.valid)
@@ -72,9 +72,9 @@ class Registration:
         landed = self.color_camera(width, height).project(points)
 
         reach = 0.5 * self.color_focal / self.depth_focal
-        corners = [landed + reach * np.array(sign) for sign in ((-1, -1), (-1, 1), (1, -1), (1, 1))]
+        grid = [landed + reach * np.array((x, y)) for x in (-1, 0, 1) for y in (-1, 0, 1)]
         nearest = _splat(landed, z, width, height)
-        around = _splat(np.concatenate(corners), np.tile(z, 4), width, height)
+        around = _splat(np.concatenate(grid), np.tile(z, len(grid)), width, height)
         filled = np.where(np.isfinite(nearest), nearest, around)
         valid = np.isfinite(filled)
         return replace(depth, values=np.where(valid, filled, 0).astype(np.float32), valid=valid)
