@@ -49,7 +49,9 @@ class QuestionReport:
         for row in self.rows:
             if (row.family, row.subset) == (family, subset):
                 return row
-        raise ValueError(f"no scores for family {family!r}, subset {subset!r}; there are {[(r.family, r.subset) for r in self.rows]}")
+        raise ValueError(
+            f"no scores for family {family!r}, subset {subset!r}; there are {[(r.family, r.subset) for r in self.rows]}"
+        )
 
     def task_mean(self, task: Task, subset: str = ALL) -> float:
         """The mean over the task's families, each counting the same. ValueError if it has none."""
@@ -74,10 +76,14 @@ def evaluate_questions(
     """
     coordinates = coordinates or CoordinateFormat()
     if shared := {sample.scene for sample, _ in items} & {sample.scene for sample, _ in train_items}:
-        raise ValueError(f"{len(shared)} scenes are in both the test and the training items, e.g. {min(shared)!r}; split by scene")
+        raise ValueError(
+            f"{len(shared)} scenes are in both the test and the training items, e.g. {min(shared)!r}; split by scene"
+        )
     replies = list(answer_fn(items))
     if len(replies) != len(items):
-        raise ValueError(f"answer_fn returned {len(replies)} replies to {len(items)} items; it must return one for each")
+        raise ValueError(
+            f"answer_fn returned {len(replies)} replies to {len(items)} items; it must return one for each"
+        )
     parsed = [
         parse(reply, turn.kind, turn.options, turn.unit, coordinates)
         for reply, (_, turn) in zip(replies, items, strict=True)

@@ -50,7 +50,11 @@ def shortcut_free(items: Sequence[Item]) -> list[Item]:
 
 def mark_headline(samples: Sequence[Sample]) -> list[Sample]:
     """The same samples, with the turns of the headline subset marked."""
-    items = [(replace(sample, id=f"{i} {j}"), turn) for i, sample in enumerate(samples) for j, turn in enumerate(sample.turns)]
+    items = [
+        (replace(sample, id=f"{i} {j}"), turn)
+        for i, sample in enumerate(samples)
+        for j, turn in enumerate(sample.turns)
+    ]
     marked = {sample.id: turn for sample, turn in shortcut_free(items)}
     return [
         replace(sample, turns=tuple(marked.get(f"{i} {j}", turn) for j, turn in enumerate(sample.turns)))

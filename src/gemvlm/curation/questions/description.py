@@ -19,7 +19,9 @@ def describe(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
     objects = sorted(seen.nameable, key=lambda o: (o.point.x, o.point.y))
     if not objects:
         return
-    question = pick(("Describe the scene.", "List every object from left to right.", "What is in the image, and where?"), rng)
+    question = pick(
+        ("Describe the scene.", "List every object from left to right.", "What is in the image, and where?"), rng
+    )
     answer = "; ".join(f"{o.full_name} <place:{i}>" for i, o in enumerate(objects))
     places = tuple(o.point for o in objects)
     yield Turn(question, answer, family="describe", task="description", kind="text", places=places)

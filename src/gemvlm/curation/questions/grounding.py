@@ -33,7 +33,9 @@ def box(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
     for o in shuffled(seen.referable, rng):
         if o.is_measurable:
             name = seen.refer(o, rng)
-            question = pick((f"Box the visible part of the {name}.", f"Give the box of the visible part of the {name}."), rng)
+            question = pick(
+                (f"Box the visible part of the {name}.", f"Give the box of the visible part of the {name}."), rng
+            )
             yield Turn(question, "<place:0>", family="box", task="grounding", kind="box", places=(o.box,))
 
 
@@ -46,7 +48,9 @@ def point_relation(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
     for anchor in shuffled(seen.referable, rng):
         others = [o for o in seen.objects if o is not anchor]
         nouns = sorted({noun for o in others for noun in (o.state.category, f"{o.state.colour} object", "object")})
-        for noun, relation in shuffled([(noun, relation) for noun in nouns for relation in ("left", "right", "on")], rng):
+        for noun, relation in shuffled(
+            [(noun, relation) for noun in nouns for relation in ("left", "right", "on")], rng
+        ):
             candidates = [o for o in others if noun in (o.state.category, f"{o.state.colour} object", "object")]
             if (target := _the_only(relation, anchor, candidates)) and len(candidates) > 1 and target.can_be_pointed_at:
                 name = seen.refer(anchor, rng)
@@ -92,4 +96,6 @@ EXTREMA: tuple[tuple[str, Callable[[SeenObject], float], float, float], ...] = (
 
 
 def _point_to(o: SeenObject, family: str, question: str) -> Turn:
-    return Turn(question, "<place:0>", family=family, task="grounding", kind="point", places=(o.point,), region=o.region)
+    return Turn(
+        question, "<place:0>", family=family, task="grounding", kind="point", places=(o.point,), region=o.region
+    )

@@ -27,7 +27,9 @@ def object_depth(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
         low, high = np.percentile(o.depths_m, (25, 75))
         if high - low <= DEPTH_SPREAD * o.median_m:
             name = seen.refer(o, rng)
-            question = pick((f"How many metres away is the {name}?", f"What is the depth of the {name} in metres?"), rng)
+            question = pick(
+                (f"How many metres away is the {name}?", f"What is the depth of the {name} in metres?"), rng
+            )
             yield Turn(
                 question,
                 f"{o.median_m:.2f}",

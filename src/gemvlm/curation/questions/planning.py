@@ -46,7 +46,9 @@ def can_lift(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
     for no, yes in zip(shuffled(burdened, rng), shuffled(unburdened, rng), strict=False):
         for o, answer in shuffled([(yes, "yes"), (no, "no")], rng):
             name = seen.refer(o, rng)
-            question = pick((f"Can the {name} be lifted without moving anything else?", f"Is the {name} free to lift?"), rng)
+            question = pick(
+                (f"Can the {name} be lifted without moving anything else?", f"Is the {name} free to lift?"), rng
+            )
             cues = {"height": "yes" if o.y < height else "no", "size": "yes" if o.area < size else "no"}
             yield Turn(question, answer, family="can_lift", task="planning", kind="yes_no", cues=cues)
 
@@ -63,7 +65,8 @@ def removal_order(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
         for o, order in shuffled([pile, empty], rng):
             name = seen.refer(o, rng)
             question = pick(
-                (f"What must be removed, in order, to lift the {name}?", f"To free the {name}, remove what, in order?"), rng
+                (f"What must be removed, in order, to lift the {name}?", f"To free the {name}, remove what, in order?"),
+                rng,
             )
             yield Turn(question, ", ".join(order), family="removal_order", task="planning", kind="text")
 

@@ -122,9 +122,11 @@ def fits(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
             yes, no = tried[room == 1], tried[room == -1]
             if not (len(yes) and len(no)):
                 continue
-            for index, answer in shuffled([(pick(yes, rng), "yes"), (pick(no, rng), "no")], rng):
+            for index, answer in shuffled([(rng.choice(yes), "yes"), (rng.choice(no), "no")], rng):
                 name = seen.refer(o, rng)
-                question = pick((f"Would the {name} fit at <place:0>?", f"Is there room for the {name} at <place:0>?"), rng)
+                question = pick(
+                    (f"Would the {name} fit at <place:0>?", f"Is there room for the {name} at <place:0>?"), rng
+                )
                 place, _ = deepest_pixel(surface.rows[[index]], surface.columns[[index]], seen.size)
                 lower = place.y > (np.median(surface.rows) + 0.5) / seen.size[0]
                 yield Turn(
