@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 
 Kind = Literal["box", "ball", "cylinder", "convex", "lathe"]
 
-LATHE_SEGMENTS = 28
+LATHE_SEGMENTS = 24
 CREASE_COSINE = 0.75
 """Neighbouring profile segments that bend by less than about 41 degrees are shaded as one smooth surface."""
 

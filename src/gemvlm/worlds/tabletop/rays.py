@@ -14,7 +14,7 @@ from typing import Any
 
 import mujoco
 import numpy as np
-from jaxtyping import Bool, Float, Int32
+from jaxtyping import Float, Int32
 
 from gemvlm.camera import View
 from gemvlm.worlds.observation import OrientedBox
@@ -22,6 +22,10 @@ from gemvlm.worlds.observation import OrientedBox
 VISUAL_GROUP, COLLISION_GROUP = 1, 3
 ONLY_VISUAL = (np.arange(6) == VISUAL_GROUP).astype(np.uint8)
 NO_BOUNDS = -1
+NEAR_M = 0.01
+"""Nothing stands nearer to a viewer than this."""
+EDGES = np.array([(a, b) for a in range(8) for b in range(a) if (a ^ b).bit_count() == 1])
+"""Pairs of `OrientedBox.corners` that an edge joins: their indices differ in one bit."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Bundle:
     origin: Float[np.ndarray, "3"]
     directions: Float[np.ndarray, "N 3"]
     frame: Float[np.ndarray, "3 3"]
-    plane: Float[np.ndarray, "N 2"]
+    plane: Float[np.ndarray, "2 N"]
     spared: Int32[np.ndarray, "N"] | None = None
 
     @classmethod
@@ -44,7 +48,12 @@ class Bundle:
         rays = view.camera.rays().reshape(-1, 3)
         unit = rays / np.sqrt(np.einsum("ni,ni->n", rays, rays))[:, None]
         frame = view.camera_to_world[:3, :3]
-        return cls(view.camera_to_world[:3, 3].copy(), np.einsum("ij,nj->ni", frame, unit), frame, rays[:, :2])
+        return cls(
+            view.camera_to_world[:3, 3].copy(),
+            np.einsum("ij,nj->ni", frame, unit),
+            frame,
+            np.ascontiguousarray(rays[:, :2].T),
+        )
 
     @classmethod
     def towards(
@@ -54,22 +63,25 @@ class Bundle:
         frame: Float[np.ndarray, "3 3"],
         spared: Int32[np.ndarray, "N"],
     ) -> Bundle:
-        """Rays along given directions; those behind the frame meet only bodies that reach behind it too."""
-        local = np.einsum("ji,nj->ni", frame, directions)
-        ahead = local[:, 2:] > 0.01
-        return cls(
-            origin, directions, frame, np.where(ahead, local[:, :2] / np.where(ahead, local[:, 2:], 1), np.inf), spared
-        )
+        """Rays along given directions; those that point behind it meet nothing."""
+        local = np.einsum("ji,nj->in", frame, directions)
+        ahead = local[2] > NEAR_M
+        plane = np.where(ahead, local[:2] / np.where(ahead, local[2], 1), np.inf)
+        return cls(origin, directions, frame, plane, spared)
 
-    def window(self, corners: Float[np.ndarray, "8 3"]) -> Bool[np.ndarray, "N"]:
-        """Rays inside the bounding rectangle of a box's projected corners; all of them if a corner is behind."""
-        seen = np.einsum("ji,nj->ni", self.frame, corners - self.origin)
-        if seen[:, 2].min() < 0.01:
-            return np.ones(len(self.plane), bool)
-        flat = seen[:, :2] / seen[:, 2:]
-        (left, top), (right, bottom) = flat.min(axis=0) - 1e-6, flat.max(axis=0) + 1e-6
-        x, y = self.plane[:, 0], self.plane[:, 1]
-        return (x >= left) & (x <= right) & (y >= top) & (y <= bottom)
+    def windows(self, corners: Float[np.ndarray, "B 8 3"]) -> Float[np.ndarray, "B 4"]:
+        """For each box the rectangle (left, top, right, bottom) of `plane` that holds its part ahead of the viewer."""
+        seen = np.einsum("ji,bnj->bni", self.frame, corners - self.origin)
+        ends = np.stack([seen[:, EDGES], seen[:, EDGES[:, ::-1]]])
+        one, other = ends[:, :, :, 0], ends[:, :, :, 1]
+        rise = other[..., 2] - one[..., 2]
+        share = np.clip((NEAR_M - one[..., 2]) / np.where(rise == 0, 1, rise), 0, 1)
+        cut = np.where(one[..., 2:] < NEAR_M, one + share[..., None] * (other - one), one)
+        flat = cut[..., :2] / np.maximum(cut[..., 2:], 0.99 * NEAR_M)
+        ahead = cut[..., 2:] >= 0.99 * NEAR_M
+        low = np.where(ahead, flat, np.inf).min(axis=(0, 2)) - 1e-6
+        high = np.where(ahead, flat, -np.inf).max(axis=(0, 2)) + 1e-6
+        return np.concatenate([low, high], axis=1)
 
 
 class RayCaster:
@@ -81,17 +93,20 @@ class RayCaster:
         self.model.body_geomnum[:] = 0
         self.geom_counts = model.body_geomnum.copy()
         self.data = data
-        self.corners = {body: box.corners() for body, box in enumerate(boxes, start=1)}
+        self.corners = np.stack([box.corners() for box in boxes])
 
     def cast(
         self, bundle: Bundle, bodies: Sequence[int]
     ) -> tuple[Int32[np.ndarray, "N"], Float[np.ndarray, "N"], dict[int, int]]:
         """First geom along each ray (-1 for nothing), its distance in metres (infinite for nothing), and how many rays
         meet each of `bodies` when it is alone."""
-        geoms, nearest = np.full(len(bundle.plane), -1, np.int32), np.full(len(bundle.plane), np.inf)
+        geoms, nearest = np.full(len(bundle.directions), -1, np.int32), np.full(len(bundle.directions), np.inf)
         alone = {}
+        x, y = bundle.plane
+        windows = bundle.windows(self.corners)
         for body in bodies:
-            window = bundle.window(self.corners[body])
+            left, top, right, bottom = windows[body - 1]
+            window = (x >= left) & (x <= right) & (y >= top) & (y <= bottom)
             if bundle.spared is not None:
                 window &= bundle.spared != body
             rows = np.flatnonzero(window)

@@ -136,8 +136,8 @@ def build_scene(seed: int, config: SceneConfig | None = None) -> TabletopScene:
                 return TabletopScene(seed, config, layout, model, data, parts)
             layout = _keep(layout, resting)
     raise ValueError(
-        f"tabletop-{seed}: {MAX_LAYOUTS} layouts in a row kept fewer than min_objects {config.min_objects}; lower min_objects or "
-        f"raise crowding {config.crowding} (more is roomier)"
+        f"tabletop-{seed}: {MAX_LAYOUTS} layouts kept fewer than min_objects {config.min_objects}; lower min_objects "
+        f"or raise crowding {config.crowding} (more is roomier)"
     )
 
 
