@@ -23,7 +23,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image, UnidentifiedImageError
 
 from gemvlm.camera import Camera, View
-from gemvlm.depth_map import LARGEST_MILLIMETRES, MILLIMETRES, DepthMap, read_png16
+from gemvlm.depth_map import DepthMap
+from gemvlm.depth_map.depth import LARGEST_MILLIMETRES, MILLIMETRES, read_png16
 from gemvlm.sample import Frame
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
