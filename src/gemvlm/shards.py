@@ -223,17 +223,17 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def _to_row(sample: Sample, image_bytes: ImageBytes | None) -> dict[str, Any]:
-    try:
-        meta = json.dumps(dict(sample.meta))
-    except TypeError as error:
-        raise ValueError(f"sample {sample.id!r}: meta is not JSON ({error}); use numbers, text and lists") from error
     frames = []
     for index, frame in enumerate(sample.frames):
         depth, depth_meta = (None, None) if frame.depth is None else _depth_to_bytes(frame.depth)
         image = _image_to_bytes(sample, index, None if image_bytes is None else image_bytes(sample, index))
         view = None if frame.view is None else json.dumps(_view_to_json(frame.view))
         frames.append({"image": image, "depth": depth, "depth_meta": depth_meta, "view": view})
-    turns = json.dumps([_turn_to_json(turn) for turn in sample.turns])
+    try:
+        turns = json.dumps([_turn_to_json(turn) for turn in sample.turns])
+        meta = json.dumps(dict(sample.meta))
+    except TypeError as error:
+        raise ValueError(f"sample {sample.id!r}: turns or meta are not JSON ({error}); use plain numbers") from error
     named = {"id": sample.id, "scene": sample.scene, "source": sample.source}
     return {**named, "meta": meta, "turns": turns, "frames": frames}
 
@@ -305,6 +305,10 @@ def _place_to_json(place: Place) -> list[float]:
     return [place.x, place.y] if isinstance(place, Point) else [place.x0, place.y0, place.x1, place.y1]
 
 
+def _place_from_json(values: Sequence[float]) -> Place:
+    return Point(*map(float, values)) if len(values) == 2 else Box(*map(float, values))
+
+
 def _turn_to_json(turn: Turn) -> dict[str, Any]:
     fields = {name: getattr(turn, name) for name in turn.__dataclass_fields__}
     places = [_place_to_json(place) for place in turn.places]
@@ -315,7 +319,7 @@ def _turn_from_json(fields: dict[str, Any]) -> Turn:
     region = fields["region"]
     return Turn(**{
         **fields,
-        "places": tuple(Point(*place) if len(place) == 2 else Box(*place) for place in fields["places"]),
+        "places": tuple(_place_from_json(place) for place in fields["places"]),
         "region": region and Region(region["height"], region["width"], tuple(region["runs"])),
         "options": tuple(fields["options"]),
         "subsets": tuple(fields["subsets"]),

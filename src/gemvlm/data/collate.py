@@ -20,7 +20,7 @@ from gemvlm.data.frames import ImageConfig, patches, position_ids
 from gemvlm.sample import Frame, Sample, Turn
 
 Picture = tuple[Float[Tensor, "3 h w"], Bool[Tensor, "h w"]]
-Patches = tuple[Float[Tensor, "P patch"], tuple[int, int, int]]
+Patches = tuple[Float[Tensor, "_ patch"], tuple[int, int, int]]
 
 
 @runtime_checkable
@@ -45,14 +45,15 @@ def keyed(*parts: object) -> int:
 class TurnSampler:
     """Chooses the turns that a sample shows in an epoch: another choice and order each epoch, the same on every rank.
 
-    `families` weights turns by family (1 where not named, 0 never chosen). 0 turns shows the images alone.
+    `families` weights turns by family, those not named are never chosen; None weights all alike. 0 turns shows the images
+    alone.
     """
 
     turns_per_sample: int
     families: Mapping[str, float] | None = None
 
     def __call__(self, turns: Sequence[Turn], key: int) -> list[int]:
-        weights = np.array([(self.families or {}).get(turn.family, 1.0) for turn in turns])
+        weights = np.array([1.0 if self.families is None else self.families.get(turn.family, 0.0) for turn in turns])
         # the k largest u^(1/w) are a weighted draw without replacement (Efraimidis and Spirakis 2006), as logarithms
         draws = np.log(np.random.Generator(np.random.PCG64(key)).random(len(turns)) + np.finfo(float).tiny)
         ranks = np.where(weights > 0, draws / np.maximum(weights, 1e-12), -np.inf)

@@ -1,0 +1,188 @@
+"""Conversations render as Qwen3-VL writes them, and replies are read back or count as not understood."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gemvlm.data.conversation import (
+    CoordinateFormat,
+    ImageSlot,
+    Segment,
+    normalise,
+    parse,
+    render,
+    render_dialogue,
+)
+from gemvlm.sample import Box, Point, Sample
+
+fractions = st.floats(0, 1)
+
+
+def text_of(parts: list[Segment | ImageSlot]) -> str:
+    return "".join(f"[{part.index}]" if isinstance(part, ImageSlot) else part.text for part in parts)
+
+
+def test_images_come_first_and_answers_are_supervised_to_the_newline(make_sample: Callable[..., Sample]) -> None:
+    parts = render(make_sample("a"), [0, 1], CoordinateFormat(), system="Be brief.")
+    assert text_of(parts) == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n"
+        "<|im_start|>user\n<|vision_start|>[0]<|vision_end|>Where is mug 0?<|im_end|>\n"
+        "<|im_start|>assistant\n(120, 340)<|im_end|>\n"
+        "<|im_start|>user\nWhere is mug 1?<|im_end|>\n"
+        "<|im_start|>assistant\n(120, 340)<|im_end|>\n"
+    )
+    supervised = [part.text for part in parts if isinstance(part, Segment) and part.supervised]
+    assert supervised == ["(120, 340)", "<|im_end|>\n"] * 2
+
+
+def test_every_frame_has_a_span_of_its_own(make_sample: Callable[..., Sample]) -> None:
+    """A18: two videos, or images and a video, are all their frames, each between its own markers."""
+    parts = render(make_sample("a", frames=5, turns=1), [0], CoordinateFormat())
+    assert text_of(parts).count("<|vision_start|>[") == text_of(parts).count("]<|vision_end|>") == 5
+    assert [part.index for part in parts if isinstance(part, ImageSlot)] == [0, 1, 2, 3, 4]
+
+
+def test_placeholders_keep_their_place(make_sample: Callable[..., Sample]) -> None:
+    sample = make_sample("a", frames=2, turns=1, question="First <image> then\n<image>\nwhat?")
+    shown = text_of(render(sample, [0], CoordinateFormat()))
+    assert "user\nFirst<|vision_start|>[0]<|vision_end|>then<|vision_start|>[1]<|vision_end|>what?<|im_end|>" in shown
+
+
+def test_images_come_first_when_the_turn_that_placed_them_is_not_shown(make_sample: Callable[..., Sample]) -> None:
+    sample = make_sample("a", turns=2)
+    first = replace(sample.turns[0], question="<image>\nWhere?")
+    sample = replace(sample, turns=(first, sample.turns[1]))
+    assert "user\n<|vision_start|>[0]<|vision_end|>Where is mug 1?" in text_of(render(sample, [1], CoordinateFormat()))
+    assert "user\nWhere?<|im_end|>" in text_of(render(sample, [1, 0], CoordinateFormat()))
+
+
+def test_a_placeholder_mismatch_names_the_sample_and_the_counts(make_sample: Callable[..., Sample]) -> None:
+    with pytest.raises(ValueError, match="sample 'a': questions hold 2 <image> but the sample has 3 frames"):
+        render(make_sample("a", frames=3, turns=1, question="<image><image>?"), [0], CoordinateFormat())
+    with pytest.raises(ValueError, match="sample 'a': .*<video>"):
+        render(make_sample("a", frames=3, turns=1, question="<video>?"), [0], CoordinateFormat())
+
+
+def test_without_turns_only_the_images_are_shown(make_sample: Callable[..., Sample]) -> None:
+    parts = render(make_sample("a", frames=2), [], CoordinateFormat())
+    assert text_of(parts) == (
+        "<|im_start|>user\n<|vision_start|>[0]<|vision_end|><|vision_start|>[1]<|vision_end|><|im_end|>\n"
+    )
+
+
+def test_a_prompt_ends_where_the_model_must_begin() -> None:
+    parts = render_dialogue(1, [("What?", "A mug."), ("Where?", None)])
+    assert text_of(parts).endswith("A mug.<|im_end|>\n<|im_start|>user\nWhere?<|im_end|>\n<|im_start|>assistant\n")
+
+
+@given(fractions, fractions)
+def test_points_come_back_within_half_a_step(x: float, y: float) -> None:
+    coordinates = CoordinateFormat(step=10)
+    point = parse(coordinates.write(Point(x, y)), "point", coordinates=coordinates).value
+    assert isinstance(point, Point)
+    assert abs(point.x - x) <= 0.005 + 1e-9 and abs(point.y - y) <= 0.005 + 1e-9
+
+
+@given(fractions, fractions, fractions, fractions)
+def test_boxes_come_back_within_half_a_step(a: float, b: float, c: float, d: float) -> None:
+    box = Box(min(a, b), min(c, d), max(a, b), max(c, d))
+    back = parse(CoordinateFormat().write(box), "box").value
+    assert isinstance(back, Box)
+    assert max(abs(back.x0 - box.x0), abs(back.y1 - box.y1)) <= 0.0005 + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        ("(500, 250)", Point(0.5, 0.25)),
+        ("It is at (500,250).", Point(0.5, 0.25)),
+        ('```json\n[{"point_2d": [500, 250], "label": "mug"}]\n```', Point(0.5, 0.25)),
+        ("[500, 250]<|im_end|>\n", Point(0.5, 0.25)),
+        ("(500, 1250)", None),
+        ("(-5, 20)", None),
+        ("(1, 2, 3, 4)", None),
+        ('{"point_2d": [500]}', None),
+        ('{"point_2d": "here"}', None),
+        ("on the left", None),
+        ("", None),
+    ],
+)
+def test_points_are_read_or_not_understood(reply: str, expected: Point | None) -> None:
+    assert parse(reply, "point").value == expected
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        ("(0, 100, 500, 1000)", Box(0.0, 0.1, 0.5, 1.0)),
+        ('{"bbox_2d": [0, 100, 500, 1000], "label": "mug"}', Box(0.0, 0.1, 0.5, 1.0)),
+        ("(500, 100, 0, 1000)", None),
+        ("(0, 100)", None),
+    ],
+)
+def test_boxes_are_read_or_not_understood(reply: str, expected: Box | None) -> None:
+    assert parse(reply, "box").value == expected
+
+
+@pytest.mark.parametrize(
+    ("reply", "unit", "expected"),
+    [
+        ("0.35 m", "m", 0.35),
+        ("35 cm", "m", 0.35),
+        ("350 mm", "cm", 0.35),
+        ("35", "cm", 0.35),
+        ("about 0.35 metres.", "m", 0.35),
+        ("0.5 m (50 cm)", "m", 0.5),
+        ("3", None, 3.0),
+        ("three mugs", None, 3.0),
+        ("3 mugs", None, 3.0),
+        ("-2.5", None, -2.5),
+        ("between 1 and 2 m", "m", None),
+        ("far away", "m", None),
+    ],
+)
+def test_numbers_are_read_in_metres(reply: str, unit: str | None, expected: float | None) -> None:
+    assert parse(reply, "number", unit=unit).value == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [("Yes", True), ("no.", False), ("Yes, no doubt.", True), ("I say yes", True), ("maybe", None), ("yes/no", True)],
+)
+def test_yes_and_no(reply: str, expected: bool | None) -> None:
+    assert parse(reply, "yes_no").value is expected
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        ("red mug", "red mug"),
+        ("The Red Mug.", "red mug"),
+        ("B", "blue box"),
+        ("(b)", "blue box"),
+        ("B. blue box", "blue box"),
+        ("B) red mug", None),
+        ("D", None),
+        ("red", None),
+        ("the red mug or the blue box", None),
+    ],
+)
+def test_choices_are_exact_options_or_letters(reply: str, expected: str | None) -> None:
+    assert parse(reply, "choice", options=("red mug", "blue box", "lamp")).value == expected
+
+
+def test_text_is_compared_without_case_articles_and_punctuation() -> None:
+    assert normalise(" The  Red\nMug. ") == "red mug"
+    assert parse("A lamp!", "text").value == "lamp"
+    assert parse(" ", "text").value is None
+
+
+def test_a_step_must_divide_the_scale() -> None:
+    assert len(CoordinateFormat(step=10).integers) == 101
+    with pytest.raises(ValueError, match="step 7"):
+        CoordinateFormat(step=7)
