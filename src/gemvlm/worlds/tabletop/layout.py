@@ -207,8 +207,11 @@ def _hang(
 
 
 def _string(rng: np.random.Generator, body: Body, top: float) -> Body:
-    x, y, z = body.position
-    bottom = float(z + body.shape.half_extents[2])
+    """From the body's hook straight up, out of every view."""
+    tie_x, tie_y, tie_z = body.shape.hook or (0.0, 0.0, float(body.shape.half_extents[2]))
+    x = float(body.position[0] + np.cos(body.yaw) * tie_x - np.sin(body.yaw) * tie_y)
+    y = float(body.position[1] + np.sin(body.yaw) * tie_x + np.cos(body.yaw) * tie_y)
+    bottom = float(body.position[2] + tie_z)
     half = 0.5 * (top + STRING_TOP_M - bottom)
     shape = Shape(
         np.array([STRING_RADIUS_M, STRING_RADIUS_M, half]),

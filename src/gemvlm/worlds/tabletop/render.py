@@ -131,7 +131,7 @@ class Renderer:
         facing[lit[first < reach[lit] - SHADOW_SLACK_M]] = 0
         half = -(rays + from_light)
         half /= np.maximum(np.sqrt(np.einsum("ni,ni->n", half, half)), 1e-9)[:, None]
-        gleam = shine * (facing > 0) * np.maximum(np.einsum("ni,ni->n", normals, half), 0) ** 24
+        gleam = shine * (facing > 0) * np.maximum(np.einsum("ni,ni->n", normals, half), 0) ** 40
         sky = 0.75 + 0.25 * normals[:, 2:]
         return (
             albedo * (self.light.ambient * sky + self.light.colour * facing[:, None])

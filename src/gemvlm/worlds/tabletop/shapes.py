@@ -20,7 +20,8 @@ class Shape:
     """One object about the centre of its bounding box.
 
     `foot_radius` is the radius of the area it stands on, `footprint_radius` encloses it seen from above. `top_radius`
-    and `top_height` describe the flat area that can carry something (radius 0: nothing stands on it).
+    and `top_height` describe the flat area that can carry something (radius 0: nothing stands on it). A string
+    would be tied at `hook`, or at the middle of the top if that is None.
     """
 
     half_extents: Float[np.ndarray, "3"]
@@ -30,6 +31,7 @@ class Shape:
     footprint_radius: float
     top_radius: float = 0.0
     top_height: float = 0.0
+    hook: tuple[float, float, float] | None = None
 
 
 def make_shape(category: str, scale: float) -> Shape:
@@ -95,7 +97,12 @@ def _ring(s: float) -> Shape:
     outer = major + minor
     solid = Part("cylinder", (outer, minor))
     return Shape(
-        np.array([outer, outer, minor]), (Part("lathe", outline=profile, closed=True),), (solid,), major, outer
+        np.array([outer, outer, minor]),
+        (Part("lathe", outline=profile, closed=True),),
+        (solid,),
+        major,
+        outer,
+        hook=(major, 0.0, minor),
     )
 
 
@@ -117,6 +124,7 @@ def _mug(s: float) -> Shape:
         (solid, grip),
         radius,
         0.066 * s,
+        hook=(shift, 0.0, -0.042 * s),
     )
 
 
@@ -126,7 +134,14 @@ def _bowl(s: float) -> Shape:
     foot = Part("cylinder", (0.042 * s, 0.018 * s), position=np.array([0, 0, -0.018 * s]))
     rim = Part("cylinder", (0.076 * s, 0.018 * s), position=np.array([0, 0, 0.018 * s]))
     half = np.array([0.08, 0.08, 0.036]) * s
-    return Shape(half, (Part("lathe", outline=s * np.array(outer + inner)),), (foot, rim), 0.04 * s, 0.08 * s)
+    return Shape(
+        half,
+        (Part("lathe", outline=s * np.array(outer + inner)),),
+        (foot, rim),
+        0.04 * s,
+        0.08 * s,
+        hook=(0.0, 0.0, -0.029 * s),
+    )
 
 
 def _bottle(s: float) -> Shape:
@@ -143,7 +158,14 @@ def _plate(s: float) -> Shape:
     disc = Part("cylinder", (0.066 * s, 0.004 * s), position=np.array([0, 0, -0.008 * s]))
     half = np.array([0.105, 0.105, 0.012]) * s
     return Shape(
-        half, (Part("lathe", outline=s * np.array(profile)),), (disc,), 0.06 * s, 0.105 * s, 0.058 * s, -0.004 * s
+        half,
+        (Part("lathe", outline=s * np.array(profile)),),
+        (disc,),
+        0.06 * s,
+        0.105 * s,
+        0.058 * s,
+        -0.004 * s,
+        (0.0, 0.0, -0.004 * s),
     )
 
 
@@ -154,7 +176,14 @@ def _goblet(s: float) -> Shape:
     stem = Part("cylinder", (0.008 * s, 0.035 * s), position=np.array([0, 0, -0.035 * s]))
     cup = Part("cylinder", (0.042 * s, 0.037 * s), position=np.array([0, 0, 0.043 * s]))
     half = np.array([0.045, 0.045, 0.08]) * s
-    return Shape(half, (Part("lathe", outline=s * np.array(outer + inner)),), (foot, stem, cup), 0.04 * s, 0.045 * s)
+    return Shape(
+        half,
+        (Part("lathe", outline=s * np.array(outer + inner)),),
+        (foot, stem, cup),
+        0.04 * s,
+        0.045 * s,
+        hook=(0.0, 0.0, 0.006 * s),
+    )
 
 
 def _arch(s: float) -> Shape:

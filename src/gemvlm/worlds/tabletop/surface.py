@@ -60,7 +60,7 @@ def object_surface(rng: np.random.Generator, colour: str, textured: bool) -> Sur
     tone = 0.62 * base if base.mean() > 0.3 else base + 0.2
     pattern = str(rng.choice(["checker", "stripes", "speckle"])) if textured else "plain"
     scale = float(rng.uniform(0.022, 0.035))
-    return Surface(colour, COLOURS[colour], _rgb(tone), pattern, scale, float(rng.uniform(0.05, 0.35)))
+    return Surface(colour, COLOURS[colour], _rgb(tone), pattern, scale, float(rng.uniform(0.03, 0.12)))
 
 
 def structure_surface(rng: np.random.Generator, patterns: tuple[str, ...], scale_m: tuple[float, float]) -> Surface:
