@@ -64,7 +64,7 @@ def test_images_come_first_when_the_turn_that_placed_them_is_not_shown(make_samp
 def test_a_placeholder_mismatch_names_the_sample_and_the_counts(make_sample: Callable[..., Sample]) -> None:
     with pytest.raises(ValueError, match="sample 'a': questions hold 2 <image> but the sample has 3 frames"):
         render(make_sample("a", frames=3, turns=1, question="<image><image>?"), [0], CoordinateFormat())
-    with pytest.raises(ValueError, match="sample 'a': .*<video>"):
+    with pytest.raises(ValueError, match=r"sample 'a': .*<video>"):
         render(make_sample("a", frames=3, turns=1, question="<video>?"), [0], CoordinateFormat())
 
 

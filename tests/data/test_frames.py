@@ -45,7 +45,7 @@ def test_patches_equal_the_published_processor_to_the_last_bit(config: ImageConf
 
 
 def test_a_sliver_of_an_image_is_refused() -> None:
-    with pytest.raises(ValueError, match="1x300 .*crop it"):
+    with pytest.raises(ValueError, match=r"1x300 .*crop it"):
         ImageConfig().resized(1, 300)
 
 
@@ -91,5 +91,5 @@ def test_positions_equal_the_authors_fixture() -> None:
 
 
 def test_a_span_of_other_length_than_its_grid_is_refused() -> None:
-    with pytest.raises(ValueError, match="are 5 but .* needs 6"):
+    with pytest.raises(ValueError, match=r"are 5 but .* needs 6"):
         position_ids(9, torch.tensor([[1, 6]]), torch.tensor([[1, 4, 6]]), 2)

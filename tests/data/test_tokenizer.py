@@ -97,7 +97,7 @@ def test_a_published_folder_keeps_its_template_in_a_file_of_its_own(tmp_path: Pa
 
 
 def test_a_wrong_folder_is_named_with_what_it_lacks(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no tokenizer.json"):
+    with pytest.raises(ValueError, match=r"no tokenizer\.json"):
         load_tokenizer(tmp_path)
     words = Tokenizer(models.WordLevel({"a": 0}))
     words.pre_tokenizer = pre_tokenizers.Whitespace()

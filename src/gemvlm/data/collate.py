@@ -45,8 +45,8 @@ def keyed(*parts: object) -> int:
 class TurnSampler:
     """Chooses the turns that a sample shows in an epoch: another choice and order each epoch, the same on every rank.
 
-    `families` weights turns by family, those not named are never chosen; None weights all alike. 0 turns shows the images
-    alone.
+    `families` weights turns by family, and those not named are never chosen; None weights all alike. 0 turns shows the
+    images alone.
     """
 
     turns_per_sample: int
