@@ -177,7 +177,7 @@ class Backbone(nn.Module):
         ends = batch.lengths.cumsum(0) - 1
         cache = _Cache(out.keys_values, lengths, max_new_tokens)
         next_position = torch.stack([part.max() + 1 for part in batch.position_ids.split(lengths, dim=1)])
-        stop = torch.tensor(list(eos_ids), device=ends.device)
+        stop = torch.tensor(list(eos_ids), dtype=torch.int64, device=ends.device)
         states, done, tokens = out.states[ends], torch.zeros_like(ends, dtype=torch.bool), []
         for _ in range(max_new_tokens):
             token = _choose(self.logits(states).float(), temperature, generator)

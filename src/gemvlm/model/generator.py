@@ -7,7 +7,7 @@ the one place that knows. States, noise and loss of the flow are float32 whateve
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -204,8 +204,7 @@ def _weighted_mean(error: Float32[Tensor, "M C h w"], weight: Float32[Tensor, "M
 def _stacked(null: Condition, condition: Condition) -> Condition:
     """Both conditions as one batch, null first."""
     mask = None if condition.mask is None else torch.cat([condition.mask, condition.mask])
-    states = null.states.expand_as(condition.states)
-    return replace(condition, states=torch.cat([states, condition.states]), mask=mask)
+    return Condition(torch.cat([null.states.expand_as(condition.states), condition.states]), mask)
 
 
 def build_generator(config: Mapping[str, Any], table: SigmaTable) -> Generator:

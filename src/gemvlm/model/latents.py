@@ -78,17 +78,19 @@ class PatchLatents(Latents):
         if not (0 < luma <= patch**2 and 0 <= chroma <= patch**2):
             raise ValueError(f"a patch of {patch}x{patch} has {patch**2} coefficients; luma={luma}, chroma={chroma} ask for others")
         self.factor, self.channels = patch, luma + 2 * chroma
-        basis, scale = _kept_basis(patch, luma, chroma)
-        # One convolution is rotation, transform and selection at once. Not persistent: a codec without tensors to save.
-        self.register_buffer("basis", basis, persistent=False)
-        self.register_buffer("scale", scale[:, None, None], persistent=False)
+        # One convolution is rotation, transform and selection at once. No buffers: there is nothing to save, and a model cast to
+        # half precision must not round its codec.
+        self.basis, scale = _kept_basis(patch, luma, chroma)
+        self.scale = scale[:, None, None]
 
     def encode(self, picture: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B C hl wl"]:
         self.grid(*picture.shape[-2:])
-        return F.conv2d(picture.float(), self.basis.float(), stride=self.factor) / self.scale.float()
+        latents = F.conv2d(picture.float(), self.basis.to(picture.device), stride=self.factor)
+        return latents / self.scale.to(picture.device)
 
     def decode(self, latents: Float[Tensor, "B C hl wl"]) -> Float[Tensor, "B 3 h w"]:
-        return F.conv_transpose2d(latents.float() * self.scale.float(), self.basis.float(), stride=self.factor)
+        coefficients = latents.float() * self.scale.to(latents.device)
+        return F.conv_transpose2d(coefficients, self.basis.to(latents.device), stride=self.factor)
 
 
 def coefficient_scale(patch: int, u: int, v: int, chroma: bool) -> float:

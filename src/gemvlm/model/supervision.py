@@ -112,11 +112,11 @@ class GenerativeSupervision(nn.Module):
         whether the states matter. `unconditional` paints from the null condition. Picture i starts from noise keyed by (seed, i).
         """
         images = list(range(len(spans))) if condition_on is None else list(condition_on)
+        if not images:
+            return torch.zeros(0, 3, height, width, device=states.device)
         null = self.null(len(images))
         condition = null if unconditional else self.condition(states, spans, grids, images)
         shape = (self.latents.channels, *self.latents.grid(height, width))
         noise = torch.stack([Draw.of((seed << 32) + i).noise(shape) for i in range(len(images))]).to(condition.states.device)
-        if not images:
-            return states.new_zeros(0, 3, height, width).float()
         painted = self.generator.sample(condition, null, noise, steps=steps, guidance=1.0 if unconditional else guidance)
         return self.latents.decode(painted).clamp(-1, 1)

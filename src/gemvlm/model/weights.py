@@ -122,7 +122,9 @@ def uninitialised(config: GemConfig) -> Gem:
     from transformers.initialization import no_init_weights
 
     with no_init_weights():
-        return Gem(config)
+        gem = Gem(config)
+    gem.backbone.qwen.tie_weights()
+    return gem
 
 
 def _is_tied(gem: Gem) -> bool:

@@ -1,0 +1,145 @@
+"""Named losses of a batch: what they need, what they touch, what they are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from gemvlm.batch import IGNORE
+from gemvlm.model.gem import Gem
+
+
+def without_labels(batch):
+    return replace(batch, labels=torch.full_like(batch.labels, IGNORE))
+
+
+def test_every_loss_trains_every_part_that_it_needs(gem, make_batch):
+    batch = make_batch()
+    losses = gem(batch)
+    assert set(losses) == {"text", "depth"}
+    sum(losses.values()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in gem.parameters())
+
+
+def test_depth_of_every_sample_and_every_size_counts(gem, make_batch):
+    """A13: targets of all samples of a batch are used, whatever their sizes."""
+    batch = make_batch((([(32, 32)], 4), ([(64, 32), (32, 32)], 4), ([], 4), ([(32, 64)], 4)))
+    gem.eval()
+    together = gem(batch, losses=("depth",))["depth"]
+    each = [gem(replace(batch, targets=(target,)), losses=("depth",))["depth"] for target in batch.targets]
+    assert len(each) == 4
+    torch.testing.assert_close(together, torch.stack(each).mean(), atol=1e-5, rtol=0)
+
+
+def test_depth_needs_no_labels_and_no_equal_spans(gem, make_batch):
+    """C14: without labels the depth loss stands alone, and spans may differ in length in training and in sampling."""
+    batch = without_labels(make_batch((([(32, 32)], 4), ([(64, 64)], 4))))
+    losses = gem(batch)
+    assert set(losses) == {"depth"}
+    assert losses["depth"].isfinite()
+    assert gem.paint(batch, 32, 48, steps=2, guidance=2.0, seed=0).shape == (2, 3, 32, 48)
+
+
+def test_text_alone_without_images(gem, make_batch):
+    assert set(gem(make_batch((([], 6), ([], 8))))) == {"text"}
+
+
+def test_kinds_are_losses_of_their_own(gem, make_batch):
+    batch = make_batch(kinds=("depth", "rgb"))
+    assert set(gem(batch, losses=("depth", "rgb", "text"))) == {"depth", "rgb", "text"}
+    assert set(gem(batch, losses=("rgb",))) == {"rgb"}
+
+
+def test_the_prior_runs_no_backbone(gem, make_batch):
+    gem.backbone.forward = None
+    loss = gem(make_batch(kinds=("rgb",)), losses=("rgb_prior",))["rgb_prior"]
+    loss.backward()
+    assert all(p.grad is not None for p in gem.supervision.generator.parameters())
+
+
+def test_touch_reaches_every_parameter_and_changes_no_value(gem, make_batch):
+    batch = make_batch((([], 6),))
+    plain = gem(batch)
+    touched = gem(batch, touch=True)
+    assert touched["depth"] == 0
+    assert touched["text"] == plain["text"]
+    sum(touched.values()).backward()
+    assert all(p.grad is not None for p in gem.parameters())
+
+
+def test_a_frozen_backbone_builds_no_graph(gem, make_batch):
+    gem.backbone.requires_grad_(False)
+    assert not gem.backbone(make_batch()).states.requires_grad
+    gem(make_batch(), losses=("depth",))["depth"].backward()
+
+
+def test_parameter_groups_hold_every_parameter_once(gem):
+    """B11: the DeepStack mergers belong to the merger."""
+    groups = gem.parameter_groups()
+    assert list(groups) == ["vision", "merger", "language", "connector", "generator", "latents"]
+    names = [name for group in groups.values() for name in group]
+    assert sorted(names) == sorted(name for name, _ in gem.named_parameters())
+    assert sum("deepstack_merger_list" in name for name in groups["merger"]) == 2 * 6
+    assert not any("merger" in name for name in groups["vision"])
+    assert any("embed_tokens" in name for name in groups["language"])
+    assert groups["latents"] == {}
+
+
+def test_sampling_leaves_the_training_loss_alone(gem, make_batch):
+    """A15: painting uses its own schedule and changes nothing that training reads."""
+    batch = make_batch()
+    before = gem(batch, losses=("depth",))["depth"]
+    gem.paint(batch, 32, 32, steps=3, guidance=5.0, seed=0)
+    assert torch.equal(gem(batch, losses=("depth",))["depth"], before)
+
+
+def test_the_flow_is_float32_under_autocast(gem, make_batch):
+    """B2, B18: states, noise levels and loss of the flow stay float32 when the network computes in bfloat16."""
+    entered = []
+    gem.supervision.generator.sana.register_forward_pre_hook(
+        lambda module, args, kwargs: entered.append((args[0].dtype, kwargs["timestep"])), with_kwargs=True
+    )
+    batch = make_batch()
+    exact = gem(batch, losses=("depth",))["depth"]
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = gem(batch, losses=("depth",))["depth"]
+    assert loss.dtype == torch.float32
+    assert [dtype for dtype, _ in entered] == [torch.float32] * len(entered)
+    for (_, with_autocast), (_, without) in zip(entered[2:], entered[:2], strict=True):
+        assert with_autocast.dtype == torch.float32
+        assert torch.equal(with_autocast, without)
+    torch.testing.assert_close(loss, exact, atol=0.05, rtol=0.05)
+
+
+def test_a_bfloat16_model_keeps_the_flow_in_float32(gem, make_batch):
+    """B2: casting the weights casts neither the noise schedule nor the loss."""
+    gem.to(torch.bfloat16)
+    assert gem(make_batch(), losses=("depth",))["depth"].dtype == torch.float32
+    assert gem.paint(make_batch(), 32, 32, steps=2, guidance=2.0, seed=0).dtype == torch.float32
+
+
+def test_a_regression_head_behind_the_same_interface(regression_config, make_batch):
+    torch.manual_seed(0)
+    gem = Gem(regression_config)
+    sum(gem(make_batch()).values()).backward()
+    assert all(p.grad is not None for p in gem.parameters())
+    assert gem.paint(make_batch(), 32, 48, steps=1, guidance=1.0, seed=0).shape == (2, 3, 32, 48)
+    assert gem.paint(make_batch(), 32, 48, steps=1, guidance=1.0, seed=0, unconditional=True).shape == (2, 3, 32, 48)
+
+
+@pytest.mark.parametrize("kind", ["sana", "regression"])
+def test_a_target_is_learned(config, regression_config, make_batch, kind):
+    torch.manual_seed(0)
+    gem = Gem(config if kind == "sana" else regression_config).eval()
+    batch = make_batch()
+    optimizer = torch.optim.Adam(gem.parameters(), 3e-3)
+    first = None
+    for _ in range(30):
+        loss = gem(batch, losses=("depth",))["depth"]
+        first = first or loss.item()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.7 * first
