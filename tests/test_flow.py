@@ -43,9 +43,7 @@ def test_integrating_the_true_velocity_arrives_at_the_data(steps: int) -> None:
 
 def test_euler_converges_on_a_field_with_a_known_solution() -> None:
     start = torch.ones(1, 1, dtype=torch.float64)
-    errors = [
-        abs(integrate(lambda x, t: x, start, uniform_times(steps)).item() - torch.e) for steps in (50, 100)
-    ]
+    errors = [abs(integrate(lambda x, t: x, start, uniform_times(steps)).item() - torch.e) for steps in (50, 100)]
     assert errors[0] / errors[1] == pytest.approx(2, rel=0.05)
 
 

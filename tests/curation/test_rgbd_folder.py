@@ -56,6 +56,13 @@ def test_pictures_alone_are_enough(tmp_path: Path) -> None:
     assert frame.view is None
 
 
+def test_photos_stand_the_way_up_that_the_camera_noted(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(tmp_path / "phone.jpg", exif=exif)
+    assert RgbdFolder(tmp_path)[0].image.shape == (64, 48, 3)
+
+
 def test_resizing_moves_picture_depth_and_camera_together(tmp_path: Path) -> None:
     write_frame(tmp_path, "a")
     write_camera(tmp_path, "a")

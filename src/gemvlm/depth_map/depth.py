@@ -107,8 +107,13 @@ class DepthMap:
         if lost:
             raise ValueError(f"{path}: {lost} pixels lie outside 1 mm .. 65.535 m; save this depth as .npz")
         Image.fromarray(millimetres.astype(np.uint16)).save(path)
-        meta = {"kind": self.kind, "unit": "m", "scale": 1 / MILLIMETRES, "source": self.source,
-                "encoding": "uint16 = round(metres / scale), 0 = invalid"}
+        meta = {
+            "kind": self.kind,
+            "unit": "m",
+            "scale": 1 / MILLIMETRES,
+            "source": self.source,
+            "encoding": "uint16 = round(metres / scale), 0 = invalid",
+        }
         path.with_suffix(".json").write_text(json.dumps(meta, indent=2) + "\n")
 
     def to_z(self, camera: Camera) -> DepthMap:
@@ -188,12 +193,12 @@ def _read_png(path: Path) -> DepthMap:
 
 def read_png16(path: Path) -> UInt16[np.ndarray, "H W"]:
     """The counts (H, W) of a 16-bit single-channel PNG as uint16. ValueError if unreadable or of another sort."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(path) as image:
             counts, mode = np.array(image), image.mode
-    except (OSError, UnidentifiedImageError) as error:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path}: not a readable image ({error}); write the file again or remove it") from error
     if not mode.startswith("I") or counts.ndim != 2:
         raise ValueError(f"{path}: depth must be a 16-bit one-channel PNG, this has mode {mode!r}; export raw counts")

@@ -32,21 +32,23 @@ def _triangle(size_in: int, size_out: int) -> Float[np.ndarray, "out in"]:
 
 
 def fill(values: Float32[np.ndarray, "H W"], valid: Bool[np.ndarray, "H W"]) -> Float32[np.ndarray, "H W"]:
-    """Invalid pixels take the value of the nearest valid one, by jump flooding (halving steps, 8 neighbours each)."""
-    if valid.all():
-        return values
+    """Invalid pixels take the value of the nearest valid one (there must be one), by jump flooding (halving steps, 8 neighbours)."""
     height, width = values.shape
-    rows, columns = np.mgrid[:height, :width]
-    row, column = np.where(valid, rows, -4 * height), np.where(valid, columns, -4 * width)
+    rows, columns = (index.astype(np.int32) for index in np.nonzero(~valid))
+    grid = np.mgrid[:height, :width].astype(np.int32)
+    source = np.where(valid, grid, -4 * max(height, width)).reshape(2, -1)  # the valid pixel that each one copies
+    here = rows * width + columns
+    nearest, best = source[:, here], np.full(len(here), np.iinfo(np.int32).max)
     step = 1 << (max(height, width) - 1).bit_length()
-    while step:
-        best = (rows - row) ** 2 + (columns - column) ** 2
-        seeds = row.copy(), column.copy()
+    while step and len(here):
         for down, right in ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)):
-            at = np.clip(rows + down * step, 0, height - 1), np.clip(columns + right * step, 0, width - 1)
-            distance = (rows - seeds[0][at]) ** 2 + (columns - seeds[1][at]) ** 2
+            row, column = np.clip(rows + down * step, 0, height - 1), np.clip(columns + right * step, 0, width - 1)
+            offered = source[:, row * width + column]
+            distance = (rows - offered[0]) ** 2 + (columns - offered[1]) ** 2
             better = distance < best
-            row, column = np.where(better, seeds[0][at], row), np.where(better, seeds[1][at], column)
-            best = np.minimum(best, distance)
+            nearest[:, better], best[better] = offered[:, better], distance[better]
+        source[:, here] = nearest
         step //= 2
-    return values[row, column]
+    filled = values.copy()
+    filled[rows, columns] = values[nearest[0], nearest[1]]
+    return filled

@@ -1,6 +1,6 @@
 """The colours that the published weights paint depth in: inverse depth, per-image range, the colour map Spectral.
 
-    Brewer, ColorBrewer: 11-class Spectral; interpolated and rounded as matplotlib does.
+Brewer, ColorBrewer: 11-class Spectral; interpolated and rounded as matplotlib does.
 """
 
 from __future__ import annotations
@@ -35,9 +35,7 @@ def _spectral_table() -> Float[np.ndarray, "256 3"]:
     return np.stack([np.interp(at, np.linspace(0, 1, 11), channel) for channel in KNOTS.T], axis=1)
 
 
-def robust_range(
-    scalar: Float32[np.ndarray, "H W"], valid: Bool[np.ndarray, "H W"]
-) -> tuple[np.float32, np.float32]:
+def robust_range(scalar: Float32[np.ndarray, "H W"], valid: Bool[np.ndarray, "H W"]) -> tuple[np.float32, np.float32]:
     """2nd and 98th percentile; (0, 0) with ten valid pixels or fewer; 1e-6 wider each way if equal (as released)."""
     low = high = np.float32(0)
     if valid.sum() > 10:

@@ -143,9 +143,7 @@ def _neighbour_ratios(
     return np.concatenate(ratios)
 
 
-def _common(
-    prediction: DepthMap, truth: DepthMap, mask: Bool[np.ndarray, "H W"] | None
-) -> Bool[np.ndarray, "H W"]:
+def _common(prediction: DepthMap, truth: DepthMap, mask: Bool[np.ndarray, "H W"] | None) -> Bool[np.ndarray, "H W"]:
     if prediction.values.shape != truth.values.shape:
         raise ValueError(
             f"prediction from {prediction.source!r} is {prediction.values.shape} but the truth is "

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from gemvlm.camera import Camera, View
 from gemvlm.depth_map import DepthMap
@@ -181,10 +181,11 @@ def _frame_files(image: Path) -> RgbdFrameFiles:
 
 
 def _read_image(path: Path) -> UInt8[np.ndarray, "H W 3"]:
+    """RGB, turned the way up that the camera noted."""
     try:
         with Image.open(path) as image:
-            return np.array(image.convert("RGB"))
-    except (OSError, UnidentifiedImageError) as error:
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path}: not a readable picture ({error}); write the file again or remove it") from error
 
 
