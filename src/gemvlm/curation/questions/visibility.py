@@ -18,10 +18,10 @@ from gemvlm.curation.questions.boxes import gaps_m
 from gemvlm.sample import Box, Point, Region
 from gemvlm.worlds.observation import ObjectState, Observation
 
-MIN_PIXELS = 20
-"""A 4 by 5 patch is the least in which colour and outline survive at 96 by 96; the usual 64 would drop most far things."""
-MIN_SHARE = 0.002
-"""Of the image, where it is larger: a small model sees pictures resized, so the bar grows with the picture."""
+MIN_PIXELS = 64
+"""The usual precondition of question pipelines: about 8 by 8 pixels, where colour and outline survive."""
+MIN_SHARE = 0.0005
+"""Of the image, where that is more."""
 NAMEABLE_FRACTION = 0.3
 MEASURABLE_FRACTION = 0.6
 INVISIBLE_FRACTION = 0.05
