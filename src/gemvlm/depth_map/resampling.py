@@ -32,7 +32,7 @@ def _triangle(size_in: int, size_out: int) -> Float[np.ndarray, "out in"]:
 
 
 def fill(values: Float32[np.ndarray, "H W"], valid: Bool[np.ndarray, "H W"]) -> Float32[np.ndarray, "H W"]:
-    """Invalid pixels take the value of the nearest valid one (there must be one), by jump flooding with halving steps."""
+    """Invalid pixels take the value of the nearest valid one, of which there must be one (jump flooding)."""
     height, width = values.shape
     rows, columns = (index.astype(np.int32) for index in np.nonzero(~valid))
     grid = np.mgrid[:height, :width].astype(np.int32)
