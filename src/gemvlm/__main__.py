@@ -1,0 +1,274 @@
+"""The command line: `gemvlm COMMAND ...`.
+
+What a command needs is imported once it runs, and not before: nobody waits for torch to read a page of help.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro import cli
+from tyro.conf import Positional, arg
+
+HELP = """\
+gemvlm: an embodied vision-language model that learns from generating depth
+
+usage: gemvlm COMMAND ...        gemvlm COMMAND --help tells the options of a command
+
+  ask MODEL IMAGE... QUESTION    answer a question about one image or several
+  depth MODEL IMAGE... --out DIR paint the depth of images: colours, 16-bit PNG, .npz
+  train RECIPE --out DIR         carry a training recipe out, or go on with it
+  evaluate MODEL --out DIR       score a model on scenes it has never seen, beside blind baselines
+  quickstart                     the whole walk in minutes: data, training, answers, depth, report
+  data tabletop --out DIR        make samples of the simulated tabletop
+
+MODEL is a folder that `train` wrote, or the name of a shipped model: nano
+
+  gemvlm ask nano desk.png "Which is closer, the mug or the book?"
+  gemvlm depth nano desk.png --out depth
+
+  --help     this page
+  --version  the version
+"""
+
+Model = Annotated[Positional[str], arg(metavar="MODEL")]
+Images = Annotated[Positional[tuple[Path, ...]], arg(metavar="IMAGE...")]
+ImagesAndQuestion = Annotated[Positional[tuple[str, ...]], arg(metavar="IMAGE... QUESTION")]
+Recipe = Annotated[Positional[str], arg(metavar="RECIPE")]
+Formats = Annotated[tuple[Literal["view", "png", "npz"], ...], arg(metavar="{view,png,npz}...")]
+Device = Annotated[str | None, arg(metavar="NAME")]
+
+
+def ask(
+    model: Model,
+    images_and_question: ImagesAndQuestion,
+    *,
+    max_new_tokens: int = 256,
+    temperature: float = 0.0,
+    seed: int = 0,
+    device: Device = None,
+) -> None:
+    """Answer a question about one image or several.
+
+    Args:
+        model: Checkpoint folder, or the name of a shipped model.
+        images_and_question: Image files, and last the question.
+        max_new_tokens: The answer is cut after so many tokens.
+        temperature: 0 takes the likeliest words; higher draws.
+        seed: Of the drawing.
+        device: cpu, cuda or mps; the best there is by default.
+    """
+    *images, question = images_and_question or ("",)
+    if not images or Path(question).is_file():
+        raise ValueError('give at least one image and then the question: gemvlm ask nano IMAGE "What is on the table?"')
+    from gemvlm.inference import load
+
+    options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+    answer = load(model, device).ask(images, question, **options)
+    print(answer.text)
+    for point in answer.points:
+        print(f"point  x {point.x:.3f}  y {point.y:.3f}")
+    for box in answer.boxes:
+        print(f"box    x {box.x0:.3f} to {box.x1:.3f}  y {box.y0:.3f} to {box.y1:.3f}")
+
+
+def depth(
+    model: Model,
+    images: Images,
+    *,
+    out: Path,
+    steps: int = 30,
+    guidance: float = 1.0,
+    seed: int = 0,
+    ensemble: int = 1,
+    format: Formats = (),
+    device: Device = None,
+) -> None:
+    """Paint the depth of images and write it to a folder.
+
+    Args:
+        model: Checkpoint folder, or the name of a shipped model.
+        images: Image files.
+        out: Folder for what is written: NAME-view.png in colours (near is warm), NAME-depth.png in 16-bit millimetres
+            with NAME-depth.json (metric models only), NAME-depth.npz in float32.
+        steps: Integration steps of the generator.
+        guidance: 1 samples what the model believes; more exaggerates what the image says.
+        seed: Of the noise that painting starts from.
+        ensemble: Median of so many paintings.
+        format: What to write; all that the model can, by default.
+        device: cpu, cuda or mps; the best there is by default.
+    """
+    if not images:
+        raise ValueError("give at least one image: gemvlm depth nano IMAGE --out depth")
+    names = [image.stem for image in images]
+    if len(set(names)) < len(names):
+        raise ValueError("two images have the same name, so one result would overwrite the other; run them one by one")
+    from gemvlm.figure import colour_depth, png_bytes
+    from gemvlm.inference import load
+
+    found = load(model, device).depth_batch(images, steps=steps, guidance=guidance, seed=seed, ensemble=ensemble)
+    out.mkdir(parents=True, exist_ok=True)
+    for name, prediction in zip(names, found, strict=True):
+        result = prediction.depth
+        for kind in format or (("view", "png", "npz") if result.is_metric else ("view", "npz")):
+            path = out / {"view": f"{name}-view.png"}.get(kind, f"{name}-depth.{kind}")
+            if kind == "view":
+                path.write_bytes(png_bytes(colour_depth(result.values, result.valid)))
+            else:
+                result.save(path)
+            print(path)
+
+
+def train(
+    recipe: Recipe,
+    *,
+    out: Path,
+    resume: bool = False,
+    data: Path | None = None,
+    device: Device = None,
+) -> None:
+    """Carry a training recipe out; the finished model lies in OUT/final.
+
+    Args:
+        recipe: Name of the recipe.
+        out: Folder of the run.
+        resume: Go on with the run that is in the folder.
+        data: Folder of the training samples, made there if missing; OUT/data by default.
+        device: cpu, cuda or mps; the best there is by default.
+    """
+    from gemvlm import recipes
+
+    recipes.get(recipe)
+    if not resume and any(out.glob("step-*")):
+        raise ValueError(f"{out}: holds a run already; add --resume to go on with it, or choose another folder")
+    from gemvlm.recipes.run import train_recipe
+
+    train_recipe(recipe, out, data, device)
+
+
+def evaluate(
+    model: Model,
+    *,
+    out: Path,
+    scenes: int = 100,
+    views: int = 2,
+    steps: int = 30,
+    guidance: float = 1.0,
+    seed: int = 0,
+    device: Device = None,
+) -> None:
+    """Score a model on simulated scenes that no training has seen; writes scores.json, answers.jsonl and report.html.
+
+    Args:
+        model: Checkpoint folder, or the name of a shipped model.
+        out: Folder for the scores.
+        scenes: Number of test scenes.
+        views: Views of each.
+        steps: Integration steps of the depth generator.
+        guidance: Of the depth generator; 1 samples what the model believes.
+        seed: Of the noise that painting starts from.
+        device: cpu, cuda or mps; the best there is by default.
+    """
+    from gemvlm.curation.sources.tabletop import tabletop_samples
+    from gemvlm.evaluation.run import evaluate_model
+    from gemvlm.inference import load
+    from gemvlm.recipes.recipe import TEST_SEED
+    from gemvlm.runtime import available_cores
+
+    pipeline = load(model, device)
+    size = (pipeline.card.target["height"], pipeline.card.target["width"])
+    test, fitted = (
+        list(tabletop_samples(range(first, first + scenes), views, size, processes=available_cores()))
+        for first in (TEST_SEED, 0)
+    )
+    evaluation = evaluate_model(pipeline, test, fitted, out, steps=steps, guidance=guidance, seed=seed)
+    print(evaluation.write(out, f"{model} on {scenes} test scenes"))
+
+
+def quickstart(*, out: Path = Path("quickstart"), images: Path | None = None) -> None:
+    """Make data, train a small model, ask it, let it paint depth, and write one report, in about ten minutes.
+
+    Args:
+        out: Folder for everything that is made; an interrupted quickstart goes on where it stopped.
+        images: Folder of your own images (or RGB-D frames) to answer and paint as well.
+    """
+    from gemvlm.recipes.quickstart import main as run
+
+    run(images, out)
+
+
+def data(
+    source: Positional[Literal["tabletop"]],
+    *,
+    out: Path,
+    scenes: int = 100,
+    views: int = 2,
+    side: int = 96,
+    first_seed: int = 0,
+) -> None:
+    """Make samples with questions, exact depth and cameras, as shards in a folder.
+
+    Args:
+        source: Where samples come from.
+        out: Folder for the shards.
+        scenes: Number of scenes.
+        views: Views of each scene.
+        side: Height and width of the images in pixels.
+        first_seed: Seed of the first scene; the others follow it.
+    """
+    from gemvlm.curation.sources.tabletop import tabletop_samples
+    from gemvlm.runtime import available_cores
+    from gemvlm.shards import write_shards
+
+    seeds = range(first_seed, first_seed + scenes)
+    manifest = write_shards(tabletop_samples(seeds, views, (side, side), processes=available_cores()), out)
+    print(f"{out}: {manifest.samples} samples, {manifest.turns} questions of {len(manifest.families)} families")
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "ask": ask,
+    "depth": depth,
+    "train": train,
+    "evaluate": evaluate,
+    "quickstart": quickstart,
+    "data": data,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; 0 if it went well, 2 after one line on standard error if the input was wrong."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0
+    if arguments[0] == "--version":
+        from gemvlm import __version__
+
+        print(f"gemvlm {__version__}")
+        return 0
+    name, *rest = arguments
+    try:
+        if name not in COMMANDS:
+            raise ValueError(f"unknown command {name!r}; there are {', '.join(COMMANDS)} (see gemvlm --help)")
+        cli(COMMANDS[name], args=rest, prog=f"gemvlm {name}")
+    except (ValueError, OSError) as error:
+        return _refuse(str(error))
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == "gemvlm":
+            raise
+        return _refuse(f"{error.name} is not installed; pip install 'gemvlm[worlds]'")
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _refuse(message: str) -> int:
+    print("gemvlm: " + " ".join(message.split()), file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
