@@ -32,7 +32,8 @@ def sample(id: str, depth: DepthMap | None = None, frames: int = 1) -> Sample:
     view = View(Camera(16, 12, 20.0, 21.5, 8.0, 6.1), pose)
     turns = (
         Turn("Where is <place:0>?", "<place:1>", "point", "grounding", "point",
-             places=(Box(0.0, 0.1, 0.5, 1.0), Point(1 / 3, 0.7)), region=Region.from_mask(RNG.random((12, 16)) < 0.3), cues={"height": "x"}, subsets=("hard",)),
+             places=(Box(0.0, 0.1, 0.5, 1.0), Point(1 / 3, 0.7)),
+             region=Region.from_mask(RNG.random((12, 16)) < 0.3), cues={"height": "x"}, subsets=("hard",)),
         Turn("Which?", "mug", "relation", "reasoning", "choice", options=("mug", "Schüssel"), tolerance=0.1, unit="m"),
     )  # fmt: skip
     shown = tuple(Frame(RNG.integers(0, 256, (12, 16, 3), dtype=np.uint8), depth, view) for _ in range(frames))

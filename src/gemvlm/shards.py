@@ -14,6 +14,7 @@ import json
 import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,8 @@ from gemvlm.sample import Box, Frame, Place, Point, Region, Sample, Turn
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
-ROWS_PER_GROUP = 32
-CACHED_GROUPS = 64
+ROWS_PER_GROUP = 8
+CACHED_GROUPS = 256
 METRES_PER_COUNT = (0.0001, 0.001)
 LARGEST_COUNT = 65535
 
@@ -117,7 +118,7 @@ class ShardReader(Sequence[Sample]):
         self._starts = np.cumsum([0] + [shard.samples for shard in self.manifest.shards])
         self._samples: dict[int, Sample] | None = {} if cache else None
         self._files: dict[int, Any] = {}
-        self._groups: OrderedDict[tuple[int, int], list[dict[str, Any]]] = OrderedDict()
+        self._groups: OrderedDict[tuple[int, int], Any] = OrderedDict()
 
     def __len__(self) -> int:
         return self.manifest.samples
@@ -130,7 +131,7 @@ class ShardReader(Sequence[Sample]):
             return self._samples[index]
         shard = int(np.searchsorted(self._starts, index, side="right")) - 1
         row = index - int(self._starts[shard])
-        fields = self._group(shard, row // ROWS_PER_GROUP)[row % ROWS_PER_GROUP]
+        fields = self._row(shard, row)
         try:
             sample = _from_row(fields)
         except (ValueError, KeyError, TypeError, OSError, SyntaxError, zipfile.BadZipFile) as error:
@@ -158,19 +159,23 @@ class ShardReader(Sequence[Sample]):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_files": {}, "_groups": OrderedDict()}
 
-    def _group(self, shard: int, group: int) -> list[dict[str, Any]]:
-        key = (shard, group)
-        if key not in self._groups:
-            self._groups[key] = self._read(shard, lambda file: file.read_row_group(group).to_pylist())
-            if len(self._groups) > CACHED_GROUPS:
-                self._groups.popitem(last=False)
-        self._groups.move_to_end(key)
-        return self._groups[key]
+    def _row(self, shard: int, row: int) -> dict[str, Any]:
+        with self._opened(shard) as file:
+            group, offset = divmod(row, file.metadata.row_group(0).num_rows)
+            if (shard, group) not in self._groups:
+                self._groups[shard, group] = file.read_row_group(group, use_threads=False)
+                if len(self._groups) > CACHED_GROUPS:
+                    self._groups.popitem(last=False)
+            self._groups.move_to_end((shard, group))
+            return self._groups[shard, group].slice(offset, 1).to_pylist()[0]
 
     def _column(self, shard: int, name: str) -> list[str]:
-        return self._read(shard, lambda file: file.read(columns=[name])[name].to_pylist())
+        with self._opened(shard) as file:
+            return file.read(columns=[name], use_threads=False)[name].to_pylist()
 
-    def _read(self, shard: int, read: Callable[[Any], Any]) -> Any:
+    @contextmanager
+    def _opened(self, shard: int) -> Iterator[Any]:
+        """The parquet file of a shard, kept open; whatever goes wrong inside is a ValueError that names it."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -179,10 +184,10 @@ class ShardReader(Sequence[Sample]):
         try:
             if shard not in self._files:
                 self._files[shard] = pq.ParquetFile(path, memory_map=True)
-            if self._files[shard].metadata.num_rows != entry.samples:
-                rows = self._files[shard].metadata.num_rows
+            rows = self._files[shard].metadata.num_rows
+            if rows != entry.samples:
                 raise ValueError(f"{path}: {rows} rows but {MANIFEST} says {entry.samples}; write the shards again")
-            return read(self._files[shard])
+            yield self._files[shard]
         except (OSError, pa.ArrowException) as error:
             raise ValueError(f"{path}: unreadable ({error}); restore the file or write the shards again") from error
 

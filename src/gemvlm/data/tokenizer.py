@@ -86,11 +86,13 @@ def train_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer of at most `vocab_size` tokens, special ones and one for each of `integers` included.
 
-    Which integers occur in `texts` does not matter: those asked for are tokens, others split into shorter ones.
+    Which integers occur in `texts` does not matter: those asked for are tokens, and so are "00" to "09" (as in "0.05");
+    others split into shorter ones.
     ValueError if `vocab_size` leaves no room for the bytes, the integers and the special tokens.
     """
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    numbers = [text for text in dict.fromkeys(str(integer) for integer in integers) if text not in alphabet]
+    wanted = [*(str(integer) for integer in integers), *(f"0{digit}" for digit in range(10))]
+    numbers = [text for text in dict.fromkeys(wanted) if text not in alphabet]
     learned = vocab_size - len(numbers) - len(SPECIAL_TOKENS)
     if learned < len(alphabet):
         raise ValueError(
