@@ -68,6 +68,13 @@ def test_a_placeholder_mismatch_names_the_sample_and_the_counts(make_sample: Cal
         render(make_sample("a", frames=3, turns=1, question="<video>?"), [0], CoordinateFormat())
 
 
+def test_a_prompt_with_other_placeholders_than_frames_is_refused() -> None:
+    with pytest.raises(ValueError, match="holds 1 <image> but 2 frames"):
+        render_dialogue(2, [("Where <image>?", None)])
+    with pytest.raises(ValueError, match="holds 1 <image> but 0 frames"):
+        render_dialogue(1, [("What?", "A mug."), ("Where <image>?", None)])
+
+
 def test_without_turns_only_the_images_are_shown(make_sample: Callable[..., Sample]) -> None:
     parts = render(make_sample("a", frames=2), [], CoordinateFormat())
     assert text_of(parts) == (

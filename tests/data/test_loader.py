@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import time
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -91,6 +93,16 @@ def test_a_run_resumes_on_another_number_of_ranks(streams: Streams) -> None:
 def test_workers_give_the_same_batches_in_the_same_order(streams: Streams) -> None:
     alone, helped = streams(), streams(workers=2)
     assert all(equal(next(helped), next(alone)) for _ in range(8))
+
+
+def test_a_dropped_stream_ends_its_workers_at_once(streams: Streams) -> None:
+    stream = streams(workers=2)
+    next(stream)
+    workers = multiprocessing.active_children()
+    start = time.monotonic()
+    del stream
+    assert time.monotonic() - start < 4  # waiting for a deaf worker takes five seconds
+    assert workers and not any(worker.is_alive() for worker in workers)
 
 
 def test_a_sample_straddling_epochs_is_keyed_by_its_own_epoch(streams: Streams) -> None:

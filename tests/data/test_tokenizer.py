@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -16,16 +15,12 @@ from gemvlm.data.tokenizer import SPECIAL_TOKENS, SpecialIds, load_tokenizer, tr
 TOKENIZER = train_tokenizer(["Where is the red mug? It is at (12, 340).", "user assistant"], 1500)
 
 
-characters = st.one_of(st.integers(0, 0x7FF), st.integers(0xE000, 0x10FFFF)).map(
-    chr
-)  # st.text builds tables for seconds
-
-
-@given(st.lists(characters).map("".join))
-@settings(max_examples=100, deadline=None)
-def test_any_text_encodes_and_comes_back(text: str) -> None:
-    ids = TOKENIZER.encode(text, add_special_tokens=False)
-    assert TOKENIZER.decode(ids) == text
+def test_any_text_encodes_and_comes_back() -> None:
+    rng = random.Random(0)
+    ranges = (range(0x20, 0x7F), range(0x800), range(0xE000, 0x110000))  # without the surrogates, which are no text
+    for _ in range(500):
+        text = "".join(chr(rng.choice(rng.choice(ranges))) for _ in range(rng.randrange(30)))
+        assert TOKENIZER.decode(TOKENIZER.encode(text, add_special_tokens=False)) == text
 
 
 @pytest.mark.parametrize("text", ["{}", "at {}", "({}, 5)", "(5, {})", "[5,{}]", "is {} cm", "x{}y", "0.{}"])

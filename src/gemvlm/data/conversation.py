@@ -99,9 +99,13 @@ def render(
             f"sample {sample.id!r}: questions hold {placeholders} {IMAGE_PLACEHOLDER} but the sample has "
             f"{len(sample.frames)} frames; write one per frame or none"
         )
-    turns = [sample.turns[index] for index in turn_indices]
-    fill = coordinates.fill
-    exchanges = [(fill(turn.question, turn.places), fill(turn.answer, turn.places)) for turn in turns]
+    exchanges: list[tuple[str, str | None]] = []
+    for index in turn_indices:
+        turn = sample.turns[index]
+        question = coordinates.fill(turn.question, turn.places)
+        if exchanges or question.count(IMAGE_PLACEHOLDER) != placeholders:
+            question = " ".join(piece.strip() for piece in question.split(IMAGE_PLACEHOLDER))
+        exchanges.append((question, coordinates.fill(turn.answer, turn.places)))
     try:
         return render_dialogue(len(sample.frames), exchanges, system)
     except ValueError as error:
@@ -113,7 +117,9 @@ def render_dialogue(
 ) -> list[Segment | ImageSlot]:
     """Questions and answers about `frame_count` images; an answer of None ends the text where the model must begin.
 
-    Answers are supervised with their end-of-turn token and the newline after it. System text comes before the images.
+    The images stand in the first question: at its `<image>` placeholders, one for each, or before it if it has none.
+    ValueError if their numbers differ. Answers are supervised with their end-of-turn token and the newline after it.
+    System text comes before the images.
     """
     parts: list[Segment | ImageSlot] = []
     if system is not None:
@@ -137,12 +143,16 @@ _CLOSING = Segment(TURN_END + "\n", markup=True)
 
 
 def _user(text: str, frame_count: int) -> list[Segment | ImageSlot]:
-    """A user's turn with `frame_count` images: at its `<image>` placeholders if there is one for each, else first."""
     if VIDEO_PLACEHOLDER in text:
         raise ValueError(f"a question holds {VIDEO_PLACEHOLDER}; write one {IMAGE_PLACEHOLDER} per frame of it or none")
+    if IMAGE_PLACEHOLDER not in text:
+        text = IMAGE_PLACEHOLDER * frame_count + text
     texts = text.split(IMAGE_PLACEHOLDER)
     if len(texts) - 1 != frame_count:
-        texts = [""] * frame_count + [" ".join(piece.strip() for piece in texts)]
+        raise ValueError(
+            f"a question holds {len(texts) - 1} {IMAGE_PLACEHOLDER} but {frame_count} frames are shown with it; "
+            "write one per frame or none"
+        )
     parts: list[Segment | ImageSlot] = [_opening("user"), Segment(texts[0].strip())]
     for index, after in enumerate(texts[1:]):
         parts += [Segment(VISION_START, markup=True), ImageSlot(index), Segment(VISION_END, markup=True)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import Any
 
@@ -64,10 +64,9 @@ class BatchStream:
             raise ValueError("the reader has no samples; make the data first")
         if lengths is not None and len(lengths) != len(reader):
             raise ValueError(f"{len(lengths)} lengths for {len(reader)} samples; give one per sample")
-        self._reader, self._collator = reader, collator
-        self._batch_size, self._seed, self._rank, self._world = batch_size, seed, rank, world
-        self._workers, self._lengths, self._bucket = workers, lengths, bucket_batches
-        self._drawn = drawn
+        self._order = _Order(len(reader), batch_size, seed, rank, world, lengths, bucket_batches)
+        self._source = _Batches(reader, collator, self._order)
+        self._workers, self._drawn = workers, drawn
         self._batches: Iterator[Batch] | None = None
 
     def __iter__(self) -> Iterator[Batch]:
@@ -77,7 +76,7 @@ class BatchStream:
         if self._batches is None:
             self._batches = self._start()
         batch = next(self._batches)
-        self._drawn += self._batch_size * self._world
+        self._drawn += self._order.step
         return batch
 
     def state(self) -> int:
@@ -90,36 +89,49 @@ class BatchStream:
 
     def _start(self) -> Iterator[Batch]:
         """Batches from the present position on."""
-        batches = _Batches(self._reader, self._collator, self._members)
-        steps = _Steps(self._drawn, self._batch_size * self._world)
+        steps = _Steps(self._drawn, self._order.step)
         if not self._workers:
-            return (batches[position] for position in steps)
-        loader = DataLoader(batches, batch_size=None, sampler=steps, num_workers=self._workers, collate_fn=_to_bytes)
+            return map(self._source.__getitem__, steps)
+        loader = DataLoader(
+            self._source, batch_size=None, sampler=steps, num_workers=self._workers, collate_fn=_to_bytes
+        )
         return map(_from_bytes, loader)
 
-    def _members(self, drawn: int) -> list[tuple[int, int]]:
+
+class _Order:
+    """Which samples each step shows to one rank. It knows no stream, so that a dropped stream ends its workers."""
+
+    def __init__(
+        self, size: int, batch_size: int, seed: int, rank: int, world: int, lengths: Sequence[int] | None, bucket: int
+    ) -> None:
+        self.step = batch_size * world
+        self._size, self._seed, self._lengths, self._bucket = size, seed, lengths, bucket
+        self._own = range(rank * batch_size, (rank + 1) * batch_size)
+        self._window: tuple[int, list[tuple[int, int]]] = (-1, [])
+
+    def members(self, drawn: int) -> list[tuple[int, int]]:
         """(epoch, index into the reader) of this rank's samples in the step that begins after `drawn` samples."""
-        own = range(self._rank * self._batch_size, (self._rank + 1) * self._batch_size)
         if self._lengths is None:
-            return [self._member(drawn + offset) for offset in own]
-        step = self._batch_size * self._world
-        if drawn % step:
+            return [self._member(drawn + offset) for offset in self._own]
+        if drawn % self.step:
             raise ValueError(
-                f"{drawn} drawn samples are no whole steps of {step}; buckets resume with the same step only"
+                f"{drawn} drawn samples are no whole steps of {self.step}; buckets resume with the same step"
             )
-        window, at = divmod(drawn // step, self._bucket)
-        start = window * self._bucket * step
-        members = sorted((self._member(start + i) for i in range(self._bucket * step)), key=self._length)
-        block = permuted(at, self._bucket, self._seed, -1 - window) * step
-        return [members[block + offset] for offset in own]
+        window, at = divmod(drawn // self.step, self._bucket)
+        block = permuted(at, self._bucket, self._seed, -1 - window) * self.step
+        return [self._sorted(window, self._lengths)[block + offset] for offset in self._own]
+
+    def _sorted(self, window: int, lengths: Sequence[int]) -> list[tuple[int, int]]:
+        """The samples of a window from short to long; the last window is remembered."""
+        if self._window[0] != window:
+            size = self._bucket * self.step
+            members = [self._member(window * size + offset) for offset in range(size)]
+            self._window = (window, sorted(members, key=lambda member: lengths[member[1]]))
+        return self._window[1]
 
     def _member(self, position: int) -> tuple[int, int]:
-        epoch, place = divmod(position, len(self._reader))
-        return epoch, permuted(place, len(self._reader), self._seed, epoch)
-
-    def _length(self, member: tuple[int, int]) -> int:
-        assert self._lengths is not None
-        return self._lengths[member[1]]
+        epoch, place = divmod(position, self._size)
+        return epoch, permuted(place, self._size, self._seed, epoch)
 
 
 class _Steps(Sampler[int]):
@@ -135,13 +147,11 @@ class _Steps(Sampler[int]):
 class _Batches(Dataset[Batch]):
     """The batch of the step that begins at a position; this is what worker processes compute."""
 
-    def __init__(
-        self, reader: Sequence[Sample], collator: Collator, members: Callable[[int], list[tuple[int, int]]]
-    ) -> None:
-        self._reader, self._collator, self._members = reader, collator, members
+    def __init__(self, reader: Sequence[Sample], collator: Collator, order: _Order) -> None:
+        self._reader, self._collator, self._order = reader, collator, order
 
     def __getitem__(self, drawn: int) -> Batch:
-        members = self._members(drawn)
+        members = self._order.members(drawn)
         samples = [self._reader[index] for _, index in members]
         return self._collator(samples, [epoch for epoch, _ in members])
 
