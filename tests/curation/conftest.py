@@ -1,4 +1,4 @@
-"""A world of plain boxes, drawn by casting one ray per pixel: what the question rules are tested on, free of any simulator."""
+"""A world of plain boxes, drawn by casting one ray per pixel: question rules are tested on it, free of a simulator."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def look_at(eye, target, size, roll_deg=0.0):
     return View(Camera.from_fov(size, size, 50.0), pose)
 
 
-def observe(things, eye=(0.0, -0.9, 0.7), size=96, roll_deg=0.0):
+def observe(things, eye=(0.0, -0.9, 0.7), size=160, roll_deg=0.0):
     """The things on a table, seen from `eye` towards the table's middle."""
     view = look_at(eye, (0.0, 0.0, 0.05), size, roll_deg)
     states = []
@@ -42,8 +42,17 @@ def observe(things, eye=(0.0, -0.9, 0.7), size=96, roll_deg=0.0):
         rotation = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1.0]])
         box = OrientedBox(np.array(spec["center"], float), rotation, np.array(spec["half"], float))
         states.append(
-            ObjectState(spec["id"], spec["category"], spec["colour"], box, spec["movable"], 0.0, 0, tuple(spec["on"]),
-                        spec.get("hanging", False))  # fmt: skip
+            ObjectState(
+                spec["id"],
+                spec["category"],
+                spec["colour"],
+                box,
+                spec["movable"],
+                0.0,
+                0,
+                tuple(spec["on"]),
+                spec.get("hanging", False),
+            )
         )
     alone = np.stack([_hit(view, state.box) for state in states])
     nearest = alone.argmin(axis=0)

@@ -85,7 +85,9 @@ def nearer_to(p, turn):
 
 
 def perspective(p, turn):
-    at, facing, asked = (p.middle(n)[:2] for n in named(turn.question, r"at the (.+) facing the (.+), is the (.+) on your"))
+    at, facing, asked = (
+        p.middle(n)[:2] for n in named(turn.question, r"at the (.+) facing the (.+), is the (.+) on your")
+    )
     forward, side = facing - at, asked - at
     return "left" if forward[0] * side[1] > forward[1] * side[0] else "right"
 
@@ -105,7 +107,17 @@ CHOICES = {
 def views():
     from gemvlm.worlds.tabletop import build_scene
 
-    families = [*CHOICES, "object_depth", "distance", "object_at", "point", "point_extremum", "free_space", "fits", "count"]
+    families = [
+        *CHOICES,
+        "object_depth",
+        "distance",
+        "object_at",
+        "point",
+        "point_extremum",
+        "free_space",
+        "fits",
+        "count",
+    ]
     observations = [build_scene(seed).observe(0) for seed in SCENES]
     return [(Pixels(o), write_questions(o, (i,), families, turns_per_family=6)) for i, o in enumerate(observations)]
 
@@ -210,7 +222,9 @@ def test_whether_an_object_fits_agrees_with_what_stands_there(views):
             for o in pixels.visible
             if not np.array_equal(pixels.observation.ids == o.id, pixels.mask(name)) and o.movable
         ]
-        around = np.concatenate([np.linalg.norm(c[:, :2] - place[:2], axis=1)[c[:, 2] > place[2] + 0.01] for c in others])
+        around = np.concatenate(
+            [np.linalg.norm(c[:, :2] - place[:2], axis=1)[c[:, 2] > place[2] + 0.01] for c in others]
+        )
         agree.append(around.min() > 0.7 * half[0] if turn.answer == "yes" else around.min() < 2 * np.hypot(*half))
     assert len(agree) >= 100 and np.mean(agree) >= 0.95
 
@@ -220,5 +234,7 @@ def test_counts_are_those_of_the_visible_objects(views):
         (noun,) = named(turn.question, r"(?:How many|Count the) (.+?)(?: are there\?|\.)$")
         clear = [o for o in pixels.visible if o.movable and o.visible_fraction > 0.05]
         plain = [f"{o.colour} {o.category} object" for o in clear]
-        words = [re.sub(r"(ches|shes|xes|s)$", lambda m: m[1][:-2] if len(m[1]) > 1 else "", word) for word in noun.split()]
+        words = [
+            re.sub(r"(ches|shes|xes|s)$", lambda m: m[1][:-2] if len(m[1]) > 1 else "", word) for word in noun.split()
+        ]
         assert sum(all(word in name.split() for word in words) for name in plain) == int(turn.answer), turn.question

@@ -40,8 +40,8 @@ def items(samples):
 
 
 def test_every_shortcut_is_at_chance_in_the_headline_subset_and_above_it_elsewhere():
-    train = [turn for _, turn in items(leaky_samples(3000, 0)) if turn.family == "closer"]
-    everything = items(leaky_samples(6000, 1))
+    train = [turn for _, turn in items(leaky_samples(1500, 0)) if turn.family == "closer"]
+    everything = items(leaky_samples(3500, 1))
     all_scores = shortcut_scores(train, [turn for _, turn in everything if turn.family == "closer"])
     assert all(all_scores[name].mean() > 0.55 for name in ("text_only", "height", "size"))
     headline = [turn for _, turn in shortcut_free(everything)]
@@ -84,7 +84,10 @@ def test_the_tabletop_headline_has_no_shortcut():
 
     families = ("shape", "closer", "left_right", "perspective")
     train = items(tabletop_samples(range(100), families=families, turns_per_family=6))
-    headline = [turn for _, turn in shortcut_free(items(tabletop_samples(range(900, 1150), families=families, turns_per_family=6)))]
+    headline = [
+        turn
+        for _, turn in shortcut_free(items(tabletop_samples(range(900, 1150), families=families, turns_per_family=6)))
+    ]
     for family in families[1:]:
         test = [turn for turn in headline if turn.family == family]
         scores = shortcut_scores([turn for _, turn in train if turn.family == family], test)

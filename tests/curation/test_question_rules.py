@@ -16,8 +16,9 @@ from gemvlm.curation.questions.visibility import Seen, deepest_pixel, interior_d
 from gemvlm.depth_map import DepthMap
 from gemvlm.worlds.observation import OrientedBox
 
-DEPTH_WORDS = {"near", "nearer", "nearest", "far", "farther", "close", "closer", "depth", "distance", "metres", "behind",
-               "front", "away"}  # fmt: skip
+DEPTH_WORDS = set(
+    "near nearer nearest far farther close closer depth distance metres behind front away".split()  # noqa: SIM905
+)
 
 
 def ask(observation, family, rounds=12, without=None):
@@ -31,7 +32,7 @@ def ask(observation, family, rounds=12, without=None):
 
 @pytest.fixture
 def table(boxes):
-    """A far tall red cube, a near flat book carrying a small mug, a second cube, a can to the right, a ring in the air."""
+    """A far tall red cube, a near flat book carrying a mug, a second cube, a can to the right, a ring in the air."""
     return boxes.observe(
         [
             boxes.thing(1, "red cube", (-0.2, 0.25, 0.08), (0.05, 0.05, 0.08)),
@@ -66,7 +67,9 @@ def test_unknown_families_are_refused_by_name(table):
 def test_the_same_key_writes_the_same_turns_and_another_family_changes_none(table):
     assert write_questions(table, (3, 1)) == write_questions(table, (3, 1))
     alone = write_questions(table, (3, 1), ["closer"])
-    assert alone == [turn for turn in write_questions(table, (3, 1), ["left_right", "closer"]) if turn.family == "closer"]
+    assert alone == [
+        turn for turn in write_questions(table, (3, 1), ["left_right", "closer"]) if turn.family == "closer"
+    ]
 
 
 def test_descriptions_name_every_object_left_to_right_without_a_word_of_depth(table):
@@ -147,8 +150,8 @@ def test_support_removal_lifting_and_consequence_follow_the_pile(table):
     for turn in ask(table, "can_lift"):
         assert turn.answer == ("no" if "book" in turn.question else "yes")
     consequences = ask(table, "consequence", without=moved)
-    assert consequences and all(t.answer == ("yes" if "does the mug" in t.question or "green mug" in t.question else "no")
-                                for t in consequences)  # fmt: skip
+    about_the_load = [re.search(r"does the (green )?mug move", t.question) is not None for t in consequences]
+    assert [t.answer == "yes" for t in consequences] == about_the_load and any(about_the_load)
     assert ask(table, "consequence", without=None) == []
 
 
@@ -173,7 +176,11 @@ def test_what_is_hardly_visible_is_neither_named_nor_counted(boxes):
     observation = boxes.observe([wall, peeping, boxes.thing(3, "green cube", (-0.3, 0, 0.05), (0.05,) * 3)])
     seen = Seen(observation)
     assert 0.05 < seen.by_id[2].state.visible_fraction < 0.3 and seen.by_id[2].is_undecidable
-    assert not any(re.search(r"cubes|blue objects|(many|the) objects", t.question) for t in ask(observation, "count") if t.answer != "0")
+    assert not any(
+        re.search(r"cubes|blue objects|(many|the) objects", t.question)
+        for t in ask(observation, "count")
+        if t.answer != "0"
+    )
     assert not any("blue" in t.question + t.answer for name in ("describe", "point") for t in ask(observation, name))
 
 
@@ -208,7 +215,7 @@ def test_what_fits_depends_on_the_place(boxes):
     seen = Seen(observation)
     for turn in ask(observation, "fits"):
         if "cube" in turn.question:
-            row, column = int(turn.places[0].y * 96), int(turn.places[0].x * 96)
+            row, column = (int(c * len(observation.ids)) for c in (turn.places[0].y, turn.places[0].x))
             ray = observation.view.camera.unproject(
                 np.array([column + 0.5, row + 0.5]), np.float64(observation.depth.values[row, column])
             )
@@ -229,7 +236,9 @@ def mirrored(observation):
     pose[:3, 3] = flip @ pose[:3, 3]
     depth = DepthMap.from_values(observation.depth.values[:, ::-1].copy())
     ids, image = observation.ids[:, ::-1].copy(), observation.image[:, ::-1].copy()
-    return replace(observation, image=image, depth=depth, ids=ids, view=View(observation.view.camera, pose), objects=objects)
+    return replace(
+        observation, image=image, depth=depth, ids=ids, view=View(observation.view.camera, pose), objects=objects
+    )
 
 
 @pytest.mark.parametrize("family", ["closer", "above_below", "larger", "nearer_to", "count", "object_depth", "distance",
@@ -238,7 +247,9 @@ def test_a_mirror_swaps_left_and_right_and_nothing_else(table, family):
     """The truth of a question does not depend on which side things stand, unless the question is about sides."""
 
     def truths(observation):
-        return {re.sub(r"further|closer|bigger", "more", t.question): t.answer for t in ask(observation, family, rounds=60)}
+        return {
+            re.sub(r"further|closer|bigger", "more", t.question): t.answer for t in ask(observation, family, rounds=60)
+        }
 
     straight, mirror = truths(table), truths(mirrored(table))
     shared = straight.keys() & mirror.keys()
@@ -252,7 +263,9 @@ def test_rolling_the_camera_does_not_change_what_is_above(boxes):
         boxes.thing(1, "red cube", (-0.1, 0, 0.2), (0.04,) * 3, on=(), hanging=True),
         boxes.thing(2, "blue can", (0.1, 0.1, 0.04), (0.04,) * 3),
     ]
-    answers = {t.answer.split()[-1] for roll in (0, 90, 180) for t in ask(boxes.observe(things, roll_deg=roll), "above_below")}
+    answers = {
+        t.answer.split()[-1] for roll in (0, 90, 180) for t in ask(boxes.observe(things, roll_deg=roll), "above_below")
+    }
     assert answers == {"cube"}
 
 

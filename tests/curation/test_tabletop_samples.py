@@ -8,8 +8,8 @@ import pytest
 
 pytest.importorskip("mujoco", reason="the tabletop world needs the extra `worlds`")
 
-from gemvlm.curation.questions import FAMILIES  # noqa: E402
-from gemvlm.curation.sources.tabletop import tabletop_samples  # noqa: E402
+from gemvlm.curation.questions import FAMILIES
+from gemvlm.curation.sources.tabletop import tabletop_samples
 
 
 def test_process_count_changes_no_byte():

@@ -70,9 +70,9 @@ def evaluate_questions(
 ) -> QuestionReport:
     """Asks every item once, scores the replies, and fits the blind baselines on `train_items`.
 
-    `answer_fn` gets all items at once and returns as many replies, in their order. With `log`, one JSON line per item is
-    written: sample, scene, family, prompt, raw reply, parsed value, true answer, score. ValueError if replies are missing or
-    if a scene is in both sets.
+    `answer_fn` gets all items at once and returns as many replies, in their order. With `log`, one JSON line per item
+    is written: sample, scene, family, prompt, raw reply, parsed value, true answer, score. ValueError if replies are
+    missing or if a scene is in both sets.
     """
     coordinates = coordinates or CoordinateFormat()
     if shared := {sample.scene for sample, _ in items} & {sample.scene for sample, _ in train_items}:

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 
 from gemvlm.data.conversation import ParsedAnswer, normalise, parse
-from gemvlm.sample import PLACE_MARKER, Box, Turn
+from gemvlm.sample import PLACE_MARKER, Box, Point, Turn
 
 BOX_IOU = 0.5
 _COORDINATES = re.compile(r"\([^()]*\)")
@@ -15,22 +15,23 @@ _COORDINATES = re.compile(r"\([^()]*\)")
 def score(turn: Turn, reply: ParsedAnswer) -> float:
     """1 if the reply is right, 0 if wrong or not understood, between the two for descriptions only.
 
-    Text, choices and yes/no must agree exactly after normalisation; a number must lie within the turn's relative tolerance;
-    a point inside the region; a box overlap the true one by IoU >= 0.5. A description scores the F1 of the objects that it
-    names (places aside: the family `point` measures those).
+    Text, choices and yes/no must agree exactly after normalisation; a number must lie within the turn's relative
+    tolerance; a point inside the region; a box must overlap the true one by IoU >= 0.5. A description scores the F1 of
+    the objects that it names (places aside: the family `point` measures those).
     """
     if reply.value is None:
         return 0.0
-    if turn.kind == "point":
+    if isinstance(reply.value, Point):
         if turn.region is None:
             raise ValueError(f"turn of family {turn.family!r}: a pointing answer needs a region to be scored")
         return float(turn.region.contains(reply.value))
-    if turn.kind == "box":
-        return float(iou(reply.value, turn.places[0]) >= BOX_IOU)
+    if isinstance(reply.value, Box):
+        (true_box,) = (place for place in turn.places if isinstance(place, Box))
+        return float(iou(reply.value, true_box) >= BOX_IOU)
     if turn.task == "description":
         return _named_f1(turn, str(reply.value))
     truth = parse(turn.answer, turn.kind, turn.options, turn.unit).value
-    if turn.kind == "number":
+    if isinstance(reply.value, float) and isinstance(truth, float):
         return float(abs(reply.value - truth) <= (turn.tolerance or 0.0) * abs(truth) + 1e-9)
     return float(reply.value == truth)
 

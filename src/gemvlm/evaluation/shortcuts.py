@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import astuple
+from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -20,6 +22,9 @@ from jaxtyping import Float
 from gemvlm.data.conversation import ParsedAnswer, parse
 from gemvlm.evaluation.scoring import score
 from gemvlm.sample import PLACE_MARKER, Box, Point, Turn
+
+Label = TypeVar("Label", int, str)
+"""A class: an answer, or the number of a bin."""
 
 NUMBER_CLASSES = 20
 """Families with more distinct numbers than this are cut into as many bins, each answered by its best member."""
@@ -43,7 +48,7 @@ def shortcut_scores(train: Sequence[Turn], test: Sequence[Turn]) -> dict[str, Fl
         guesses |= {"majority": _majority(train), "text_only": _text_only(train)}
     for cue in sorted({cue for turn in test for cue in turn.cues}):
         if test[0].kind != "number":
-            guesses[cue] = lambda turn, cue=cue: _parsed(turn, turn.cues[cue]) if cue in turn.cues else None
+            guesses[cue] = _as_said(cue)
         elif known := [turn for turn in train if cue in turn.cues]:
             guesses[cue] = _calibrated(known, cue)
     scores = {"chance": chance}
@@ -67,6 +72,10 @@ def _chance(turn: Turn, train: Sequence[Turn]) -> float:
     return 0.0
 
 
+def _as_said(cue: str) -> Guess:
+    return lambda turn: _parsed(turn, turn.cues[cue]) if cue in turn.cues else None
+
+
 def _majority(train: Sequence[Turn]) -> Guess:
     first = train[0]
     if first.kind == "choice":
@@ -76,7 +85,8 @@ def _majority(train: Sequence[Turn]) -> Guess:
         mean = _place(first, np.mean([astuple(turn.places[0]) for turn in train], axis=0))
         return lambda turn: mean
     if first.kind == "number":
-        return lambda turn, best=_best_number(train): best
+        best = _best_number(train)
+        return lambda turn: best
     answer = Counter(turn.answer for turn in train).most_common(1)[0][0]
     return lambda turn: _parsed(turn, answer)
 
@@ -90,18 +100,18 @@ def _text_only(train: Sequence[Turn]) -> Guess:
     if kind == "number":
         bins = _number_bins(train)
         answers = {i: _best_number([turn for turn, b in zip(train, bins, strict=True) if b == i]) for i in set(bins)}
-        predict = _naive_bayes([_words(turn) for turn in train], bins)
-        return lambda turn: answers[predict(_words(turn))]
+        which_bin = _naive_bayes([_words(turn) for turn in train], bins)
+        return lambda turn: answers[which_bin(_words(turn))]
     predict = _naive_bayes([_words(turn) for turn in train], [turn.answer for turn in train])
     return lambda turn: _parsed(turn, predict(_words(turn)))
 
 
 def _words(turn: Turn) -> list[str]:
     words = PLACE_MARKER.sub(" ", turn.question).lower().replace("?", " ").replace(",", " ").replace(".", " ").split()
-    return [*words, *(f"{a} {b}" for a, b in zip(words, words[1:], strict=False))]
+    return [*words, *(f"{a} {b}" for a, b in pairwise(words))]
 
 
-def _naive_bayes(documents: list[list[str]], labels: list) -> Callable[[list[str]], object]:
+def _naive_bayes(documents: list[list[str]], labels: list[Label]) -> Callable[[list[str]], Label]:
     """Multinomial naive Bayes over words and pairs of neighbours, with add-one smoothing."""
     classes = sorted(set(labels))
     index = {word: i for i, word in enumerate(sorted({word for words in documents for word in words}))}
@@ -114,7 +124,7 @@ def _naive_bayes(documents: list[list[str]], labels: list) -> Callable[[list[str
     log_odds = np.log(counts / counts.sum(axis=1, keepdims=True))
     log_prior = np.log(prior / prior.sum())
 
-    def predict(words: list[str]) -> object:
+    def predict(words: list[str]) -> Label:
         known = [index[word] for word in words if word in index]
         return classes[int(np.argmax(log_prior + log_odds[:, known].sum(axis=1)))]
 

@@ -18,6 +18,8 @@ from gemvlm.curation.questions.visibility import Seen, Without
 from gemvlm.sample import Task, Turn
 from gemvlm.worlds.observation import Observation
 
+Writer = Callable[[Seen, np.random.Generator], Iterator[Turn]]
+
 
 @dataclass(frozen=True)
 class Family:
@@ -25,22 +27,41 @@ class Family:
 
     name: str
     task: Task
-    write: Callable[[Seen, np.random.Generator], Iterator[Turn]]
+    write: Writer
 
+
+_WRITERS: dict[Task, tuple[Writer, ...]] = {
+    "description": (description.describe,),
+    "grounding": (
+        grounding.point,
+        grounding.box,
+        grounding.point_relation,
+        grounding.point_extremum,
+        surfaces.free_space,
+    ),
+    "reasoning": (
+        attributes.colour,
+        attributes.shape,
+        attributes.object_at,
+        attributes.count,
+        attributes.exists,
+        attributes.occluded,
+        relations.left_right,
+        relations.above_below,
+        relations.closer,
+        relations.nearest_of,
+        relations.larger,
+        relations.nearer_to,
+        relations.perspective,
+        measures.object_depth,
+        measures.distance,
+        planning.support,
+    ),
+    "planning": (planning.removal_order, planning.can_lift, planning.consequence, surfaces.fits),
+}
 
 FAMILIES: dict[str, Family] = {
-    write.__name__: Family(write.__name__, task, write)
-    for task, writers in (
-        ("description", (description.describe,)),
-        ("grounding", (grounding.point, grounding.box, grounding.point_relation, grounding.point_extremum)),
-        ("grounding", (surfaces.free_space,)),
-        ("reasoning", (attributes.colour, attributes.shape, attributes.object_at, attributes.count, attributes.exists)),
-        ("reasoning", (attributes.occluded, planning.support, measures.object_depth, measures.distance)),
-        ("reasoning", (relations.left_right, relations.above_below, relations.closer, relations.nearest_of)),
-        ("reasoning", (relations.larger, relations.nearer_to, relations.perspective)),
-        ("planning", (planning.removal_order, planning.can_lift, planning.consequence, surfaces.fits)),
-    )
-    for write in writers
+    write.__name__: Family(write.__name__, task, write) for task, writers in _WRITERS.items() for write in writers
 }
 
 

@@ -55,8 +55,8 @@ def object_at(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
 def count(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
     """How many of a kind or colour are visible (R13).
 
-    A noun is asked only if no instance is undecidable. Each number is asked once per view, so that ones do not take over;
-    zero, of a kind and colour that are not together, in one question of ten.
+    A noun is asked only if no instance is undecidable. Each number is asked once per view, so that ones do not take
+    over; zero, of a kind and colour that are not together, in one question of ten.
     """
     kinds: dict[str, list[SeenObject]] = {}
     for o in seen.objects:
@@ -77,7 +77,7 @@ def count(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
 
 
 def exists(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
-    """Is there a red mug? In pairs of one yes and one no; the no joins a colour and a kind that are both in the image."""
+    """Is there a red mug? In pairs of one yes and one no; the no joins a colour and a kind that are in view."""
     present = shuffled(sorted({o.full_name for o in seen.nameable}), rng)
     absent = shuffled(sorted({f"{a.state.colour} {b.state.category}" for a, b in _absent_combinations(seen)}), rng)
     for yes, no in zip(present, absent, strict=False):

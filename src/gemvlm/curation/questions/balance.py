@@ -22,16 +22,15 @@ def shortcut_free(items: Sequence[Item]) -> list[Item]:
     """The balanced part of all two-answer turns in `items`, in their order, marked with the subset "headline".
 
     Words for kinds of object are learned from the items: the last word of an option, the answer to a `shape` question.
-    Deterministic: earlier items are preferred, and among equals those that even out how often the option mentioned first
-    is the right one.
+    Deterministic: earlier items are preferred, and among equals those that even out how often the option mentioned
+    first is the right one.
     """
     kinds = {option.split()[-1] for _, turn in items for option in turn.options}
     kinds |= {turn.answer for _, turn in items if turn.family == "shape"}
     buckets: dict[tuple, tuple[list[int], list[int]]] = {}
     for index, (_, turn) in enumerate(items):
         if len(answers := _answers(turn)) == 2:
-            side = answers.index(turn.answer)
-            buckets.setdefault(_bucket(turn, kinds), ([], []))[side].append(index)
+            buckets.setdefault(_bucket(turn, kinds), ([], []))[answers.index(turn.answer)].append(index)
     kept: list[int] = []
     lean: dict[str, int] = {}
     for (family, *_), sides in buckets.items():
@@ -39,10 +38,10 @@ def shortcut_free(items: Sequence[Item]) -> list[Item]:
         for side in sides:
             for _ in range(count):
                 wants_first = lean.get(family, 0) <= 0
-                chosen = next((i for i in side if _is_first(items[i][1]) == wants_first), side[0])
-                side.remove(chosen)
-                kept.append(chosen)
-                lean[family] = lean.get(family, 0) + (1 if _is_first(items[chosen][1]) else -1)
+                best = next((i for i in side if _is_first(items[i][1]) == wants_first), side[0])
+                side.remove(best)
+                kept.append(best)
+                lean[family] = lean.get(family, 0) + (1 if _is_first(items[best][1]) else -1)
     return [
         (sample, replace(turn, subsets=(*turn.subsets, HEADLINE))) for sample, turn in (items[i] for i in sorted(kept))
     ]
@@ -63,7 +62,7 @@ def mark_headline(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def _answers(turn: Turn) -> list[str]:
-    """What could be answered, in an order that does not depend on how the options are mentioned; the kind comes first."""
+    """What could be answered, by kind and then by name: an order that does not depend on who is mentioned first."""
     if turn.kind == "yes_no":
         return ["no", "yes"]
     return sorted(turn.options, key=lambda option: (option.split()[-1], option))

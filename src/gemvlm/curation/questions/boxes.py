@@ -59,7 +59,7 @@ def distance_to_box_m(points: Float[np.ndarray, "N 3"], box: OrientedBox) -> Flo
 
 
 def footprint(box: OrientedBox) -> tuple[float, Float[np.ndarray, "2"]]:
-    """The box seen from above as a rectangle: yaw (radians) of its most horizontal axis, and half extents along and across."""
+    """The box seen from above: yaw (radians) of its most horizontal axis, and half extents along and across it."""
     axis = int(np.argmin(np.abs(box.rotation[2])))
     yaw = float(np.arctan2(box.rotation[1, axis], box.rotation[0, axis]))
     along = np.array([[np.cos(yaw), np.sin(yaw)], [-np.sin(yaw), np.cos(yaw)]])

@@ -1,6 +1,7 @@
 """Dense descriptions: every object in order, with colour, shape and place.
 
-They stand before anything else a small model learns, so they say nothing about depth: order is left to right in the image.
+They stand before anything else a small model learns, so they say nothing about depth: the order is left
+to right in the image.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from gemvlm.sample import Turn
 
 
 def describe(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
-    """Every nameable object, left to right by the place that the answer names: `red mug <place:0>; blue box <place:1>`."""
+    """Every nameable object, left to right by the place named: `red mug <place:0>; blue box <place:1>`."""
     objects = sorted(seen.nameable, key=lambda o: (o.point.x, o.point.y))
     if not objects:
         return

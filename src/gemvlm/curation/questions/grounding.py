@@ -1,7 +1,7 @@
 """Pointing and boxing: an object by name, by its relation to another, by being the first in some order.
 
-Rules G1, G3, G4, G5 and G6 of the data notes. An answer is the pixel deepest inside the visible mask; any pixel of the mask
-is right.
+Rules G1, G3, G4, G5 and G6 of the data notes. An answer is the pixel deepest inside the visible mask; any pixel of
+the mask is right.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def box(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
 def point_relation(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
     """Point to the object that stands in a relation to another (G4): beside it in the image, or resting on it.
 
-    Exactly one candidate is in the relation with the margin of `left_right` and no other is, even without margin. The noun
-    alone must fit several objects, or the relation would not be needed.
+    Exactly one candidate is in the relation with the margin of `left_right` and no other is, even without margin. The
+    noun alone must fit several objects, or the relation would not be needed.
     """
     for anchor in shuffled(seen.referable, rng):
         others = [o for o in seen.objects if o is not anchor]
@@ -92,7 +92,7 @@ EXTREMA: tuple[tuple[str, Callable[[SeenObject], float], float, float], ...] = (
     ("leftmost object in the image", lambda o: -o.x, EXTREMUM_IMAGE, 0.0),
     ("rightmost object in the image", lambda o: o.x, EXTREMUM_IMAGE, 0.0),
 )
-"""Phrase, the value that is largest for the answer, and its lead over the second: absolute, and relative to the smaller."""
+"""Phrase, the value that is largest for the answer, and its lead over the second: absolute, relative to the smaller."""
 
 
 def _point_to(o: SeenObject, family: str, question: str) -> Turn:

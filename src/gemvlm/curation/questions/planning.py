@@ -17,7 +17,7 @@ MOVED_M, STILL_M = 0.03, 0.005
 
 
 def support(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
-    """What an object rests on (R10): its only supporter. Asked where the answers differ, one question for each answer."""
+    """What an object rests on (R10): its only supporter. Asked where answers differ, one question for each answer."""
     by_supporter: dict[int, list[SeenObject]] = {}
     for o in seen.referable:
         if len(o.state.supported_by) == 1 and o.state.supported_by[0] in seen.by_id:

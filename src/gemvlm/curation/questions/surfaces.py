@@ -104,15 +104,15 @@ def _is_free(seen: Seen, surface: Surface, points: Float[np.ndarray, "N 3"]) -> 
         is_level = low < surface.height_m + 2 * CLEARANCE_M and high > surface.height_m - CLEARANCE_M
         if state.id != surface.structure.id and is_level:
             for lift in (0.0, CLEARANCE_M):
-                free &= distance_to_box_m(points + [0, 0, lift], state.box) >= CLEARANCE_M
+                free &= distance_to_box_m(points + np.array([0, 0, lift]), state.box) >= CLEARANCE_M
     return free
 
 
 def fits(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
     """Would this object, standing as it does, fit at this place (G8)? One yes and one no place per object.
 
-    Its footprint is tried at eight yaws. Yes if it fits a tenth larger with a centimetre to spare, no if it collides even a
-    tenth smaller; whatever lies between, hangs over the edge or meets a wall is not asked.
+    Its footprint is tried at eight yaws. Yes if it fits a tenth larger with a centimetre to spare, no if it collides
+    even a tenth smaller; whatever lies between, hangs over the edge or meets a wall is not asked.
     """
     for surface in shuffled(surfaces(seen), rng):
         movable = [o for o in seen.referable if o.is_measurable and not seen.carried[o.id] and _is_upright(o.state)]
@@ -165,4 +165,6 @@ def _room_for(
         if other.movable:
             blocked |= rectangles_overlap(centers, yaws, tight, other_center, other_yaw, other_half)
     clear &= np.repeat(surface.is_inside_edge(places, float(np.hypot(*generous))), len(YAWS))
-    return clear.reshape(-1, len(YAWS)).any(axis=1) * 1.0 - blocked.reshape(-1, len(YAWS)).all(axis=1) * 1.0
+    fits_somehow = clear.reshape(-1, len(YAWS)).any(axis=1)
+    collides_always = blocked.reshape(-1, len(YAWS)).all(axis=1)
+    return np.subtract(fits_somehow, collides_always, dtype=np.float64)
