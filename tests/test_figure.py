@@ -99,7 +99,7 @@ def test_enlarging_repeats_pixels_and_leaves_large_images_alone() -> None:
 def test_a_panel_shows_truth_only_where_there_is_one() -> None:
     image = np.zeros((12, 16, 3), np.uint8)
     full, bare = DepthRow(image, ramp(), ramp(), aligned=True), DepthRow(image, ramp())
-    assert full.headings() == ("Image", "True depth", "Generated, aligned", "Relative error")
+    assert full.headings() == ("Image", "True depth", "Generated, aligned", "Relative error, 0–20%")
     assert len(bare.pictures()) == len(bare.headings()) == 2
     panel = depth_panel([full, bare], side=48)
     assert panel.width > 4 * 48 and panel.height > 2 * 36
@@ -161,10 +161,11 @@ def full_report() -> Report:
     picture = np.zeros((8, 8, 3), np.uint8)
     report = Report(f"Title {evil}", f"Sub {evil}")
     report.heading(f"Section {evil}")
+    report.subheading(evil)
     report.text(f"A **bold** `code` {evil}\n\n- one {evil}\n- two")
     report.facts([(evil, evil, evil)])
     report.table([evil, "n"], [[evil, 3], ["b", 1.23456]], evil)
-    report.scores([Score(evil, 0.9, 0.85, 0.95, {evil: 0.5}, 0.85, 1200)], evil)
+    report.scores([Score(evil, 0.9, 0.85, 0.95, {evil: 0.5}, 0.85, 1200, note=evil)], evil)
     report.scores([Score("AbsRel", 0.2, 0.1, float("nan"), {"constant": 0.4}, 0.1, better="lower")], percent=False)
     report.figure(picture, evil)
     report.gallery([(Image.fromarray(picture), evil), (loss_curves(records()), evil)], evil)
@@ -191,6 +192,14 @@ def test_a_score_says_whether_its_goal_is_reached() -> None:
     assert Score("a", 0.2, 0.1, 0.3).reached() is None
     page = full_report().to_html()
     assert "goal ≥&nbsp;85.0: reached" in page and "goal ≤&nbsp;0.100: open" in page
+
+
+def test_only_small_pictures_are_shown_as_pixels() -> None:
+    """Drawn labels are shrunk smoothly; what a small model sees is enlarged as it is."""
+    for side, shown in ((96, True), (480, False)):
+        report = Report("t")
+        report.figure(np.zeros((side, side, 3), np.uint8))
+        assert ('<img class="pixels"' in report.to_html()) == shown
 
 
 def test_a_table_row_of_another_length_is_refused() -> None:

@@ -68,11 +68,10 @@ def test_replies_go_back_to_their_questions(evaluation: Evaluation) -> None:
     assert evaluation.questions.row("count").unparsed == len(TEST)
 
 
-def test_alike_questions_share_a_batch_and_places_are_written_out() -> None:
+def test_questions_of_a_family_share_a_batch_and_places_are_written_out() -> None:
     model = Rote()
     evaluate_model(model, TEST[:3], TRAIN)
-    (asked,) = model.batches
-    assert asked == ["What colour is (500, 250)?"] * 3 + ["Count the mugs."] * 3
+    assert model.batches == [["What colour is (500, 250)?"] * 3, ["Count the mugs."] * 3]
 
 
 def test_scores_and_page_are_written(evaluation: Evaluation, tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from gemvlm.figure import Report, Score
 from gemvlm.inference import GemPipeline
 from gemvlm.sample import Sample, Turn
 
-MAX_NEW_TOKENS = 400
-"""Enough for the description of a full scene; a longer reply is cut."""
+DESCRIPTION_TOKENS, ANSWER_TOKENS = 400, 48
+"""Enough for a full scene and for any other answer; a longer reply is cut."""
 
 READINGS: tuple[tuple[Pixels, Reading], ...] = (
     ("objects", "aligned"), ("objects", "metric"), ("all", "aligned"), ("all", "metric"),
@@ -61,11 +61,15 @@ def evaluate_model(
     """
 
     def answers(items: Sequence[Item]) -> list[str]:
-        """Alike questions together: a batch takes as long as its longest reply."""
-        order = sorted(range(len(items)), key=lambda i: items[i][1].family)
-        found = pipeline.ask_batch([_request(pipeline, *items[i]) for i in order], max_new_tokens=MAX_NEW_TOKENS)
-        replies = dict(zip(order, (answer.text for answer in found), strict=True))
-        return [replies[i] for i in range(len(items))]
+        """Family by family: a batch takes as long as its longest reply."""
+        replies = [""] * len(items)
+        for family in dict.fromkeys(turn.family for _, turn in items):
+            members = [i for i, (_, turn) in enumerate(items) if turn.family == family]
+            limit = DESCRIPTION_TOKENS if items[members[0]][1].task == "description" else ANSWER_TOKENS
+            found = pipeline.ask_batch([_request(pipeline, *items[i]) for i in members], max_new_tokens=limit)
+            for i, answer in zip(members, found, strict=True):
+                replies[i] = answer.text
+        return replies
 
     log = None if folder is None else folder / "answers.jsonl"
     questions = evaluate_questions(answers, _items(test), _items(train), log, pipeline.coordinates)
@@ -88,7 +92,8 @@ def add_scores(report: Report, evaluation: Evaluation, goals: Mapping[str, float
     report.heading("Answers, by family of questions")
     for task in dict.fromkeys(row.task for row in evaluation.questions.rows):
         rows = [row for row in evaluation.questions.rows if row.task == task]
-        report.scores([_question_score(row, goals) for row in rows], f"{task.capitalize()}.")
+        report.subheading(task.capitalize())
+        report.scores([_question_score(row, goals) for row in rows])
     report.text("Intervals are 95 %, resampled by scene. Replies that could not be understood count as wrong.")
     if evaluation.depth is not None:
         report.heading("Generated depth")
@@ -97,10 +102,9 @@ def add_scores(report: Report, evaluation: Evaluation, goals: Mapping[str, float
 
 def _question_score(row: FamilyScore, goals: Mapping[str, float]) -> Score:
     name = row.family if row.subset == ALL else f"{row.family}, {row.subset}"
-    blind = {name: interval.mean for name, interval in row.baselines.items()}
-    own = row.score
-    unparsed = f" ({row.unparsed} not understood)" if row.unparsed else ""
-    return Score(name + unparsed, own.mean, own.low, own.high, blind, goals.get(name), own.n)
+    blind = {name.replace("_", " "): interval.mean for name, interval in row.baselines.items()}
+    own, note = row.score, f"{row.unparsed} not understood" if row.unparsed else ""
+    return Score(name.replace("_", " "), own.mean, own.low, own.high, blind, goals.get(name), own.n, note=note)
 
 
 def add_depth_scores(report: Report, depth: DepthReport) -> None:
@@ -114,7 +118,7 @@ def add_depth_scores(report: Report, depth: DepthReport) -> None:
         others = {name: depth.mean(name, pixels, reading).mean for name in methods if name != "model"}
         where = "object pixels" if pixels == "objects" else "all pixels"
         rows.append(Score(f"AbsRel, {where}, {reading}", own.mean, own.low, own.high, others, None, own.n, "lower"))
-    report.scores(rows, "Relative error of depth (less is better).", percent=False)
+    report.scores(rows, "Relative error of depth: less is better.", percent=False)
     report.table(
         ["Method", "Pixels", "Reading", "AbsRel", "δ < 1.25", "Boundary F1"],
         [

@@ -20,6 +20,9 @@ Enlarged = UInt8[np.ndarray, "h w 3"]
 MARKS = ((230, 57, 70), (29, 112, 184), (247, 160, 0), (20, 150, 110), (140, 70, 190), (240, 110, 170))
 """Colours of points and boxes, in turn; told apart by the common colour deficiencies."""
 
+ERROR_END = 0.2
+"""The relative error of the brightest colour of an error map."""
+
 PANEL_TEXT = (128, 128, 128, 255)
 """A grey that reads on white and on black: panels have no background of their own."""
 
@@ -54,7 +57,11 @@ class DepthRow:
     def headings(self) -> tuple[str, ...]:
         """Names of `pictures`, in their order."""
         generated = "Generated, aligned" if self.aligned else "Generated"
-        return ("Image", generated) if self.true is None else ("Image", "True depth", generated, "Relative error")
+        return (
+            ("Image", generated)
+            if self.true is None
+            else ("Image", "True depth", generated, f"Relative error, 0–{ERROR_END:.0%}")
+        )
 
 
 def depth_limits(depth: Float[np.ndarray, "H W"], valid: Bool[np.ndarray, "H W"] | None = None) -> tuple[float, float]:
@@ -85,7 +92,7 @@ def error_map(
     generated: Float[np.ndarray, "H W"],
     true: Float[np.ndarray, "H W"],
     valid: Bool[np.ndarray, "H W"] | None = None,
-    high: float = 0.2,
+    high: float = ERROR_END,
 ) -> Picture:
     """|generated − true| / true: black is right, bright is off by `high` or more, pixels without truth are hatched."""
     seen = _seen(true, valid) & (true > 0)

@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -27,6 +28,9 @@ from gemvlm.figure.pictures import png_bytes
 
 AnyPicture = bytes | np.ndarray | Image.Image
 """A PNG or SVG file's bytes, a uint8 array (H, W, 3), or a PIL image."""
+
+SMALL_PICTURE = 256
+"""Arrays up to this side are enlarged as whole pixels: what a small model sees is shown as it is, not smoothed."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,8 @@ class Score:
     baselines: Mapping[str, float] = field(default_factory=dict)
     goal: float | None = None
     count: int | None = None
-    better: str = "higher"
+    better: Literal["higher", "lower"] = "higher"
+    note: str = ""
 
     def reached(self) -> bool | None:
         """True if the value stands at the goal or beyond; None without a goal."""
@@ -67,6 +72,10 @@ class Report:
         self.subtitle = subtitle
         self._blocks: list[str] = []
         self._sections: list[str] = []
+
+    def subheading(self, text: str) -> None:
+        """A part of a section."""
+        self._blocks.append(f"<h3>{html.escape(text)}</h3>")
 
     def heading(self, text: str) -> None:
         """A section; sections are listed at the top of the page."""
@@ -196,7 +205,8 @@ def _figure(inner: str, caption: str) -> str:
 def _image(picture: AnyPicture, alt: str) -> str:
     data = picture if isinstance(picture, bytes) else png_bytes(picture)
     kind = "png" if data.startswith(b"\x89PNG") else "svg+xml"
-    return f'<img alt="{html.escape(alt)}" src="data:image/{kind};base64,{base64.b64encode(data).decode()}">'
+    shown = ' class="pixels"' if isinstance(picture, np.ndarray) and max(picture.shape) <= SMALL_PICTURE else ""
+    return f'<img{shown} alt="{html.escape(alt)}" src="data:image/{kind};base64,{base64.b64encode(data).decode()}">'
 
 
 def _cell_text(cell: object) -> str:
@@ -231,6 +241,8 @@ def _score(score: Score, end: float, percent: bool) -> str:
         named.append(f'<span class="{state}">goal {sign}&nbsp;{_number(score.goal, percent)}: {state}</span>')
     if score.count is not None:
         named.append(f"n&nbsp;=&nbsp;{score.count:,}".replace(",", "&#8239;"))
+    if score.note:
+        named.append(html.escape(score.note))
     return (
         f"<div{verdict}><h4>{html.escape(score.name)}</h4>"
         f'<div class="track"><i class="fill" style="width:{place(score.value)}"></i>'
