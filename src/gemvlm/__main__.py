@@ -195,9 +195,9 @@ def quickstart(*, out: Path = Path("quickstart"), images: Path | None = None) ->
         out: Folder for everything that is made; an interrupted quickstart goes on where it stopped.
         images: Folder of your own images (or RGB-D frames) to answer and paint as well.
     """
-    from gemvlm.recipes.quickstart import main as run
+    from gemvlm.recipes.first_walk import walk
 
-    run(images, out)
+    walk(images, out)
 
 
 def data(

@@ -17,7 +17,7 @@ GEM_NANO = Recipe(
     name="gem_nano",
     model=GemConfig(
         backbone=small_backbone(
-            vocabulary=768, width=192, layers=6, vision_width=192, vision_layers=6, deepstack=[1, 3], positions=144
+            vocabulary=1280, width=192, layers=6, vision_width=192, vision_layers=6, deepstack=[1, 3], positions=144
         ),
         generator=small_generator(channels=32, heads=5, layers=5),
         latents={"kind": "patch", "patch": 8, "luma": 24, "chroma": 4},
@@ -28,8 +28,8 @@ GEM_NANO = Recipe(
     image=IMAGES_8,
     coordinates=CoordinateFormat(scale=1000, step=10),
     target=(96, 96),
-    vocabulary=768,
-    data=TabletopData(scenes=5000, views_per_scene=6, size=(96, 96), turns_per_family=2),
+    vocabulary=1280,
+    data=TabletopData(scenes=3000, views_per_scene=8, size=(96, 96), turns_per_family=2),
     stages=small_stages(
         language=2500, images=300, connector=100, generator=500, everything=2500, batch_size=32, rate=1e-3, warmup=100
     ),

@@ -102,7 +102,9 @@ def make_data(data: TabletopData, folder: Path) -> Path:
     if (folder / MANIFEST).is_file():
         there = json.loads(settings_file.read_text(encoding="utf-8")) if settings_file.is_file() else None
         if there != json.loads(json.dumps(settings)):
-            raise ValueError(f"{folder}: holds samples made with {there}, the recipe asks for {settings}; choose another folder")
+            raise ValueError(
+                f"{folder}: holds samples made with {there}, the recipe asks for {settings}; choose another folder"
+            )
         return folder
     from gemvlm.curation.sources.tabletop import tabletop_samples
 
@@ -139,7 +141,8 @@ def make_tokenizer(recipe: Recipe, reader: Sequence[Sample], folder: Path):
         for part in render(reader[index], range(len(reader[index].turns)), recipe.coordinates)
         if isinstance(part, Segment)
     )
-    tokenizer = train_tokenizer(texts, recipe.vocabulary, recipe.coordinates.integers)
+    integers = sorted({*recipe.coordinates.integers, *range(101)})  # coordinates, and the digits of metres
+    tokenizer = train_tokenizer(texts, recipe.vocabulary, integers)
     tokenizer.save_pretrained(str(folder))
     return tokenizer
 
@@ -153,7 +156,9 @@ def _with_special_ids(model: GemConfig, ids: SpecialIds, tokens: int) -> GemConf
     """The model's config with the tokenizer's ids, so that other programs read the checkpoint alike."""
     vocabulary = model.backbone["text_config"]["vocab_size"]
     if tokens > vocabulary:
-        raise ValueError(f"the tokenizer has {tokens} tokens but the model's vocab_size is {vocabulary}; raise it in the recipe")
+        raise ValueError(
+            f"the tokenizer has {tokens} tokens but the model's vocab_size is {vocabulary}; raise it in the recipe"
+        )
     special = {
         "image_token_id": ids.image_pad,
         "vision_start_token_id": ids.vision_start,
@@ -162,7 +167,9 @@ def _with_special_ids(model: GemConfig, ids: SpecialIds, tokens: int) -> GemConf
     return dataclasses.replace(model, backbone={**model.backbone, **special})
 
 
-def depth_preview(samples: Sequence[Sample], tokenizer, card: CheckpointCard, folder: Path) -> Callable[[Gem, Stage, RunState], None]:
+def depth_preview(
+    samples: Sequence[Sample], tokenizer, card: CheckpointCard, folder: Path
+) -> Callable[[Gem, Stage, RunState], None]:
     """A callback that paints the depth of the same few scenes as training goes on, one picture file each time."""
 
     def preview(gem: Gem, stage: Stage, state: RunState) -> None:

@@ -15,7 +15,14 @@ DEPTH_WEIGHT = 0.1
 
 
 def small_backbone(
-    *, vocabulary: int, width: int, layers: int, vision_width: int, vision_layers: int, deepstack: list[int], positions: int
+    *,
+    vocabulary: int,
+    width: int,
+    layers: int,
+    vision_width: int,
+    vision_layers: int,
+    deepstack: list[int],
+    positions: int,
 ) -> dict[str, Any]:
     """Qwen3-VL's architecture at a small size: patches of 8 pixels, 4 of them to a token, heads of 32."""
     return {

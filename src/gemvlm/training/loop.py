@@ -74,13 +74,17 @@ def train(
                 restore(newest, gem, optimizer if state.stage_step > 0 else None)
                 get_log().info("resumed %s at stage %s, step %d", run.folder, stage.name, state.stage_step)
                 newest = None
-            stage_card = dataclasses.replace(card, stage=stage.name, trained_groups=tuple(sorted(trained)), versions=versions())
+            stage_card = dataclasses.replace(
+                card, stage=stage.name, trained_groups=tuple(sorted(trained)), versions=versions()
+            )
             state = _train_stage(
                 gem, stage, streams, tokenizer, stage_card, optimizer, state, run, runtime, metrics, callbacks, deadline
             )
             if state.stage == index:
                 return False
-        final_card = dataclasses.replace(card, stage="final", step=state.step, trained_groups=tuple(sorted(trained)), versions=versions())
+        final_card = dataclasses.replace(
+            card, stage="final", step=state.step, trained_groups=tuple(sorted(trained)), versions=versions()
+        )
         save_checkpoint(run.folder / "final", gem, tokenizer, final_card)
         return True
     finally:
@@ -113,7 +117,11 @@ def _train_stage(
             if state.stage_step % run.log_every == 0 or state.stage_step == stage.steps:
                 values = meter.read()
                 _refuse_nan(values, stage, state, batch)
-                metrics.write(state.step, stage.name, values | {"lr_factor": stage.schedule.factor(state.stage_step - 1, stage.steps)})
+                metrics.write(
+                    state.step,
+                    stage.name,
+                    values | {"lr_factor": stage.schedule.factor(state.stage_step - 1, stage.steps)},
+                )
                 advance(state.stage_step, values)
             done = state.stage_step == stage.steps
             if done or state.stage_step % run.callback_every == 0:
@@ -126,7 +134,12 @@ def _train_stage(
             if done or late or state.stage_step % run.checkpoint_every == 0:
                 saved = dataclasses.replace(card, step=state.step)
                 save_checkpoint(
-                    run.folder / f"step-{state.step}", gem, tokenizer, saved, optimizer=None if done else optimizer, state=state
+                    run.folder / f"step-{state.step}",
+                    gem,
+                    tokenizer,
+                    saved,
+                    optimizer=None if done else optimizer,
+                    state=state,
                 )
                 prune(run.folder, run.keep)
             if done or late:
@@ -141,7 +154,10 @@ def train_step(
     optimizer.set_factor(stage.schedule.factor(stage_step, stage.steps))
     with runtime.autocast():
         losses = gem(batch.to(runtime.device), losses=tuple(stage.loss_weights))
-    total = sum((stage.loss_weights[name] * loss.float() for name, loss in losses.items()), torch.zeros((), device=runtime.device))
+    total = sum(
+        (stage.loss_weights[name] * loss.float() for name, loss in losses.items()),
+        torch.zeros((), device=runtime.device),
+    )
     if total.requires_grad:
         total.backward()
     norms = optimizer.clip()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from functools import cache, partial
 from itertools import islice
 
+import numpy as np
+
 from gemvlm.curation.questions import write_questions
-from gemvlm.sample import Frame, Sample
+from gemvlm.sample import Frame, Region, Sample
 from gemvlm.worlds.tabletop import SceneConfig, build_scene
 
 WINDOW = 32
@@ -27,7 +30,7 @@ def tabletop_samples(
     """One sample per view of each seed's scene, in the order of the seeds: the same bytes for any `processes`.
 
     `size` is (height, width) in pixels. A sample holds up to `turns_per_family` turns of each of `families` (all, by
-    default; description first). Processes are spawned, so a script that asks for more than one needs the usual
+    default; description first). `meta["object_mask"]` holds each frame's object pixels as the fields of a `Region`. Processes are spawned, so a script that asks for more than one needs the usual
     `if __name__ == "__main__"` guard. ValueError for counts below 1 and for unknown families.
     """
     if views_per_scene < 1 or processes < 1:
@@ -66,7 +69,9 @@ def _scene_samples(
         observation = scene.observe(view, size)
         turns = write_questions(observation, (seed, view), families, turns_per_family, without)
         frame = Frame(observation.image, observation.depth, observation.view)
-        meta = {"seed": seed, "view": view}
+        movable = [state.id for state in observation.objects if state.movable]
+        objects = Region.from_mask(np.isin(observation.ids, movable))
+        meta = {"seed": seed, "view": view, "object_mask": [asdict(objects)]}
         sample_id = f"{observation.scene}-{view}"
         samples.append(Sample(sample_id, (frame,), tuple(turns), observation.scene, "tabletop", meta))
     return samples
