@@ -16,18 +16,44 @@ from gemvlm.model.gem import Gem
 WIDTH, VOCABULARY, PATCH, BEFORE = 32, 64, 8, 3
 
 TEXT = {
-    "vocab_size": VOCABULARY, "hidden_size": WIDTH, "intermediate_size": 64, "num_hidden_layers": 3,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 512, "rope_theta": 10000.0,
+    "vocab_size": VOCABULARY,
+    "hidden_size": WIDTH,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 512,
+    "rope_theta": 10000.0,
     "rope_scaling": {"rope_type": "default", "mrope_section": [2, 1, 1], "mrope_interleaved": True},
 }
 VISION = {
-    "depth": 2, "hidden_size": 16, "intermediate_size": 32, "num_heads": 2, "patch_size": PATCH, "spatial_merge_size": 2,
-    "temporal_patch_size": 2, "out_hidden_size": WIDTH, "num_position_embeddings": 16, "deepstack_visual_indexes": [0, 1],
+    "depth": 2,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_heads": 2,
+    "patch_size": PATCH,
+    "spatial_merge_size": 2,
+    "temporal_patch_size": 2,
+    "out_hidden_size": WIDTH,
+    "num_position_embeddings": 16,
+    "deepstack_visual_indexes": [0, 1],
 }
 SANA = {
-    "kind": "sana", "in_channels": 8, "out_channels": 8, "num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 8,
-    "num_cross_attention_heads": 2, "cross_attention_head_dim": 8, "cross_attention_dim": 16, "caption_channels": 24,
-    "mlp_ratio": 2.5, "qk_norm": "rms_norm_across_heads", "sample_size": 4, "patch_size": 1,
+    "kind": "sana",
+    "in_channels": 8,
+    "out_channels": 8,
+    "num_layers": 2,
+    "num_attention_heads": 2,
+    "attention_head_dim": 8,
+    "num_cross_attention_heads": 2,
+    "cross_attention_head_dim": 8,
+    "cross_attention_dim": 16,
+    "caption_channels": 24,
+    "mlp_ratio": 2.5,
+    "qk_norm": "rms_norm_across_heads",
+    "sample_size": 4,
+    "patch_size": 1,
 }
 REGRESSION = {"kind": "regression", "condition_width": 24, "width": 16, "depth": 1, "channels": 8}
 
@@ -67,7 +93,8 @@ def make_packed(
     kinds: Sequence[str] = ("depth",),
     seed: int = 0,
 ) -> Batch:
-    """One sample per entry: the sizes of its images (height, width; pixels), then its number of text tokens, the last 3 labelled.
+    """One sample per entry: the sizes of its images (height, width; pixels), then its number of text tokens, the last 3
+    labelled.
 
     Each image stands between two marker tokens and has a target of each kind, as large as itself.
     """
@@ -82,7 +109,9 @@ def make_packed(
             positions.append((torch.arange(BEFORE) + position).expand(3, -1))
             position, total = position + BEFORE, total + BEFORE
             ids.append(torch.ones(rows * columns, dtype=torch.int64))
-            grid = torch.stack([torch.zeros(rows, columns), *torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")])
+            grid = torch.stack(
+                [torch.zeros(rows, columns), *torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")]
+            )
             positions.append(grid.flatten(1).long() + position)
             spans.append((total, total + rows * columns))
             position, total = position + max(rows, columns), total + rows * columns

@@ -23,8 +23,12 @@ def alone(batch: Batch, segment: int, length: int | None = None) -> Batch:
     counts = batch.image_grid_thw.prod(-1).tolist()
     pixels = [p for p, s in zip(batch.pixel_values.split(counts), owner.tolist(), strict=True) if s == segment]
     return Batch(
-        batch.input_ids[tokens], torch.zeros_like(tokens), batch.position_ids[:, tokens], batch.labels[tokens],
-        torch.cat(pixels) if pixels else batch.pixel_values[:0], batch.image_grid_thw[owner == segment],
+        batch.input_ids[tokens],
+        torch.zeros_like(tokens),
+        batch.position_ids[:, tokens],
+        batch.labels[tokens],
+        torch.cat(pixels) if pixels else batch.pixel_values[:0],
+        batch.image_grid_thw[owner == segment],
         batch.spans[owner == segment] - first,
     )
 
@@ -51,6 +55,16 @@ def test_packed_states_equal_the_stock_model_on_each_sample(gem, stock, make_bat
         for (keys, values), layer in zip(out.keys_values, expected.past_key_values.layers, strict=True):
             torch.testing.assert_close(keys[of_segment].transpose(0, 1), layer.keys[0], atol=2e-5, rtol=0)
             torch.testing.assert_close(values[of_segment].transpose(0, 1), layer.values[0], atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("uniform", [True, False])
+def test_half_precision_on_cpu_takes_another_path_to_the_same_states(gem, make_batch, uniform):
+    batch = make_batch(SAMPLES if not uniform else (([(32, 32)], 6), ([(32, 32)], 6)))
+    exact = gem.backbone(batch).states
+    with torch.autocast("cpu", torch.bfloat16):
+        half = gem.backbone(batch).states
+    assert (half - exact).abs().max() < 0.15
+    assert (half - exact).abs().mean() < 0.02
 
 
 def test_packing_changes_no_gradient(gem, make_batch):
@@ -137,7 +151,9 @@ def test_batched_generation_equals_recomputing_each_sample_from_scratch(gem, mak
             grown.append(int(token))
             position += 1
             one = replace(
-                one, input_ids=torch.cat([one.input_ids, token]), segment_ids=F.pad(one.segment_ids, (0, 1)),
+                one,
+                input_ids=torch.cat([one.input_ids, token]),
+                segment_ids=F.pad(one.segment_ids, (0, 1)),
                 position_ids=torch.cat([one.position_ids, torch.full((3, 1), position)], dim=1),
                 labels=F.pad(one.labels, (0, 1), value=IGNORE),
             )

@@ -8,13 +8,22 @@ import torch
 from gemvlm.model.latents import DcAeLatents, PatchLatents, build_latents
 
 DC_AE = {
-    "in_channels": 3, "latent_channels": 4, "attention_head_dim": 8, "scaling_factor": 0.5,
-    "encoder_block_types": ["ResBlock", "ResBlock"], "decoder_block_types": ["ResBlock", "ResBlock"],
-    "encoder_block_out_channels": [8, 8], "decoder_block_out_channels": [8, 8],
-    "encoder_layers_per_block": [1, 1], "decoder_layers_per_block": [1, 1],
-    "encoder_qkv_multiscales": [[], []], "decoder_qkv_multiscales": [[], []],
-    "upsample_block_type": "interpolate", "downsample_block_type": "Conv",
-    "decoder_norm_types": "rms_norm", "decoder_act_fns": "silu",
+    "in_channels": 3,
+    "latent_channels": 4,
+    "attention_head_dim": 8,
+    "scaling_factor": 0.5,
+    "encoder_block_types": ["ResBlock", "ResBlock"],
+    "decoder_block_types": ["ResBlock", "ResBlock"],
+    "encoder_block_out_channels": [8, 8],
+    "decoder_block_out_channels": [8, 8],
+    "encoder_layers_per_block": [1, 1],
+    "decoder_layers_per_block": [1, 1],
+    "encoder_qkv_multiscales": [[], []],
+    "decoder_qkv_multiscales": [[], []],
+    "upsample_block_type": "interpolate",
+    "downsample_block_type": "Conv",
+    "decoder_norm_types": "rms_norm",
+    "decoder_act_fns": "silu",
 }
 
 

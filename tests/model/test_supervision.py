@@ -66,7 +66,7 @@ def test_each_kind_has_its_mean_and_an_absent_kind_has_none(supervision, states)
 
 
 def test_keys_give_each_target_its_own_draws(supervision, states):
-    """B5: noise, flow time and dropout come from the key alone: other keys other draws, the same key the same on any rank."""
+    """B5: noise, time and dropout come from the key alone: any rank draws the same for a key and ranks differ."""
     draws = [Draw.of(key) for key in range(200)]
     assert len({draw.time for draw in draws}) == 200
     assert 0.4 < sum(draw.time for draw in draws) / 200 < 0.6

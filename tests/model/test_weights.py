@@ -106,12 +106,19 @@ def published(gem, tmp_path):
     from diffusers import AutoencoderDC
 
     vae = AutoencoderDC(
-        latent_channels=8, attention_head_dim=8,
-        encoder_block_types=("ResBlock", "ResBlock"), decoder_block_types=("ResBlock", "ResBlock"),
-        encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8),
-        encoder_layers_per_block=(1, 1), decoder_layers_per_block=(1, 1),
-        encoder_qkv_multiscales=((), ()), decoder_qkv_multiscales=((), ()),
-        upsample_block_type="interpolate", downsample_block_type="Conv", scaling_factor=0.4,
+        latent_channels=8,
+        attention_head_dim=8,
+        encoder_block_types=("ResBlock", "ResBlock"),
+        decoder_block_types=("ResBlock", "ResBlock"),
+        encoder_block_out_channels=(8, 8),
+        decoder_block_out_channels=(8, 8),
+        encoder_layers_per_block=(1, 1),
+        decoder_layers_per_block=(1, 1),
+        encoder_qkv_multiscales=((), ()),
+        decoder_qkv_multiscales=((), ()),
+        upsample_block_type="interpolate",
+        downsample_block_type="Conv",
+        scaling_factor=0.4,
     )
     gem.backbone.qwen.save_pretrained(tmp_path / "qwen")
     gem.supervision.generator.sana.save_pretrained(tmp_path / "sana/transformer")
@@ -125,7 +132,9 @@ def test_published_parts_arrive_as_their_files_have_them(published, make_batch):
     gem = from_pretrained_parts(published / "qwen", published / "sana", **options)
     tensors = named_tensors(gem)
     sources = {"": "qwen/model.safetensors"}
-    sources |= {f"{p}.": f"sana/{f}/diffusion_pytorch_model.safetensors" for p, f in (("sana", "transformer"), ("vae", "vae"))}
+    sources |= {
+        f"{p}.": f"sana/{f}/diffusion_pytorch_model.safetensors" for p, f in (("sana", "transformer"), ("vae", "vae"))
+    }
     compared = set()
     for prefix, file in sources.items():
         for name, expected in load_file(published / file).items():
@@ -143,5 +152,5 @@ def test_a_wrong_folder_is_named(published):
     options = {"encoding": Encoding("spectral"), "shift": 3.0, "condition_dropout": 0.1}
     with pytest.raises(ValueError, match=r"sana/config\.json|sana/transformer/transformer/config\.json"):
         from_pretrained_parts(published / "qwen", published / "sana/transformer", **options)
-    with pytest.raises(ValueError, match="sana/transformer: .* tensors fit|transformer"):
+    with pytest.raises(ValueError, match=r"sana/transformer"):
         from_pretrained_parts(published / "sana/transformer", published / "sana", **options)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-
 from gemvlm.flow import SigmaTable, interpolate
 from gemvlm.model.connector import Connector
 from gemvlm.model.generator import SanaFlow
@@ -88,14 +87,18 @@ def test_sampling(numbers, assert_close, shift, guidance):
     expected = fixture.part(f"shift{shift:.0f}.cfg{guidance:.0f}.")
     spans = fixture.spans(fixture["in.input_ids"])
     with torch.no_grad():
-        condition = module.condition(fixture["in.hidden_states"][0], spans, torch.ones(2, 2, dtype=torch.int64), range(2))
+        condition = module.condition(
+            fixture["in.hidden_states"][0], spans, torch.ones(2, 2, dtype=torch.int64), range(2)
+        )
         null = module.null(2)
         final = module.generator.sample(condition, null, fixture["in.noise"], steps=4, guidance=guidance)
         first = expected["latents_before_step"][0]
         given = module.generator.velocity(first, torch.ones(2), condition)
 
     assert condition.mask is None
-    assert_close(torch.cat([null.states.expand_as(condition.states), condition.states]), fixture["out.cond_pair"], fixture.atol)
+    assert_close(
+        torch.cat([null.states.expand_as(condition.states), condition.states]), fixture["out.cond_pair"], fixture.atol
+    )
     assert_close(module.generator.table.sampling(4)[1], expected["sigmas"].double(), 1e-6)
     assert_close(-given, expected["velocity_cond"][0], fixture.atol)
     assert_close(final, expected["latents"], fixture.atol)

@@ -136,8 +136,11 @@ def test_sampled_pictures(fixture, gem, assert_close):
     with torch.no_grad():
         condition = supervision.condition(gem.backbone(batch).states, batch.spans, gem.token_grids(batch), range(2))
         latents = supervision.generator.sample(
-            condition, supervision.null(2), fixture["sample.noise"],
-            steps=fixture.config["sample_steps"], guidance=fixture.config["sample_cfg"],
+            condition,
+            supervision.null(2),
+            fixture["sample.noise"],
+            steps=fixture.config["sample_steps"],
+            guidance=fixture.config["sample_cfg"],
         )
         pictures = (supervision.latents.decode(latents) / 2 + 0.5).clamp(0, 1)
     assert_close(latents, fixture["sample.final_latents"], fixture.atol["sample"])
@@ -162,9 +165,16 @@ def test_full_size_names_and_shapes(full_size_keys):
     config = full_size_keys["config"]
     backbone = {"text_config": config["text"], "vision_config": config["vision"], "tie_word_embeddings": True}
     with torch.device("meta"):
-        gem = Gem(GemConfig(
-            backbone, {"kind": "sana", **config["sana"]}, {"kind": "dc_ae", **config["vae"]}, Encoding("spectral"), 3.0, 0.1
-        ))
+        gem = Gem(
+            GemConfig(
+                backbone,
+                {"kind": "sana", **config["sana"]},
+                {"kind": "dc_ae", **config["vae"]},
+                Encoding("spectral"),
+                3.0,
+                0.1,
+            )
+        )
     found = {name: list(tensor.shape) for name, tensor in named_tensors(gem).items()}
     assert len(found) == 1482
     assert found == {name: list(shape) for name, shape in full_size_keys["keys"].items()}

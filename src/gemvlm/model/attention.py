@@ -1,24 +1,38 @@
 """Attention over a packed token axis, given to transformers as an attention function of the name `packed`.
 
-The stock layers stay as they are: tokens of all samples (or patches of all images) lie on one axis of a batch of one, so every
-linear layer and norm runs once over exactly the tokens there are. Only the attention itself regroups them, into rows:
+The stock layers stay as they are: tokens of all samples (or patches of all images) lie on one axis of a batch of one,
+so every linear layer and norm runs once over exactly the tokens there are. Only the attention itself regroups them,
+into rows:
 
-* causal (text): one group of rows, right-padded to the longest. A causal query never sees what stands to its right, so no
-  mask is needed and the fast kernels apply;
-* bidirectional (vision): one group of rows per distinct length, so that nothing is padded. The stock code loops over images.
+* causal (text): one group of rows, right-padded to the longest. A causal query never sees what stands to its right, so
+  no mask is needed and the fast kernels apply;
+* bidirectional (vision): one group of rows per distinct length, so that nothing is padded. The stock code loops over
+  images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AttentionInterface
 
 NAME = "packed"
+
+
+def is_half_on_cpu(tensor: Tensor) -> bool:
+    """Whether attention would run in bfloat16 on a CPU, where the fused kernel is thrice as slow as products."""
+    return tensor.device.type == "cpu" and (tensor.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu"))
+
+
+def kernel_for(tensor: Tensor) -> AbstractContextManager[None]:
+    """The same choice for stock modules that call PyTorch's attention themselves."""
+    return sdpa_kernel(SDPBackend.MATH) if is_half_on_cpu(tensor) else nullcontext()
 
 
 class Packing:
@@ -51,22 +65,39 @@ class Packing:
         self.restore = restore.to(device)
 
     def attend(
-        self, query: Float[Tensor, "1 heads T d"], key: Float[Tensor, "1 kv T d"], value: Float[Tensor, "1 kv T d"],
+        self,
+        query: Float[Tensor, "1 heads T d"],
+        key: Float[Tensor, "1 kv T d"],
+        value: Float[Tensor, "1 kv T d"],
         scale: float | None,
     ) -> Float[Tensor, "1 T heads d"]:
         """Attention within each segment; grouped-query if there are fewer key heads than query heads."""
         if self.restore is None:
             rows = [t[0].unflatten(1, (len(self.lengths), -1)).transpose(0, 1) for t in (query, key, value)]
-            return self._dense(*rows, scale).transpose(1, 2).flatten(0, 1)[None]
+            return self._dense(rows, scale).transpose(1, 2).flatten(0, 1)[None]
         outputs = []
         for index in self.groups:
-            rows = [t[0].transpose(0, 1)[index.flatten()].unflatten(0, index.shape).transpose(1, 2) for t in (query, key, value)]
-            outputs.append(self._dense(*rows, scale).transpose(1, 2).flatten(0, 1))
+            rows = [
+                t[0].transpose(0, 1)[index.flatten()].unflatten(0, index.shape).transpose(1, 2)
+                for t in (query, key, value)
+            ]
+            outputs.append(self._dense(rows, scale).transpose(1, 2).flatten(0, 1))
         return torch.cat(outputs)[self.restore][None]
 
-    def _dense(self, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
-        grouped = query.shape[1] != key.shape[1]
-        return F.scaled_dot_product_attention(query, key, value, is_causal=self.causal, scale=scale, enable_gqa=grouped)
+    def _dense(self, rows: Sequence[Tensor], scale: float | None) -> Tensor:
+        """Attention of query, key and value rows (G, heads, L, d)."""
+        query, key, value = rows
+        groups = query.shape[1] // key.shape[1]
+        if not is_half_on_cpu(value):
+            return F.scaled_dot_product_attention(
+                query, key, value, is_causal=self.causal, scale=scale, enable_gqa=groups > 1
+            )
+        key, value = (t.repeat_interleave(groups, dim=1) if groups > 1 else t for t in (key, value))
+        scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.mT
+        if self.causal:
+            future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+            scores = scores.masked_fill(future, -torch.inf)
+        return scores.softmax(-1) @ value
 
 
 class Decoding:
@@ -77,7 +108,10 @@ class Decoding:
         """Tokens of each row that may be seen, the new one included."""
 
     def attend(
-        self, query: Float[Tensor, "1 heads S d"], key: Float[Tensor, "S kv L d"], value: Float[Tensor, "S kv L d"],
+        self,
+        query: Float[Tensor, "1 heads S d"],
+        key: Float[Tensor, "S kv L d"],
+        value: Float[Tensor, "S kv L d"],
         scale: float | None,
     ) -> Float[Tensor, "1 S heads d"]:
         seen = torch.arange(key.shape[2], device=key.device) < self.lengths[:, None]
@@ -88,8 +122,16 @@ class Decoding:
 
 
 def packed_attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *, packing: Packing | Decoding,
-    scaling: float | None = None, dropout: float = 0.0, **ignored: object,
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    packing: Packing | Decoding,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **ignored: object,
 ) -> tuple[Tensor, None]:
     """The signature that transformers asks for. ValueError for a mask or dropout: neither exists in this model."""
     if attention_mask is not None or dropout:

@@ -1,7 +1,8 @@
 """A stock Qwen3-VL over packed batches: its states, the inputs of its layers, its keys and values, its text loss.
 
-Three things are pinned here, and by tests, because transformers versions disagree about them: `states` are after the final
-norm; the input of decoder layer i contains the DeepStack addition; keys are as the attention uses them, after norm and rotation.
+Three things are pinned here, and by tests, because transformers versions disagree about them: `states` are after the
+final norm; the input of decoder layer i contains the DeepStack addition; keys are as the attention uses them, after
+norm and rotation.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ LARGEST_LOGITS = 2**26
 class BackboneOutput:
     """States on the packed token axis.
 
-    `states` (T, D) are after the final norm, None if the run stopped before the last layer. `layer_inputs[i]` (T, D) is what
-    decoder layer i receives, DeepStack included; index `depth` is what the final norm receives. `keys_values[i]` are
-    (T, kv heads, head size) each.
+    `states` (T, D) are after the final norm, None if the run stopped before the last layer. `layer_inputs[i]` (T, D) is
+    what decoder layer i receives, DeepStack included; index `depth` is what the final norm receives. `keys_values[i]`
+    are (T, kv heads, head size) each.
     """
 
     states: Float[Tensor, "T D"] | None
@@ -56,7 +57,7 @@ class _Cache:
     def __init__(self, layers: Sequence[tuple[Tensor, Tensor]], lengths: list[int], room: int):
         self.rows = torch.arange(len(lengths), device=layers[0][0].device)
         self.place = torch.tensor(lengths, device=self.rows.device)
-        self.layers = [tuple(self._pad(t, lengths, room) for t in pair) for pair in layers]
+        self.layers = [(self._pad(keys, lengths, room), self._pad(values, lengths, room)) for keys, values in layers]
 
     @staticmethod
     def _pad(packed: Tensor, lengths: list[int], room: int) -> Tensor:
@@ -89,13 +90,20 @@ class Backbone(nn.Module):
         return self.qwen.config.text_config.num_hidden_layers
 
     def forward(
-        self, batch: Batch, *, layer_inputs: Sequence[int] = (), keys_values: bool = False, stop_after: int | None = None
+        self,
+        batch: Batch,
+        *,
+        layer_inputs: Sequence[int] = (),
+        keys_values: bool = False,
+        stop_after: int | None = None,
     ) -> BackboneOutput:
         """Runs the decoder's first `stop_after` layers (all by default) over the packed tokens."""
         depth = self.depth if stop_after is None else stop_after
         beyond = [i for i in layer_inputs if not 0 <= i <= depth]
         if beyond or not 0 < depth <= self.depth:
-            raise ValueError(f"layer inputs {beyond} with stop_after={stop_after}: the backbone has {self.depth} layers")
+            raise ValueError(
+                f"layer inputs {beyond} with stop_after={stop_after}: the backbone has {self.depth} layers"
+            )
         recorder = _Recorder() if keys_values else None
         packing = Packing(batch.lengths.tolist(), causal=True, device=batch.input_ids.device)
         embeds, deepstack = self._embed(batch)
@@ -124,8 +132,14 @@ class Backbone(nn.Module):
         return embeds, [(places, features) for features in vision.deepstack_features]
 
     def _decode(
-        self, hidden: Tensor, position_ids: Tensor, packing: Packing | Decoding, cache: _Recorder | _Cache | None,
-        deepstack: Sequence[tuple[Tensor, Tensor]], wanted: Sequence[int], depth: int,
+        self,
+        hidden: Tensor,
+        position_ids: Tensor,
+        packing: Packing | Decoding,
+        cache: _Recorder | _Cache | None,
+        deepstack: Sequence[tuple[Tensor, Tensor]],
+        wanted: Sequence[int],
+        depth: int,
     ) -> tuple[dict[int, Tensor], Tensor]:
         """The decoder layers over (T, D) hidden states; returns the wanted layer inputs and the last layer's output."""
         decoder = self.qwen.model.language_model
@@ -149,7 +163,7 @@ class Backbone(nn.Module):
         return self.qwen.lm_head(states)
 
     def text_loss(self, states: Float[Tensor, "T D"], batch: Batch) -> Float[Tensor, ""]:
-        """Mean cross entropy over supervised tokens, in float32; an exact zero, connected to the head, if there is none."""
+        """Mean cross entropy over supervised tokens, in float32; without any, an exact zero that reaches the head."""
         tokens = supervised_tokens(batch)
         before, labels = states[tokens - 1], batch.labels[tokens]
         chunk = max(1, LARGEST_LOGITS // self.qwen.config.text_config.vocab_size)
@@ -165,7 +179,11 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def generate(
-        self, batch: Batch, max_new_tokens: int, eos_ids: Sequence[int], temperature: float = 0.0,
+        self,
+        batch: Batch,
+        max_new_tokens: int,
+        eos_ids: Sequence[int],
+        temperature: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> list[Int64[Tensor, "new"]]:
         """Continues every sample of `batch`: greedy at temperature 0, else sampled with `generator`.
@@ -190,10 +208,14 @@ class Backbone(nn.Module):
             _, hidden = self._decode(embeds, next_position.expand(3, -1), decoding, cache, (), (), self.depth)
             states = self.qwen.model.language_model.norm(hidden)
             cache.place, next_position = cache.place + 1, next_position + 1
-        return [_until(row, stop) for row in torch.stack(tokens, dim=1)] if tokens else [ends.new_empty(0)] * len(lengths)
+        return (
+            [_until(row, stop) for row in torch.stack(tokens, dim=1)] if tokens else [ends.new_empty(0)] * len(lengths)
+        )
 
 
-def _choose(logits: Float[Tensor, "S vocabulary"], temperature: float, generator: torch.Generator | None) -> Int64[Tensor, "S"]:
+def _choose(
+    logits: Float[Tensor, "S vocabulary"], temperature: float, generator: torch.Generator | None
+) -> Int64[Tensor, "S"]:
     if temperature == 0:
         return logits.argmax(-1)
     return torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)[:, 0]
@@ -222,7 +244,8 @@ def span_tokens(spans: Int64[Tensor, "N 2"], total: int) -> Int64[Tensor, "n"]:
 def until_last_image(batch: Batch) -> Batch:
     """The batch without what follows the last image of each sample.
 
-    Attention is causal, so the states inside the image spans are the same. Samples without an image vanish. No labels are left.
+    Attention is causal, so the states inside the image spans are the same. Samples without an image vanish. No labels
+    are left.
     """
     segments = int(batch.segment_ids[-1]) + 1
     last = torch.zeros(segments, dtype=torch.int64, device=batch.spans.device)

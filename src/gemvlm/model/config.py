@@ -17,7 +17,8 @@ class GemConfig:
     `backbone`   of transformers' `Qwen3VLConfig`
     `generator`  {"kind": "sana", ... of diffusers' `SanaTransformer2DModel`} or
                  {"kind": "regression", ... of `generator.RegressionConfig`}
-    `latents`    {"kind": "dc_ae", ... of diffusers' `AutoencoderDC`} or {"kind": "patch", ... of `latents.PatchLatents`}
+    `latents`    {"kind": "dc_ae", ... of diffusers' `AutoencoderDC`} or
+                 {"kind": "patch", ... of `latents.PatchLatents`}
     `encoding`   how depth becomes the picture that the generator paints
     `shift`      shift of the noise schedule (the published scheduler files disagree between 1 and 3: say which)
     `condition_dropout`  share of training targets that are generated without their image's states
@@ -47,7 +48,9 @@ class GemConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> GemConfig:
         """ValueError for missing or unexpected fields, by name."""
-        return cls(**_fields_of(cls, values) | {"encoding": Encoding(**_fields_of(Encoding, values.get("encoding", {})))})
+        return cls(
+            **_fields_of(cls, values) | {"encoding": Encoding(**_fields_of(Encoding, values.get("encoding", {})))}
+        )
 
 
 def _check_kind(field: str, values: Mapping[str, Any], kinds: tuple[str, ...]) -> None:
@@ -61,5 +64,7 @@ def _fields_of(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     required = {f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING}
     unexpected, missing = sorted(set(values) - known), sorted(required - set(values))
     if unexpected or missing:
-        raise ValueError(f"{cls.__name__}: unexpected fields {unexpected}, missing fields {missing}; known are {sorted(known)}")
+        raise ValueError(
+            f"{cls.__name__}: unexpected fields {unexpected}, missing fields {missing}; known are {sorted(known)}"
+        )
     return dict(values)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import nn
 
 
@@ -10,11 +12,23 @@ class Connector(nn.Sequential):
 
     def __init__(self, states: int, condition: int):
         super().__init__(
-            nn.Linear(states, condition), nn.GELU(approximate="tanh"), nn.Linear(condition, condition),
+            nn.Linear(states, condition),
+            nn.GELU(approximate="tanh"),
+            nn.Linear(condition, condition),
             nn.RMSNorm(condition, eps=1e-5),
         )
+
+    def reset_parameters(self) -> None:
+        """Draws new weights, by PyTorch's own rules."""
+        for module in self:
+            if isinstance(module, nn.Linear | nn.RMSNorm):
+                module.reset_parameters()
+
+    @property
+    def enter(self) -> nn.Linear:
+        return cast(nn.Linear, self[0])
 
     @property
     def width(self) -> int:
         """Width of the states that enter."""
-        return self[0].in_features
+        return self.enter.in_features

@@ -33,12 +33,14 @@ class Gem(nn.Module):
         connector = Connector(self.backbone.width, generator.condition_width)
         self.supervision = GenerativeSupervision(connector, generator, latents, config.condition_dropout)
 
-    def forward(self, batch: Batch, losses: Sequence[str] = ("text", "depth"), touch: bool = False) -> dict[str, Tensor]:
+    def forward(
+        self, batch: Batch, losses: Sequence[str] = ("text", "depth"), touch: bool = False
+    ) -> dict[str, Tensor]:
         """The named losses of a batch, computing only what they need.
 
-        "text" is the cross entropy of the supervised tokens; any other name is a kind of target, or a kind with the suffix "_prior".
-        A loss with nothing to average is left out; with `touch` it is an exact zero instead, and every loss depends on every
-        trainable parameter, as ranks that reduce their gradients together need.
+        "text" is the cross entropy of the supervised tokens; any other name is a kind of target, or a kind with the
+        suffix "_prior". A loss with nothing to average is left out; with `touch` it is an exact zero instead, and every
+        loss depends on every trainable parameter, as ranks that reduce their gradients together need.
         """
         kinds = [name for name in losses if name != "text" and not name.endswith(PRIOR)]
         targets = [target for target in batch.targets if target.kind in kinds]
@@ -63,14 +65,30 @@ class Gem(nn.Module):
 
     @torch.no_grad()
     def paint(
-        self, batch: Batch, height: int, width: int, *, steps: int, guidance: float, seed: int,
-        condition_on: Sequence[int] | None = None, unconditional: bool = False,
+        self,
+        batch: Batch,
+        height: int,
+        width: int,
+        *,
+        steps: int,
+        guidance: float,
+        seed: int,
+        condition_on: Sequence[int] | None = None,
+        unconditional: bool = False,
     ) -> Float[Tensor, "M 3 h w"]:
         """`GenerativeSupervision.sample` from this batch's images."""
         read = until_last_image(batch)
         return self.supervision.sample(
-            self.backbone(read).states, read.spans, self.token_grids(read), height, width,
-            steps=steps, guidance=guidance, seed=seed, condition_on=condition_on, unconditional=unconditional,
+            self.backbone(read).states,
+            read.spans,
+            self.token_grids(read),
+            height,
+            width,
+            steps=steps,
+            guidance=guidance,
+            seed=seed,
+            condition_on=condition_on,
+            unconditional=unconditional,
         )
 
     def parameter_groups(self) -> dict[str, dict[str, nn.Parameter]]:

@@ -1,7 +1,7 @@
 """Condition → latents: a flow generator and a plain regression head behind one interface.
 
-The published Sana runs the other way than `flow.py`: its σ is 1 − t, its timestep 1000·σ, its output noise − data. This file is
-the one place that knows. States, noise and loss of the flow are float32 whatever the network computes in.
+The published Sana runs the other way than `flow.py`: its σ is 1 − t, its timestep 1000·σ, its output noise − data. This
+file is the one place that knows. States, noise and loss of the flow are float32 whatever the network computes in.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor, nn
 
 from gemvlm.flow import SigmaTable, integrate, interpolate, velocity
+from gemvlm.model.attention import kernel_for
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,11 @@ class Generator(nn.Module):
     """Name of its tensors in a checkpoint, and of the attribute that holds them."""
 
     def losses(
-        self, condition: Condition, latents: Float32[Tensor, "M C h w"], weight: Float32[Tensor, "M h w"], draws: Sequence[Draw]
+        self,
+        condition: Condition,
+        latents: Float32[Tensor, "M C h w"],
+        weight: Float32[Tensor, "M h w"],
+        draws: Sequence[Draw],
     ) -> Float32[Tensor, "M"]:
         """The loss of each target: mean over channels, weighted mean over places; 0 where the weights are all 0."""
         raise NotImplementedError
@@ -84,7 +89,8 @@ class SanaFlow(Generator):
         super().__init__()
         from diffusers import SanaTransformer2DModel
 
-        self.sana = SanaTransformer2DModel(**config)
+        sana: Any = SanaTransformer2DModel(**config)
+        self.sana = sana
         self.table = table
         self.condition_width = self.sana.config.caption_channels
 
@@ -92,25 +98,34 @@ class SanaFlow(Generator):
         self, state: Float32[Tensor, "M C h w"], sigma: Float32[Tensor, "M"], condition: Condition
     ) -> Float32[Tensor, "M C h w"]:
         """The estimate of data − noise at noise level `sigma` in [0, 1]: Sana says noise − data, at timestep 1000·σ."""
-        predicted = self.sana(
-            state.to(self.sana.dtype),
-            encoder_hidden_states=condition.states.to(self.sana.dtype),
-            timestep=self.table.steps * sigma,
-            encoder_attention_mask=condition.mask,
-            return_dict=False,
-        )[0]
+        with kernel_for(condition.states):
+            predicted = self.sana(
+                state.to(self.sana.dtype),
+                encoder_hidden_states=condition.states.to(self.sana.dtype),
+                timestep=self.table.steps * sigma,
+                encoder_attention_mask=condition.mask,
+                return_dict=False,
+            )[0]
         return -predicted.float()
 
     def losses(
-        self, condition: Condition, latents: Float32[Tensor, "M C h w"], weight: Float32[Tensor, "M h w"], draws: Sequence[Draw]
+        self,
+        condition: Condition,
+        latents: Float32[Tensor, "M C h w"],
+        weight: Float32[Tensor, "M h w"],
+        draws: Sequence[Draw],
     ) -> Float32[Tensor, "M"]:
         noise = torch.stack([draw.noise(latents.shape[1:]) for draw in draws]).to(latents.device)
         time = torch.tensor([draw.time for draw in draws])
         return self.flow_losses(condition, latents, weight, noise, time)
 
     def flow_losses(
-        self, condition: Condition, latents: Float32[Tensor, "M C h w"], weight: Float32[Tensor, "M h w"],
-        noise: Float32[Tensor, "M C h w"], time: Float32[Tensor, "M"],
+        self,
+        condition: Condition,
+        latents: Float32[Tensor, "M C h w"],
+        weight: Float32[Tensor, "M h w"],
+        noise: Float32[Tensor, "M C h w"],
+        time: Float32[Tensor, "M"],
     ) -> Float32[Tensor, "M"]:
         """`losses` for given noise and uniform numbers `time` in [0, 1), which choose the entry of the schedule."""
         sigma = self.table.training(time)[1].to(latents.device)
@@ -135,7 +150,7 @@ class SanaFlow(Generator):
 
 @dataclass(frozen=True)
 class RegressionConfig:
-    """`condition_width` of the condition's states, `width` and `depth` of the convolutions, `channels` of the latents."""
+    """Widths of the condition's states, of the convolutions and of the latents (`channels`); `depth` counts blocks."""
 
     condition_width: int
     width: int
@@ -155,21 +170,20 @@ class RegressionHead(Generator):
     def __init__(self, config: RegressionConfig):
         super().__init__()
         self.condition_width = config.condition_width
-        self.head = nn.ModuleDict({
-            "enter": nn.Conv2d(config.condition_width, config.width, 1),
-            "blocks": nn.ModuleList(_residual_block(config.width) for _ in range(config.depth)),
-            "leave": nn.Conv2d(config.width, config.channels, 1),
-        })
+        blocks = [_Residual(config.width) for _ in range(config.depth)]
+        enter, leave = nn.Conv2d(config.condition_width, config.width, 1), nn.Conv2d(config.width, config.channels, 1)
+        self.head = nn.Sequential(enter, *blocks, leave)
 
     def predict(self, condition: Condition, height: int, width: int) -> Float32[Tensor, "M C h w"]:
-        dtype = self.head["enter"].weight.dtype
-        hidden = self.head["enter"](_as_map(condition, height, width).to(dtype))
-        for block in self.head["blocks"]:
-            hidden = hidden + block(hidden)
-        return self.head["leave"](hidden).float()
+        dtype = next(self.head.parameters()).dtype
+        return self.head(_as_map(condition, height, width).to(dtype)).float()
 
     def losses(
-        self, condition: Condition, latents: Float32[Tensor, "M C h w"], weight: Float32[Tensor, "M h w"], draws: Sequence[Draw]
+        self,
+        condition: Condition,
+        latents: Float32[Tensor, "M C h w"],
+        weight: Float32[Tensor, "M h w"],
+        draws: Sequence[Draw],
     ) -> Float32[Tensor, "M"]:
         return _weighted_mean((self.predict(condition, *latents.shape[-2:]) - latents).square(), weight)
 
@@ -181,8 +195,15 @@ class RegressionHead(Generator):
         return self.predict(condition, *noise.shape[-2:])
 
 
-def _residual_block(width: int) -> nn.Sequential:
-    return nn.Sequential(nn.GroupNorm(1, width), nn.Conv2d(width, width, 3, padding=1), nn.GELU(), nn.Conv2d(width, width, 3, padding=1))
+class _Residual(nn.Sequential):
+    """x + convolutions(x)."""
+
+    def __init__(self, width: int):
+        convolutions = [nn.Conv2d(width, width, 3, padding=1) for _ in range(2)]
+        super().__init__(nn.GroupNorm(1, width), convolutions[0], nn.GELU(), convolutions[1])
+
+    def forward(self, hidden: Float[Tensor, "M C h w"]) -> Float[Tensor, "M C h w"]:
+        return hidden + super().forward(hidden)
 
 
 def _as_map(condition: Condition, height: int, width: int) -> Float[Tensor, "M C h w"]:

@@ -1,7 +1,7 @@
 """Generative supervision: states inside an image's span → a loss on painting that image's target.
 
-A module of its own, carried by any vision-language backbone while it trains and dropped afterwards: it asks only for states
-(T, D), the token spans of the images, and targets that say which image they belong to.
+A module of its own, carried by any vision-language backbone while it trains and dropped afterwards: it asks only for
+states (T, D), the token spans of the images, and targets that say which image they belong to.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from gemvlm.model.latents import Latents
 class GenerativeSupervision(nn.Module):
     """`connector` reads the states, `generator` paints, `latents` is the frozen space it paints in.
 
-    In training mode a share `condition_dropout` of the targets loses its image's states: they are zeroed before the connector,
-    so the null condition is connector(0) at every token. Whether a target loses them is drawn from its key.
+    In training mode a share `condition_dropout` of the targets loses its image's states: they are zeroed before the
+    connector, so the null condition is connector(0) at every token. Whether a target loses them is drawn from its key.
     """
 
     def __init__(self, connector: Connector, generator: Generator, latents: Latents, condition_dropout: float):
@@ -35,13 +35,16 @@ class GenerativeSupervision(nn.Module):
         self.condition_dropout = condition_dropout
 
     def forward(
-        self, states: Float[Tensor, "T D"], spans: Int64[Tensor, "N 2"], grids: Int64[Tensor, "N 2"],
+        self,
+        states: Float[Tensor, "T D"],
+        spans: Int64[Tensor, "N 2"],
+        grids: Int64[Tensor, "N 2"],
         targets: Sequence[Target],
     ) -> dict[str, Float32[Tensor, ""]]:
         """The mean loss over the targets of each kind.
 
-        `spans` are half-open token ranges, `grids` the rows and columns of each image's tokens. A kind without a target that has
-        any valid place is left out. Targets may differ in size, and in the length of their spans.
+        `spans` are half-open token ranges, `grids` the rows and columns of each image's tokens. A kind without a target
+        that has any valid place is left out. Targets may differ in size, and in the length of their spans.
         """
         return self._losses(targets, lambda group, draws: self._condition(states, spans, grids, group, draws))
 
@@ -79,10 +82,14 @@ class GenerativeSupervision(nn.Module):
         return self.condition(states, spans, grids, [target.image for target in group], kept)
 
     def condition(
-        self, states: Float[Tensor, "T D"], spans: Int64[Tensor, "N 2"], grids: Int64[Tensor, "N 2"],
-        images: Sequence[int], kept: Sequence[bool] | None = None,
+        self,
+        states: Float[Tensor, "T D"],
+        spans: Int64[Tensor, "N 2"],
+        grids: Int64[Tensor, "N 2"],
+        images: Sequence[int],
+        kept: Sequence[bool] | None = None,
     ) -> Condition:
-        """The condition that each of `images` gives; where `kept` is False the states are zeroed before the connector."""
+        """The condition that each of `images` gives; unless `kept`, its states are zeroed before the connector."""
         index = torch.tensor(list(images), device=spans.device)
         starts, lengths = spans[index, 0], spans[index, 1] - spans[index, 0]
         longest, shortest = int(lengths.max()), int(lengths.min())
@@ -97,19 +104,29 @@ class GenerativeSupervision(nn.Module):
 
     def null(self, count: int) -> Condition:
         """connector(0) as the only token: attending to many equal tokens gives the same."""
-        zeros = self.connector[0].weight.new_zeros(count, 1, self.connector.width)
+        zeros = self.connector.enter.weight.new_zeros(count, 1, self.connector.width)
         return Condition(self.connector(zeros))
 
     @torch.no_grad()
     def sample(
-        self, states: Float[Tensor, "T D"], spans: Int64[Tensor, "N 2"], grids: Int64[Tensor, "N 2"],
-        height: int, width: int, *, steps: int, guidance: float, seed: int,
-        condition_on: Sequence[int] | None = None, unconditional: bool = False,
+        self,
+        states: Float[Tensor, "T D"],
+        spans: Int64[Tensor, "N 2"],
+        grids: Int64[Tensor, "N 2"],
+        height: int,
+        width: int,
+        *,
+        steps: int,
+        guidance: float,
+        seed: int,
+        condition_on: Sequence[int] | None = None,
+        unconditional: bool = False,
     ) -> Float32[Tensor, "M 3 h w"]:
         """Paints one picture in [-1, 1] per image, `height` x `width` pixels.
 
-        `condition_on` names the image whose states each picture is painted from (default: its own, 0..N-1): give another's to see
-        whether the states matter. `unconditional` paints from the null condition. Picture i starts from noise keyed by (seed, i).
+        `condition_on` names the image whose states each picture is painted from (default: its own, 0..N-1): give
+        another's to see whether the states matter. `unconditional` paints from the null condition. Picture i starts
+        from noise keyed by (seed, i).
         """
         images = list(range(len(spans))) if condition_on is None else list(condition_on)
         if not images:
@@ -117,6 +134,10 @@ class GenerativeSupervision(nn.Module):
         null = self.null(len(images))
         condition = null if unconditional else self.condition(states, spans, grids, images)
         shape = (self.latents.channels, *self.latents.grid(height, width))
-        noise = torch.stack([Draw.of((seed << 32) + i).noise(shape) for i in range(len(images))]).to(condition.states.device)
-        painted = self.generator.sample(condition, null, noise, steps=steps, guidance=1.0 if unconditional else guidance)
+        noise = torch.stack([Draw.of((seed << 32) + i).noise(shape) for i in range(len(images))]).to(
+            condition.states.device
+        )
+        painted = self.generator.sample(
+            condition, null, noise, steps=steps, guidance=1.0 if unconditional else guidance
+        )
         return self.latents.decode(painted).clamp(-1, 1)

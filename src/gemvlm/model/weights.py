@@ -1,6 +1,6 @@
 """Weights ⇄ files, in the layout of the authors' checkpoints.
 
-    model.*, lm_head.*       the language model with its vision tower, as Qwen3-VL publishes them (lm_head absent if tied)
+    model.*, lm_head.*       the language model and its vision tower, as Qwen3-VL publishes them (no lm_head if tied)
     diffusion_connector.*    the connector
     sana.* or head.*         the flow generator, or a regression head
     vae.*                    the frozen autoencoder (a patch codec has no tensors)
@@ -57,7 +57,9 @@ def save_weights(gem: Gem, folder: Path, dtype: torch.dtype) -> None:
     tensors = {name: t.detach().to("cpu", dtype).contiguous() for name, t in named_tensors(gem).items()}
     if _is_tied(gem):
         del tensors[HEAD]
-    plan = split_torch_state_dict_into_shards(tensors, filename_pattern="model{suffix}.safetensors", max_shard_size="5GB")
+    plan = split_torch_state_dict_into_shards(
+        tensors, filename_pattern="model{suffix}.safetensors", max_shard_size="5GB"
+    )
     for file, names in plan.filename_to_tensors.items():
         save_file({name: tensors[name] for name in names}, folder / file, metadata={"format": "pt"})
     if plan.is_sharded:
@@ -82,13 +84,20 @@ def load_weights(gem: Gem, folder: Path) -> None:
 
 
 def from_pretrained_parts(
-    qwen_folder: Path, sana_folder: Path, dc_ae_folder: Path | None = None, *,
-    encoding: Encoding, shift: float, condition_dropout: float,
+    qwen_folder: Path,
+    sana_folder: Path,
+    dc_ae_folder: Path | None = None,
+    *,
+    encoding: Encoding,
+    shift: float,
+    condition_dropout: float,
 ) -> Gem:
-    """A Gem of a plain Qwen3-VL folder and a plain Sana folder (`transformer/`, `vae/`), each tensor as its file has it.
+    """A Gem of a plain Qwen3-VL folder and a plain Sana folder (`transformer/`, `vae/`), each tensor as its file has
+    it.
 
-    `dc_ae_folder` replaces Sana's `vae/`. Only the connector is new. The scheduler file is not read: the same file means a shift of 1
-    or of 3 depending on the class that loads it, so `shift` is said here. (A6: the release re-initialised Sana and the autoencoder.)
+    `dc_ae_folder` replaces Sana's `vae/`. Only the connector is new. The scheduler file is not read: the same file
+    means a shift of 1 or of 3 depending on the class that loads it, so `shift` is said here. (A6: the release
+    re-initialised Sana and the autoencoder.)
     """
     parts = {
         "": qwen_folder,
@@ -99,9 +108,7 @@ def from_pretrained_parts(
     gem = uninitialised(
         GemConfig(qwen, {"kind": "sana", **sana}, {"kind": "dc_ae", **vae}, encoding, shift, condition_dropout)
     )
-    for module in gem.supervision.connector:
-        if hasattr(module, "reset_parameters"):
-            module.reset_parameters()
+    gem.supervision.connector.reset_parameters()
     tensors = named_tensors(gem)
     if _is_tied(gem):
         del tensors[HEAD]
@@ -118,7 +125,7 @@ def _belongs(name: str, prefix: str) -> bool:
 
 
 def uninitialised(config: GemConfig) -> Gem:
-    """A model whose weights are whatever memory held: for those who fill every tensor next, and want no minute of drawing."""
+    """A model whose weights are whatever memory held, for who fills every tensor next: drawing 4 B takes minutes."""
     from transformers.initialization import no_init_weights
 
     with no_init_weights():
@@ -138,7 +145,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: not readable as JSON ({error}); give the folder that holds the published part") from None
+        raise ValueError(
+            f"{path}: not readable as JSON ({error}); give the folder that holds the published part"
+        ) from None
     return {key: value for key, value in values.items() if not key.startswith("_")}
 
 
@@ -171,7 +180,9 @@ class _Reader:
                 return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
             if (self.folder / name).is_file():
                 return [name]
-        raise ValueError(f"{self.folder}: holds none of {FILES} nor an index of shards; give the folder of a checkpoint")
+        raise ValueError(
+            f"{self.folder}: holds none of {FILES} nor an index of shards; give the folder of a checkpoint"
+        )
 
     def read(self, name: str) -> Tensor:
         return self.files[self.names[name]].get_tensor(name)
@@ -186,10 +197,15 @@ def _fill(wanted: Mapping[str, Tensor], reader: _Reader) -> None:
     missing = [name for name in wanted if name not in reader.names]
     unexpected = [name for name in reader.names if name not in wanted]
     shared = [name for name in wanted if name in reader.names]
-    shaped = [f"{n} {reader.shape(n)} for {tuple(wanted[n].shape)}" for n in shared if reader.shape(n) != tuple(wanted[n].shape)]
+    shaped = [
+        f"{n} {reader.shape(n)} for {tuple(wanted[n].shape)}"
+        for n in shared
+        if reader.shape(n) != tuple(wanted[n].shape)
+    ]
     problems = [
         f"{len(names)} {what} ({', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''})"
-        for what, names in (("missing", missing), ("unexpected", unexpected), ("mis-shaped", shaped)) if names
+        for what, names in (("missing", missing), ("unexpected", unexpected), ("mis-shaped", shaped))
+        if names
     ]
     if problems:
         raise ValueError(
