@@ -66,8 +66,8 @@ def ask(
         raise ValueError('give at least one image and then the question: gemvlm ask nano IMAGE "What is on the table?"')
     from gemvlm.inference import load
 
-    options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
-    answer = load(model, device).ask(images, question, **options)
+    pipeline = load(model, device)
+    answer = pipeline.ask(images, question, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     print(answer.text)
     for point in answer.points:
         print(f"point  x {point.x:.3f}  y {point.y:.3f}")

@@ -21,11 +21,11 @@ WORDS = ["Describe the scene.", "Point at the red mug.", "Which is closer, the r
 
 def write_checkpoint(folder: Path, encoding: Encoding) -> Path:
     tokenizer = train_tokenizer(WORDS, vocab_size=420, integers=range(0, 1001, 10))
-    ids = dict(zip(("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"),
-                   tokenizer.convert_tokens_to_ids([IMAGE_PAD, VIDEO_PAD, VISION_START, VISION_END]), strict=True))
+    names = {"image": IMAGE_PAD, "video": VIDEO_PAD, "vision_start": VISION_START, "vision_end": VISION_END}
+    ids = {f"{name}_token_id": tokenizer.convert_tokens_to_ids(token) for name, token in names.items()}
     text = {
         "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "tie_word_embeddings": True,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "tie_word_embeddings": False,
         "rope_scaling": {"rope_type": "default", "mrope_section": [2, 1, 1], "mrope_interleaved": True},
     }
     vision = {
@@ -38,7 +38,7 @@ def write_checkpoint(folder: Path, encoding: Encoding) -> Path:
         "cross_attention_dim": 16, "caption_channels": 24, "patch_size": 1, "mlp_ratio": 2.0,
     }
     config = GemConfig(
-        backbone={"text_config": text, "vision_config": vision, "tie_word_embeddings": True, **ids},
+        backbone={"text_config": text, "vision_config": vision, "tie_word_embeddings": False, **ids},
         generator=sana,
         latents={"kind": "patch", "patch": 8, "luma": 10, "chroma": 3},
         encoding=encoding,
@@ -51,7 +51,7 @@ def write_checkpoint(folder: Path, encoding: Encoding) -> Path:
     tokenizer.save_pretrained(str(folder))
     CheckpointCard(
         model=config, coordinates={"scale": 1000, "step": 10},
-        image={"patch_size": 8, "merge_size": 2, "temporal_patch_size": 2, "min_pixels": 32 * 32, "max_pixels": 48 * 48},
+        image={"patch_size": 8, "merge_size": 2, "temporal_patch_size": 2, "min_pixels": 1024, "max_pixels": 2304},
         target={"height": 32, "width": 32}, recipe="tiny", stage="final", step=7, versions={}, trained_groups=(),
     ).write(folder)
     return folder

@@ -39,7 +39,8 @@ def test_a_file_a_pil_image_and_an_array_get_the_same_answer(
 def test_an_answer_does_not_depend_on_its_neighbours_or_the_batch_size(
     pipeline: GemPipeline, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    requests = [(image, LONG), (image[:, ::-1].copy(), "Describe the scene."), ([image, image[:32]], "Point at the mug.")]
+    mirrored = image[:, ::-1].copy()
+    requests = [(image, LONG), (mirrored, "Describe the scene."), ([image, image[:32]], "Point at the mug.")]
     alone = [pipeline.ask(images, question, max_new_tokens=8) for images, question in requests]
     assert pipeline.ask_batch(requests, max_new_tokens=8) == alone
     monkeypatch.setattr(pipeline, "batch_size", 2)

@@ -16,13 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool
 
 from gemvlm.depth_map import DepthMap, Encoding, Space
-from gemvlm.evaluation.depth_metrics import best_constant, constant_map, mean_map, score, support_plane
+from gemvlm.evaluation.depth_metrics import Alignment, best_constant, constant_map, mean_map, score, support_plane
 from gemvlm.inference.depth import DepthPrediction
 from gemvlm.sample import Region, Sample
 from gemvlm.statistics import Difference, Interval, mean_interval, paired_difference
@@ -35,6 +36,7 @@ MODEL = "model"
 BLIND = ("constant", "mean map", "support plane", "unconditional")
 CONTROL = "other image"
 METRICS = ("abs_rel", "delta1", "boundary_f1")
+READINGS: dict[Reading, Alignment] = {"aligned": "scale_shift", "metric": "metric"}
 LEAST_PIXELS = 16
 """An image with fewer object pixels is left out of the object scores, and counted."""
 
@@ -172,7 +174,7 @@ def evaluate_depth(
         for method, of in methods.items():
             for pixels, mask in masks.items():
                 prediction = _sized(of(index, pixels), item.truth)
-                for reading, mode in (("aligned", "scale_shift"), ("metric", "metric")):
+                for reading, mode in READINGS.items():
                     if reading == "metric" and not prediction.is_metric:
                         continue
                     found = score(prediction, item.truth, mask, mode, space)
@@ -189,9 +191,9 @@ def _painted(
     pipeline: DepthPainter, items: Sequence[ScoredFrame], steps: int, guidance: float, seed: int
 ) -> dict[str, Method]:
     images = [item.image for item in items]
-    options = {"steps": steps, "guidance": guidance}
-    own = [found.depth for found in pipeline.depth_batch(images, seed=seed, **options)]
-    free = [found.depth for found in pipeline.depth_batch(images, seed=seed + 1, unconditional=True, **options)]
+    paint = partial(pipeline.depth_batch, images, steps=steps, guidance=guidance)
+    own = [found.depth for found in paint(seed=seed)]
+    free = [found.depth for found in paint(seed=seed + 1, unconditional=True)]
     # Frames of one scene stand beside each other, so half the list away is another scene.
     away = max(1, len(items) // 2)
     return {

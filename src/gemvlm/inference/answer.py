@@ -51,4 +51,4 @@ def generate_texts(
         temperature=temperature,
         generator=torch.Generator(device).manual_seed(seed),
     )
-    return [tokenizer.decode(reply.tolist(), skip_special_tokens=True).strip() for reply in replies]
+    return [str(tokenizer.decode(reply.tolist(), skip_special_tokens=True)).strip() for reply in replies]

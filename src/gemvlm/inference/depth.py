@@ -37,7 +37,7 @@ def decode_pictures(pictures: Float32[np.ndarray, "E 3 h w"], encoding: Encoding
     decoded = [decode(picture, encoding, source=source) for picture in pictures]
     values = np.median([depth.values for depth, _ in decoded], axis=0).astype(np.float32)
     valid = np.all([depth.valid for depth, _ in decoded], axis=0)
-    confidence = np.mean([confidence for _, confidence in decoded], axis=0, dtype=np.float32)
+    confidence = np.stack([confidence for _, confidence in decoded]).mean(axis=0)
     picture = np.median(pictures, axis=0)
     painted = np.round((np.clip(picture, -1, 1) + 1) * 127.5).astype(np.uint8).transpose(1, 2, 0)
     return DepthPrediction(replace(decoded[0][0], values=values, valid=valid), confidence, painted)

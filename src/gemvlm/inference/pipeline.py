@@ -182,8 +182,9 @@ def _upright_rgb(image: Image.Image, name: str) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def _frames(images: ImageLike | Sequence[ImageLike]) -> list[Frame]:
-    several = isinstance(images, Sequence) and not isinstance(images, str)
-    return [Frame(read_image(image)) for image in (images if several else [images])]
+    if isinstance(images, str | os.PathLike | Image.Image | np.ndarray):
+        images = [images]
+    return [Frame(read_image(image)) for image in images]
 
 
 def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
