@@ -128,7 +128,7 @@ def test_above_and_below_go_by_the_world_not_by_the_image(boxes):
 
 
 def test_larger_needs_a_clear_ratio(boxes):
-    def turns(half):
+    def turns(half):  # of two different kinds
         things = [
             boxes.thing(1, "red cube", (-0.15, 0, 0.04), (0.04,) * 3),
             boxes.thing(2, "blue can", (0.15, 0, half), (half,) * 3),
@@ -137,6 +137,7 @@ def test_larger_needs_a_clear_ratio(boxes):
 
     assert turns(0.043) == []
     assert {turn.answer.split()[-1] for turn in turns(0.055)} == {"can"}
+    assert turns(0.047) == []
 
 
 def test_support_removal_lifting_and_consequence_follow_the_pile(table):
@@ -324,3 +325,16 @@ def test_the_footprint_of_a_box_on_its_side_is_its_side():
     yaw, half = footprint(OrientedBox(np.zeros(3), lying, np.array([0.1, 0.2, 0.3])))
     along_x = half if abs(np.cos(yaw)) > 0.5 else half[::-1]
     assert np.allclose(along_x, [0.3, 0.2])
+
+
+def test_two_of_a_kind_are_compared_first_and_with_a_smaller_margin(boxes):
+    things = [
+        boxes.thing(1, "red cube", (-0.25, 0, 0.04), (0.04,) * 3),
+        boxes.thing(2, "blue cube", (0.0, 0, 0.045), (0.045,) * 3),
+        boxes.thing(3, "green can", (0.25, 0, 0.06), (0.06,) * 3),
+    ]
+    observation = boxes.observe(things)
+    for seed in range(5):
+        first, second = write_questions(observation, (seed,), ["larger"], turns_per_family=2)
+        assert first.answer == "blue cube" and {first.answer, *first.options} == {"red cube", "blue cube"}
+        assert second.answer in ("green can", "can")

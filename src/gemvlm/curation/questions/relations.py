@@ -19,9 +19,9 @@ from gemvlm.sample import Turn
 IMAGE_MARGIN = 0.1
 DEPTH_RATIO, DEPTH_GAP_M = 1.1, 0.05
 VERTICAL_GAP_M = 0.02
-SIZE_RATIO = 1.75
+SIZE_RATIO, SIZE_RATIO_OF_A_KIND = 1.75, 1.3
 """Of volumes; the notes ask for 1.2, but what is visible of two objects then ranks one pair in twelve the other way.
-At 1.75 it is one in a hundred (the extents of the visible surface, 120 scenes)."""
+At 1.75 it is one in a hundred (the extents of the visible surface, 120 scenes), and at 1.3 between two of one kind."""
 NEIGHBOUR_RATIO, NEIGHBOUR_GAP_M, TOUCHING_M = 1.15, 0.05, 0.05
 """Table scale; for rooms the notes ask for 0.15 m."""
 OBSERVER_MARGIN_DEG = 15
@@ -81,13 +81,22 @@ def is_nearer(seen: Seen, a: SeenObject, b: SeenObject) -> bool:
 
 
 def larger(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
-    """Larger in reality (R12): box volumes in a ratio of at least 1.75, and no shorter than the other."""
-    for a, b in pairs([o for o in seen.referable if o.is_measurable], rng):
+    """Larger in reality (R12): box volumes in a clear ratio, and no shorter than the other.
+
+    Two of a kind come first: between a ring and a plate the words alone give the answer away.
+    """
+    measurable = [o for o in seen.referable if o.is_measurable]
+    for a, b in sorted(pairs(measurable, rng), key=lambda pair: not _are_of_a_kind(*pair)):
+        ratio = SIZE_RATIO_OF_A_KIND if _are_of_a_kind(a, b) else SIZE_RATIO
         for winner, other in ((a, b), (b, a)):
-            by_volume = volume_m3(winner.state) >= SIZE_RATIO * volume_m3(other.state)
+            by_volume = volume_m3(winner.state) >= ratio * volume_m3(other.state)
             if by_volume and longest_side_m(winner.state) >= longest_side_m(other.state):
                 question = pick(("Which is larger in reality", "Which is bigger in reality"), rng)
                 yield _which(seen, rng, "larger", question, winner, (a, b), cues=_lower_and_larger((a, b)))
+
+
+def _are_of_a_kind(a: SeenObject, b: SeenObject) -> bool:
+    return a.state.category == b.state.category
 
 
 def nearer_to(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
