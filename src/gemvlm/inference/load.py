@@ -11,8 +11,7 @@ import torch
 from gemvlm.data.tokenizer import load_tokenizer
 from gemvlm.inference.pipeline import GemPipeline
 from gemvlm.model.card import CARD_FILE, CheckpointCard
-from gemvlm.model.gem import Gem
-from gemvlm.model.weights import load_weights
+from gemvlm.model.weights import load_weights, uninitialised
 from gemvlm.runtime import default_device
 
 NEEDED = (CARD_FILE, "config.json", "model.safetensors", "tokenizer.json")
@@ -30,7 +29,7 @@ def load(
     folder = checkpoint_folder(path_or_name)
     card = CheckpointCard.read(folder)
     tokenizer = load_tokenizer(folder)
-    gem = Gem(card.model)
+    gem = uninitialised(card.model)
     load_weights(gem, folder)
     gem.to(device=default_device(None if device is None else str(device)), dtype=dtype or torch.float32)
     return GemPipeline(gem.eval(), tokenizer, card)
