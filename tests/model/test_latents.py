@@ -59,9 +59,18 @@ def test_casting_the_model_leaves_the_codec_exact():
     assert torch.equal(codec.to(torch.bfloat16).encode(picture), expected)
 
 
+def test_gain_scales_latents_and_nothing_else():
+    picture = torch.rand(1, 3, 16, 16)
+    once, twice = PatchLatents(8, 24, 4), PatchLatents(8, 24, 4, gain=2.0)
+    torch.testing.assert_close(twice.encode(picture), 2 * once.encode(picture))
+    torch.testing.assert_close(twice.decode(twice.encode(picture)), once.decode(once.encode(picture)))
+
+
 def test_bad_sizes_are_refused():
     with pytest.raises(ValueError, match="30x32 pixels: both sides must be multiples of 8"):
         PatchLatents(8, 24, 4).encode(torch.zeros(1, 3, 30, 32))
+    with pytest.raises(ValueError, match="gain"):
+        PatchLatents(8, 24, 4, gain=0.0)
     with pytest.raises(ValueError, match="luma=65"):
         PatchLatents(8, 65, 0)
 

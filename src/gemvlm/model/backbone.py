@@ -57,6 +57,7 @@ class _Cache:
     def __init__(self, layers: Sequence[tuple[Tensor, Tensor]], lengths: list[int], room: int):
         self.rows = torch.arange(len(lengths), device=layers[0][0].device)
         self.place = torch.tensor(lengths, device=self.rows.device)
+        self.longest = max(lengths)
         self.layers = [(self._pad(keys, lengths, room), self._pad(values, lengths, room)) for keys, values in layers]
 
     @staticmethod
@@ -67,7 +68,13 @@ class _Cache:
     def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         for rows, new in zip(self.layers[layer], (keys, values), strict=True):
             rows[self.rows, :, self.place] = new[0].transpose(0, 1).to(rows.dtype)
-        return self.layers[layer]
+        stored_keys, stored_values = self.layers[layer]
+        return stored_keys[:, :, : self.longest + 1], stored_values[:, :, : self.longest + 1]
+
+    def advance(self) -> None:
+        """To be called once all layers have stored the new token."""
+        self.place = self.place + 1
+        self.longest += 1
 
 
 class Backbone(nn.Module):
@@ -119,7 +126,8 @@ class Backbone(nn.Module):
         if not len(batch.image_grid_thw):
             return embeds, []
         visual, grid = self.qwen.model.visual, batch.image_grid_thw
-        lengths = grid.prod(-1).tolist()
+        # As in the stock code, the frames of a grid with several don't see each other.
+        lengths = (grid[:, 1] * grid[:, 2]).repeat_interleave(grid[:, 0]).tolist()
         vision = visual(
             batch.pixel_values.to(visual.dtype),
             grid_thw=grid,
@@ -207,7 +215,8 @@ class Backbone(nn.Module):
             decoding = Decoding(cache.place + 1)
             _, hidden = self._decode(embeds, next_position.expand(3, -1), decoding, cache, (), (), self.depth)
             states = self.qwen.model.language_model.norm(hidden)
-            cache.place, next_position = cache.place + 1, next_position + 1
+            cache.advance()
+            next_position = next_position + 1
         return (
             [_until(row, stop) for row in torch.stack(tokens, dim=1)] if tokens else [ends.new_empty(0)] * len(lengths)
         )

@@ -71,11 +71,14 @@ class PatchLatents(Latents):
 
     The rotation takes (r, g, b) to grey (r+g+b)/√3 and the chroma (r-b)/√2, (r-2g+b)/√6. Kept are the first `luma`
     coefficients of the grey and the first `chroma` of each chroma channel, in zigzag order. Coefficient (u, v) is
-    divided by `coefficient_scale`, a fixed spectrum, so that latents have about unit variance.
+    divided by `coefficient_scale`, a fixed spectrum, so that latents have about unit variance, and multiplied by
+    `gain`: more than 1 for pictures of little contrast, such as depth in a wide fixed range.
     """
 
-    def __init__(self, patch: int, luma: int, chroma: int):
+    def __init__(self, patch: int, luma: int, chroma: int, gain: float = 1.0):
         super().__init__()
+        if gain <= 0:
+            raise ValueError(f"gain of the patch codec must be positive, got {gain}")
         if not (0 < luma <= patch**2 and 0 <= chroma <= patch**2):
             raise ValueError(
                 f"a patch of {patch}x{patch} has {patch**2} coefficients; luma={luma}, chroma={chroma} ask for others"
@@ -84,7 +87,7 @@ class PatchLatents(Latents):
         # One convolution is rotation, transform and selection at once. No buffers: there is nothing to save, and a
         # model cast to half precision must not round its codec.
         self.basis, scale = _kept_basis(patch, luma, chroma)
-        self.scale = scale[:, None, None]
+        self.scale = scale[:, None, None] / gain
 
     def encode(self, picture: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B C hl wl"]:
         self.grid(*picture.shape[-2:])
