@@ -154,8 +154,9 @@ def evaluate(
     *,
     out: Path,
     scenes: int = 100,
-    views: int = 2,
-    steps: int = 30,
+    questions: int = 100,
+    depth_views: int = 50,
+    steps: int = 20,
     guidance: float = 1.0,
     seed: int = 0,
     device: Device = None,
@@ -165,27 +166,21 @@ def evaluate(
     Args:
         model: Checkpoint folder, or the name of a shipped model.
         out: Folder for the scores.
-        scenes: Number of test scenes.
-        views: Views of each.
+        scenes: Number of test scenes, each seen twice.
+        questions: At most so many of each family, and as many of its shortcut-free headline.
+        depth_views: Views whose generated depth is scored.
         steps: Integration steps of the depth generator.
         guidance: Of the depth generator; 1 samples what the model believes.
         seed: Of the noise that painting starts from.
         device: cpu, cuda or mps; the best there is by default.
     """
-    from gemvlm.curation.sources.tabletop import tabletop_samples
-    from gemvlm.evaluation.run import evaluate_model
     from gemvlm.inference import load
-    from gemvlm.recipes.recipe import TEST_SEED
-    from gemvlm.runtime import available_cores
+    from gemvlm.recipes.held_out import evaluate_held_out
 
     pipeline = load(model, device)
-    size = (pipeline.card.target["height"], pipeline.card.target["width"])
-    test, fitted = (
-        list(tabletop_samples(range(first, first + scenes), views, size, processes=available_cores()))
-        for first in (TEST_SEED, 0)
-    )
-    evaluation = evaluate_model(pipeline, test, fitted, out, steps=steps, guidance=guidance, seed=seed)
-    print(evaluation.write(out, f"{model} on {scenes} test scenes"))
+    options = {"steps": steps, "guidance": guidance, "seed": seed}
+    evaluate_held_out(pipeline, out, scenes=scenes, per_family=questions, depth_views=depth_views, **options)
+    print(out / "report.html")
 
 
 def quickstart(*, out: Path = Path("quickstart"), images: Path | None = None) -> None:

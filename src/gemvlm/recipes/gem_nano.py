@@ -20,8 +20,8 @@ GEM_NANO = Recipe(
             vocabulary=1280, width=192, layers=6, vision_width=192, vision_layers=6, deepstack=[1, 3], positions=144
         ),
         generator=small_generator(channels=32, heads=5, layers=5),
-        latents={"kind": "patch", "patch": 8, "luma": 24, "chroma": 4},
-        encoding=Encoding("log", 0.25, 8.0),
+        latents={"kind": "patch", "patch": 8, "luma": 24, "chroma": 4, "gain": 2.0},
+        encoding=Encoding("log", 0.35, 4.5),
         shift=1.0,
         condition_dropout=0.1,
     ),
@@ -29,10 +29,10 @@ GEM_NANO = Recipe(
     coordinates=CoordinateFormat(scale=1000, step=10),
     target=(96, 96),
     vocabulary=1280,
-    data=TabletopData(scenes=3000, views_per_scene=8, size=(96, 96), turns_per_family=2),
+    data=TabletopData(scenes=1984, views_per_scene=8, size=(96, 96), turns_per_family=2),
     stages=small_stages(
-        language=2500, images=300, connector=100, generator=500, everything=2500, batch_size=32, rate=1e-3, warmup=100
+        pretraining=1200, connector=60, generator=300, everything=800, batch_size=32, rate=2.5e-3, warmup=40
     ),
     seed=0,
-    precision="float32",
+    precision="bfloat16",
 )

@@ -18,8 +18,8 @@ QUICKSTART = Recipe(
             vocabulary=1280, width=128, layers=4, vision_width=128, vision_layers=4, deepstack=[1, 2], positions=144
         ),
         generator=small_generator(channels=32, heads=4, layers=3),
-        latents={"kind": "patch", "patch": 8, "luma": 24, "chroma": 4},
-        encoding=Encoding("log", 0.25, 8.0),
+        latents={"kind": "patch", "patch": 8, "luma": 24, "chroma": 4, "gain": 2.0},
+        encoding=Encoding("log", 0.35, 4.5),
         shift=1.0,
         condition_dropout=0.1,
     ),
@@ -29,7 +29,7 @@ QUICKSTART = Recipe(
     vocabulary=1280,
     data=TabletopData(scenes=240, views_per_scene=5, size=(96, 96), turns_per_family=2),
     stages=small_stages(
-        language=500, images=60, connector=40, generator=200, everything=350, batch_size=16, rate=1.5e-3, warmup=30
+        pretraining=500, connector=40, generator=200, everything=350, batch_size=16, rate=1.5e-3, warmup=30
     ),
     seed=0,
     precision="float32",

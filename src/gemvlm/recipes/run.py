@@ -14,7 +14,6 @@ from gemvlm.data.collate import Collator, TargetMaker, TurnSampler
 from gemvlm.data.conversation import Segment, render
 from gemvlm.data.loader import BatchStream
 from gemvlm.data.quarantine import Usable
-from gemvlm.data.targets import TargetKind
 from gemvlm.data.targets.depth import DepthTarget
 from gemvlm.data.targets.rgb import RgbTarget
 from gemvlm.data.tokenizer import SpecialIds, load_tokenizer, train_tokenizer
@@ -50,7 +49,7 @@ def train_recipe(
     """
     recipe = get(name)
     run = run or Run(out)
-    reader = Usable(ShardReader(make_data(recipe.data, data or out / "data")), out, MAX_BAD_SHARE)
+    reader = Usable(ShardReader(make_data(recipe.data, data or out / "data"), cache=True), out, MAX_BAD_SHARE)
     tokenizer = make_tokenizer(recipe, reader, out / "tokenizer")
     model = _with_special_ids(recipe.model, SpecialIds.of(tokenizer), len(tokenizer))
     card = CheckpointCard(
@@ -147,7 +146,7 @@ def make_tokenizer(recipe: Recipe, reader: Sequence[Sample], folder: Path):
     return tokenizer
 
 
-def target_makers(recipe: Recipe) -> dict[TargetKind, TargetMaker]:
+def target_makers(recipe: Recipe) -> dict[str, TargetMaker]:
     height, width = recipe.target
     return {"depth": DepthTarget(recipe.model.encoding, height, width), "rgb": RgbTarget(height, width)}
 

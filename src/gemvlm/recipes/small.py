@@ -7,6 +7,9 @@ from typing import Any
 from gemvlm.data.frames import ImageConfig
 from gemvlm.training.stage import OptimizerConfig, Schedule, Stage
 
+RGB_WEIGHT = 0.5
+"""Weight of painting the image in stage 0, which has no depth."""
+
 IMAGES_8 = ImageConfig(patch_size=8, merge_size=2, temporal_patch_size=2, min_pixels=96 * 96, max_pixels=96 * 96)
 """Vision patches of 8 pixels, 16 pixels to a token, every image resampled to about 96 x 96."""
 
@@ -91,8 +94,7 @@ def small_generator(*, channels: int, heads: int, layers: int) -> dict[str, Any]
 
 def small_stages(
     *,
-    language: int,
-    images: int,
+    pretraining: int,
     connector: int,
     generator: int,
     everything: int,
@@ -101,34 +103,26 @@ def small_stages(
     warmup: int = 0,
     turns: int = 8,
 ) -> tuple[Stage, ...]:
-    """Stage 0 in two parts (language and images share no weights), then the paper's stages 1 to 3; arguments are steps.
+    """Stage 0, which stands in for the pretraining of the published parts, then the paper's stages 1 to 3; in steps.
+
+    In stage 0 the backbone describes scenes while the generator paints the image itself from the backbone's states.
 
     `rate` is the peak learning rate of what starts from random weights. [ours, but for which modules train: paper]
     """
     muon = OptimizerConfig("muon", betas=(0.9, 0.95), weight_decay=0.05)
     falling = Schedule(warmup=warmup, shape="linear", final=0.05, hold=0.5)
-    backbone = {"vision": rate, "merger": rate, "language": rate}
+    everything_learns = {name: rate for name in ("vision", "merger", "language", "connector", "generator")}
     return (
         Stage(
-            name="0-language",
-            steps=language,
+            name="0-pretraining",
+            steps=pretraining,
             batch_size=batch_size,
-            learning_rates=backbone,
-            loss_weights={"text": 1.0},
+            learning_rates=everything_learns,
+            loss_weights={"text": 1.0, "rgb": RGB_WEIGHT},
             schedule=Schedule(warmup=warmup, shape="constant"),
             optimizer=muon,
             turns_per_sample=1,
             families={"describe": 1.0},
-        ),
-        Stage(
-            name="0-images",
-            steps=images,
-            batch_size=batch_size,
-            learning_rates={"generator": rate},
-            loss_weights={"rgb_prior": 1.0},
-            schedule=Schedule(warmup=warmup, shape="constant"),
-            optimizer=muon,
-            turns_per_sample=0,
             targets=("rgb",),
         ),
         Stage(
@@ -157,7 +151,7 @@ def small_stages(
             name="3-everything",
             steps=everything,
             batch_size=batch_size,
-            learning_rates={**backbone, "connector": rate, "generator": rate},
+            learning_rates=everything_learns,
             loss_weights={"text": 1.0, "depth": DEPTH_WEIGHT},
             schedule=falling,
             optimizer=muon,

@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gemvlm.data.targets import TargetKind
-
 
 @dataclass(frozen=True)
 class OptimizerConfig:
@@ -62,7 +60,7 @@ class Stage:
     optimizer: OptimizerConfig
     turns_per_sample: int
     families: Mapping[str, float] | None = None
-    targets: tuple[TargetKind, ...] = ()
+    targets: tuple[str, ...] = ()
     clip: float = 1.0
     notes: Mapping[str, str] = field(default_factory=dict)
 

@@ -7,7 +7,7 @@ many as it wants. The families, their rules and margins are those of `docs/data.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -69,10 +69,10 @@ def write_questions(
     observation: Observation,
     key: Iterable[int],
     families: Iterable[str] | None = None,
-    turns_per_family: int = 2,
+    turns_per_family: int | Mapping[str, int] = 2,
     without: Without | None = None,
 ) -> list[Turn]:
-    """Up to `turns_per_family` turns of each family (all, by default) about one view.
+    """Up to `turns_per_family` turns (one count, or one by family) of each of `families` (all, by default) about one view.
 
     `key` seeds each family by itself, so that adding one changes no other. `without` is the world's own simulation of a
     removal; the family `consequence` is silent without it. ValueError for an unknown family.
@@ -84,6 +84,7 @@ def write_questions(
     seed = tuple(key)
     turns: list[Turn] = []
     for name in chosen:
+        count = turns_per_family if isinstance(turns_per_family, int) else turns_per_family[name]
         rng = np.random.default_rng((*seed, zlib.crc32(name.encode())))
-        turns.extend(islice(FAMILIES[name].write(seen, rng), turns_per_family))
+        turns.extend(islice(FAMILIES[name].write(seen, rng), count))
     return turns

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import cache, partial
 from itertools import islice
@@ -25,7 +25,7 @@ def tabletop_samples(
     config: SceneConfig | None = None,
     processes: int = 1,
     families: Iterable[str] | None = None,
-    turns_per_family: int = 2,
+    turns_per_family: int | Mapping[str, int] = 2,
 ) -> Iterator[Sample]:
     """One sample per view of each seed's scene, in the order of the seeds: the same bytes for any `processes`.
 
@@ -61,7 +61,7 @@ def _scene_samples(
     size: tuple[int, int],
     config: SceneConfig,
     families: tuple[str, ...] | None,
-    turns_per_family: int,
+    turns_per_family: int | Mapping[str, int],
 ) -> list[Sample]:
     scene = build_scene(seed, config)
     without = cache(scene.without)
