@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from gemvlm.inference import GemPipeline
-from gemvlm.inference.pipeline import read_image
+from gemvlm.inference.pipeline import _noise_keys, read_image
+from gemvlm.sample import Frame
 
 LONG = "Which is closer, the red mug or the blue bowl?"
 
@@ -97,11 +98,38 @@ def test_depth_of_several_images_keeps_their_order_and_sizes(pipeline: GemPipeli
     np.testing.assert_allclose(together[0].depth.values, pipeline.depth(image, steps=2).depth.values, rtol=1e-4)
 
 
-def test_without_condition_the_image_does_not_matter(pipeline: GemPipeline, image: np.ndarray) -> None:
-    first, second = (
-        pipeline.depth_batch([shown], steps=2, unconditional=True)[0].depth.values for shown in (image, 255 - image)
-    )
-    np.testing.assert_array_equal(first, second)
+def test_depth_does_not_depend_on_its_neighbours_or_the_batch_size(
+    pipeline: GemPipeline, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [255 - image, image[:32, :32], image, image[::-1].copy(), image]
+    alone = [pipeline.depth(one, steps=2, ensemble=2, seed=3).depth.values for one in images]
+    for batch_size in (32, 4, 3):
+        monkeypatch.setattr(pipeline, "batch_size", batch_size)
+        together = pipeline.depth_batch(images, steps=2, ensemble=2, seed=3)
+        for own, found in zip(alone, together, strict=True):
+            np.testing.assert_allclose(found.depth.values, own, rtol=1e-4)
+
+
+def test_every_image_member_and_seed_has_its_own_noise(image: np.ndarray) -> None:
+    turned = image.reshape(64, 48, 3)  # the same bytes in another shape
+    keys = [_noise_keys(Frame(of), seed, 2) for of in (image, 255 - image, turned) for seed in (0, 1)]
+    assert len({key for pair in keys for key in pair}) == 12
+    assert keys[0] == _noise_keys(Frame(image.copy()), 0, 2)
+
+
+def test_without_condition_what_the_model_sees_does_not_matter(pipeline: GemPipeline, image: np.ndarray) -> None:
+    """The same noise gives the same depth, whatever the states of the image."""
+    free = pipeline.depth_batch([image], steps=2, unconditional=True)[0].depth.values
+    embeddings = pipeline.gem.backbone.qwen.model.language_model.embed_tokens.weight
+    with torch.no_grad():
+        before = embeddings.clone()
+        embeddings.neg_()
+    try:
+        np.testing.assert_array_equal(pipeline.depth_batch([image], steps=2, unconditional=True)[0].depth.values, free)
+    finally:
+        with torch.no_grad():
+            embeddings.copy_(before)
+    assert (pipeline.depth(image, steps=2).depth.values != free).any()
 
 
 def test_an_ensemble_is_the_median_of_its_members(pipeline: GemPipeline, image: np.ndarray) -> None:

@@ -129,6 +129,22 @@ def test_a_regression_head_behind_the_same_interface(regression_config, make_bat
     assert gem.paint(make_batch(), 32, 48, steps=1, guidance=1.0, seed=0, unconditional=True).shape == (2, 3, 32, 48)
 
 
+def test_painting_without_an_image_is_refused(gem, make_batch):
+    with pytest.raises(ValueError, match="none of the 2 samples of the batch has an image"):
+        gem.paint(make_batch((([], 6), ([], 8))), 32, 32, steps=1, guidance=1.0)
+
+
+def test_autocast_gives_no_warning(gem, make_batch, recwarn):
+    """The connector's norm takes half-precision states in its weight's precision, by the fused kernel."""
+    torch.set_warn_always(True)  # it comes once per process otherwise
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            gem(make_batch())
+    finally:
+        torch.set_warn_always(False)
+    assert not [str(w.message) for w in recwarn if "Mismatch dtype" in str(w.message)]
+
+
 @pytest.mark.parametrize("kind", ["sana", "regression"])
 def test_training_paints_each_image_its_own_picture(config, regression_config, make_batch, kind):
     """The direction of the flow, the pairing and the condition agree between training and sampling."""

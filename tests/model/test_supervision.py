@@ -161,6 +161,17 @@ def test_sampling_from_states_of_other_images(supervision, states):
     )
 
 
+def test_a_picture_follows_its_key_and_not_its_place(supervision, states):
+    options = {"height": 32, "width": 32, "steps": 2, "guidance": 2.0}
+    together = supervision.sample(states, SPANS, GRIDS, **options, keys=[7, 8, 9])
+    reordered = supervision.sample(states, SPANS, GRIDS, **options, keys=[9, 7], condition_on=[2, 0])
+    torch.testing.assert_close(reordered, together[[2, 0]], atol=1e-5, rtol=0)
+    other = supervision.sample(states, SPANS, GRIDS, **options, keys=[8, 8, 9])
+    assert not torch.allclose(other[0], together[0], atol=1e-3)
+    with pytest.raises(ValueError, match=r"3 pictures .* 2 keys"):
+        supervision.sample(states, SPANS, GRIDS, **options, keys=[1, 2])
+
+
 def test_sampling_no_images(supervision, states):
     none = torch.zeros(0, 2, dtype=torch.int64)
     assert supervision.sample(states, none, none, 32, 32, steps=1, guidance=1.0, seed=0).shape == (0, 3, 32, 32)

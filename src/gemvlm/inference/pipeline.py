@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,7 +15,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from transformers import PreTrainedTokenizerFast
 
-from gemvlm.data.collate import Collator, Prompt
+from gemvlm.data.collate import Collator, Prompt, keyed
 from gemvlm.data.conversation import CoordinateFormat
 from gemvlm.data.frames import ImageConfig
 from gemvlm.depth_map import Encoding
@@ -128,7 +129,8 @@ class GemPipeline:
         Guidance 1 samples what the model believes; more exaggerates what the image says over what scenes are usually
         like, at twice the work. `ensemble` takes the median of several paintings. Depth has the image's size, or with
         `as_image` False the size at which it was painted. `unconditional` leaves the image out: what the generator
-        paints for any scene.
+        paints for any scene. Noise is a function of `seed` and the image's pixels, so an image's depth doesn't depend
+        on what is painted beside it.
         """
         if steps < 1 or ensemble < 1:
             raise ValueError(f"depth: steps ({steps}) and ensemble ({ensemble}) must be at least 1")
@@ -144,7 +146,7 @@ class GemPipeline:
                     width,
                     steps=steps,
                     guidance=guidance,
-                    seed=seed,
+                    keys=[key for frame in chunk for key in _noise_keys(frame, seed, ensemble)],
                     condition_on=[row for row in range(len(chunk)) for _ in range(ensemble)],
                     unconditional=unconditional,
                 )
@@ -185,6 +187,11 @@ def _frames(images: ImageLike | Sequence[ImageLike]) -> list[Frame]:
     if isinstance(images, str | os.PathLike | Image.Image | np.ndarray):
         images = [images]
     return [Frame(read_image(image)) for image in images]
+
+
+def _noise_keys(frame: Frame, seed: int, ensemble: int) -> list[int]:
+    content = blake2b(frame.image.tobytes(), digest_size=16).hexdigest()
+    return [keyed(seed, frame.image.shape, content, member) for member in range(ensemble)]
 
 
 def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -19,8 +19,9 @@ CARD_FORMAT = 1
 class CheckpointCard:
     """The model, the conventions of its inputs, and where its weights come from.
 
-    `coordinates` holds `data.conversation.CoordinateFormat`'s fields, `image` those of `data.frames.ImageConfig`, `target` the height and
-    width in pixels of the pictures that the generator paints. `trained_groups` names the module groups trained so far.
+    `coordinates` holds `data.conversation.CoordinateFormat`'s fields, `image` those of `data.frames.ImageConfig`,
+    `target` the height and width in pixels of the pictures that the generator paints. `trained_groups` names the module
+    groups trained so far.
     """
 
     model: GemConfig
@@ -55,7 +56,10 @@ class CheckpointCard:
             raise ValueError(f"{path}: format is not {CARD_FORMAT}; it was written by another version of gemvlm")
         wanted = {f.name for f in dataclasses.fields(cls)}
         if set(fields) != wanted:
-            raise ValueError(f"{path}: missing {sorted(wanted - set(fields))}, unexpected {sorted(set(fields) - wanted)}")
+            raise ValueError(
+                f"{path}: missing {sorted(wanted - set(fields))}, unexpected {sorted(set(fields) - wanted)}; it was "
+                "written by another version of gemvlm, or edited: copy the checkpoint again"
+            )
         fields["model"] = GemConfig.from_dict(fields["model"])
         fields["trained_groups"] = tuple(fields["trained_groups"])
         return cls(**fields)

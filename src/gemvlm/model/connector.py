@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from torch import nn
+from torch import Tensor, nn
 
 
 class Connector(nn.Sequential):
@@ -15,7 +15,7 @@ class Connector(nn.Sequential):
             nn.Linear(states, condition),
             nn.GELU(approximate="tanh"),
             nn.Linear(condition, condition),
-            nn.RMSNorm(condition, eps=1e-5),
+            _WeightPrecisionNorm(condition, eps=1e-5),
         )
 
     def reset_parameters(self) -> None:
@@ -32,3 +32,10 @@ class Connector(nn.Sequential):
     def width(self) -> int:
         """Width of the states that enter."""
         return self.enter.in_features
+
+
+class _WeightPrecisionNorm(nn.RMSNorm):
+    """RMSNorm in its weight's precision: autocast hands it half-precision inputs, which it would take only unfused."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.to(self.weight.dtype))

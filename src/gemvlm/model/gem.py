@@ -76,11 +76,17 @@ class Gem(nn.Module):
         *,
         steps: int,
         guidance: float,
-        seed: int,
+        seed: int = 0,
+        keys: Sequence[int] | None = None,
         condition_on: Sequence[int] | None = None,
         unconditional: bool = False,
     ) -> Float[Tensor, "M 3 h w"]:
-        """`GenerativeSupervision.sample` from this batch's images."""
+        """`GenerativeSupervision.sample` from this batch's images. ValueError if the batch has none."""
+        if not len(batch.spans):
+            raise ValueError(
+                f"nothing to paint: none of the {len(batch.lengths)} samples of the batch has an image; "
+                "give at least one sample with an image"
+            )
         read = until_last_image(batch)
         return self.supervision.sample(
             self.backbone(read).states,
@@ -91,6 +97,7 @@ class Gem(nn.Module):
             steps=steps,
             guidance=guidance,
             seed=seed,
+            keys=keys,
             condition_on=condition_on,
             unconditional=unconditional,
         )

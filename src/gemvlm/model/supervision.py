@@ -118,7 +118,8 @@ class GenerativeSupervision(nn.Module):
         *,
         steps: int,
         guidance: float,
-        seed: int,
+        seed: int = 0,
+        keys: Sequence[int] | None = None,
         condition_on: Sequence[int] | None = None,
         unconditional: bool = False,
     ) -> Float32[Tensor, "M 3 h w"]:
@@ -126,17 +127,19 @@ class GenerativeSupervision(nn.Module):
 
         `condition_on` names the image whose states each picture is painted from (default: its own, 0..N-1): give
         another's to see whether the states matter. `unconditional` paints from the null condition. Picture i starts
-        from noise keyed by (seed, i).
+        from the noise of `keys[i]`, by default a key of (seed, i); a key of the picture's content instead makes it
+        independent of its neighbours. ValueError unless there are as many keys as pictures.
         """
         images = list(range(len(spans))) if condition_on is None else list(condition_on)
+        keys = [(seed << 32) + i for i in range(len(images))] if keys is None else list(keys)
+        if len(keys) != len(images):
+            raise ValueError(f"{len(images)} pictures are painted but {len(keys)} keys are given; give one for each")
         if not images:
             return torch.zeros(0, 3, height, width, device=states.device)
         null = self.null(len(images))
         condition = null if unconditional else self.condition(states, spans, grids, images)
         shape = (self.latents.channels, *self.latents.grid(height, width))
-        noise = torch.stack([Draw.of((seed << 32) + i).noise(shape) for i in range(len(images))]).to(
-            condition.states.device
-        )
+        noise = torch.stack([Draw.of(key).noise(shape) for key in keys]).to(condition.states.device)
         painted = self.generator.sample(
             condition, null, noise, steps=steps, guidance=1.0 if unconditional else guidance
         )
