@@ -10,7 +10,9 @@ The legend of letters, used in every shape of `data/` and `model/`:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -24,8 +26,8 @@ IGNORE = -100
 class Target:
     """What one image's generator must paint.
 
-    `image` is the index into the batch's images: a target without its own span can't be expressed.
-    `key` seeds the noise, the flow time and the dropout of this target; it is a function of (seed, epoch, sample id, image) only.
+    `image` is the index into the batch's images: a target without its own span can't be expressed. `key` seeds the
+    noise, the flow time and the dropout of this target; it is a function of (seed, epoch, sample id, image, kind) only.
     `latent`, when cached, replaces the encoding of `picture`.
     """
 
@@ -36,14 +38,20 @@ class Target:
     key: int
     latent: Float[Tensor, "C hl wl"] | None = None
 
+    def to(self, device: torch.device | str) -> Target:
+        tensors = {"picture": self.picture, "valid": self.valid}
+        if self.latent is not None:
+            tensors["latent"] = self.latent
+        return replace(self, **_moved(tensors, device))
+
 
 @dataclass(frozen=True)
 class Batch:
     """Samples packed along one token axis; padding is what a module does inside, if it must.
 
-    `segment_ids` counts samples from 0 and never decreases. `labels[t]` is the id that the *state before* t must predict:
-    labels stand at the token's own place, models shift, never across two segments. `spans[n]` is the half-open token range of image n
-    strictly between its vision-start and vision-end markers.
+    `segment_ids` counts samples from 0 and never decreases. `labels[t]` is the id that the *state before* t must
+    predict: labels stand at the token's own place, models shift, never across two segments. `spans[n]` is the half-open
+    token range of image n strictly between its vision-start and vision-end markers.
     """
 
     input_ids: Int64[Tensor, "T"]
@@ -57,8 +65,8 @@ class Batch:
     sample_ids: tuple[str, ...] = ()
 
     def to(self, device: torch.device | str) -> Batch:
-        moved = {f.name: _to(getattr(self, f.name), device) for f in fields(self)}
-        return Batch(**moved)
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
+        return replace(self, targets=tuple(target.to(device) for target in self.targets), **_moved(tensors, device))
 
     @property
     def lengths(self) -> Int64[Tensor, "S"]:
@@ -66,16 +74,5 @@ class Batch:
         return torch.bincount(self.segment_ids)
 
 
-def _to(value: object, device: torch.device | str) -> object:
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
-    if isinstance(value, tuple) and value and isinstance(value[0], Target):
-        return tuple(_target_to(target, device) for target in value)
-    return value
-
-
-def _target_to(target: Target, device: torch.device | str) -> Target:
-    tensors = {name: getattr(target, name) for name in ("picture", "valid", "latent")}
-    return replace(target, **{name: None if t is None else t.to(device, non_blocking=True) for name, t in tensors.items()})
-
-
+def _moved(tensors: Mapping[str, Tensor], device: torch.device | str) -> dict[str, Any]:
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}

@@ -20,7 +20,7 @@ Precision = Literal["float32", "bfloat16"]
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where this process runs: its rank among `world` processes, its device, and the precision of its matrix products."""
+    """Where this process runs: its rank among `world` processes, its device, its precision of matrix products."""
 
     rank: int
     world: int
@@ -39,7 +39,7 @@ class Runtime:
 
 
 def detect(device: str | None = None, precision: Precision = "float32", threads: int | None = None) -> Runtime:
-    """Read rank and world from the launcher's variables and choose a device: the given one, else CUDA, else MPS, else CPU."""
+    """Rank and world as the launcher's variables say; the device is the given one, else CUDA, else MPS, else CPU."""
     if threads is not None:
         torch.set_num_threads(threads)
     return Runtime(

@@ -91,8 +91,8 @@ def _tell_training(report: Report, out: Path, fresh: GemPipeline, evaluation: Ev
         ]
     )
     report.text(
-        "It was trained for minutes, from random weights: expect little more than first signs. Scores stand beside what can be had without "
-        "looking at the image; a model that understands must beat all of them."
+        "It was trained for minutes, from random weights: expect little more than first signs. Scores stand beside "
+        "what can be had without looking at the image; a model that understands must beat all of them."
     )
     report.figure(
         loss_curves(records), "Losses. Stage 0 stands in for pretraining; then come the paper's three stages."
@@ -121,7 +121,7 @@ def _tell_scenes(report: Report, pipeline: GemPipeline, samples: Sequence[Sample
             parsed = parse(answer.text, turn.kind, turn.options, turn.unit, pipeline.coordinates)
             truth = pipeline.coordinates.fill(turn.answer, turn.places)
             exchanges.append(Exchange(prompt, answer.text, truth, score(turn, parsed) == 1.0))
-        marked = draw_points_boxes(enlarge(image, 288), [p for a in answers for p in a.points], [])
+        marked = draw_points_boxes(enlarge(image, 288), [(p.x, p.y) for a in answers for p in a.points])
         report.conversation(marked, exchanges)
 
 
@@ -140,8 +140,9 @@ def _own_frames(folder: Path) -> list[OwnFrame]:
 def _tell_own(report: Report, pipeline: GemPipeline, own: Sequence[OwnFrame]) -> None:
     report.heading("Your images")
     report.text(
-        "The shipped model has only ever seen simulated tabletops at 96 × 96 pixels. On photographs its answers and its depth are what such "
-        "a model makes of them, no more; depth is compared after fitting scale and shift where yours is known."
+        "The shipped model has only ever seen simulated tabletops at 96 × 96 pixels. On photographs its answers and "
+        "its depth are what such a model makes of them, no more; depth is compared after fitting scale and shift where "
+        "yours is known."
     )
     images = [entry.frame.image for entry in own]
     painted = pipeline.depth_batch(images, steps=PAINTING_STEPS)
@@ -155,6 +156,6 @@ def _tell_own(report: Report, pipeline: GemPipeline, own: Sequence[OwnFrame]) ->
         )
         report.picture_table(row.headings(), [(entry.name, [enlarge(p, 240) for p in row.pictures()])])
         answers = pipeline.ask_batch([(entry.frame.image, question) for question in QUESTIONS])
-        points = [point for answer in answers[2:] for point in answer.points]
+        points = [(point.x, point.y) for answer in answers[2:] for point in answer.points]
         exchanges = [Exchange(q, a.text) for q, a in zip(QUESTIONS, answers, strict=True)]
-        report.conversation(draw_points_boxes(enlarge(entry.frame.image, 288), points, []), exchanges)
+        report.conversation(draw_points_boxes(enlarge(entry.frame.image, 288), points), exchanges)

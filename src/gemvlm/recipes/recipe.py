@@ -19,7 +19,10 @@ TEST_SEED = 2_000_000
 
 @dataclass(frozen=True)
 class TabletopData:
-    """Training scenes of the simulated tabletop: seeds [0, scenes), each seen `views_per_scene` times at `size` (height, width) pixels."""
+    """Training scenes of the simulated tabletop: seeds [0, scenes), each seen `views_per_scene` times.
+
+    `size` is (height, width) in pixels.
+    """
 
     scenes: int
     views_per_scene: int

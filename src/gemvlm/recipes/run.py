@@ -45,11 +45,14 @@ def train_recipe(
 ) -> bool:
     """Train recipe `name` into `out`, from the newest checkpoint there if there is one.
 
-    The samples are made once, into `data` (default: `out/data`). Returns False if `run.minutes` ended it early; the same call continues it.
+    The samples are made once, into `data` (default: `out/data`). Returns False if `run.minutes` ended it early; the
+    same call continues it.
     """
     recipe = get(name)
     run = run or Run(out)
-    reader = Usable(ShardReader(make_data(recipe.data, data or out / "data"), cache=True), out, MAX_BAD_SHARE)
+    shards = ShardReader(make_data(recipe.data, data or out / "data"), cache=True)
+    check_families(recipe.stages, shards)
+    reader = Usable(shards, out, MAX_BAD_SHARE)
     tokenizer = make_tokenizer(recipe, reader, out / "tokenizer")
     model = _with_special_ids(recipe.model, SpecialIds.of(tokenizer), len(tokenizer))
     card = CheckpointCard(
@@ -89,6 +92,18 @@ def train_recipe(
 
     preview = depth_preview(development_samples(recipe.data, PREVIEWS), tokenizer, card, run.folder / "preview")
     return train(gem, recipe.stages, stream, tokenizer, card, run, runtime, [preview])
+
+
+def check_families(stages: Sequence[Stage], shards: ShardReader) -> None:
+    """ValueError if a stage names a family of questions that the samples don't have: it would show images alone."""
+    there = shards.manifest.families
+    for stage in stages:
+        unknown = sorted(set(stage.families or ()) - set(there))
+        if unknown:
+            raise ValueError(
+                f"stage {stage.name!r}: no question of family {', '.join(unknown)} in {shards.folder}; there are "
+                f"{', '.join(sorted(there))}: correct the stage's families, or make the data again"
+            )
 
 
 def make_data(data: TabletopData, folder: Path) -> Path:
@@ -142,7 +157,9 @@ def make_tokenizer(recipe: Recipe, reader: Sequence[Sample], folder: Path):
     )
     integers = sorted({*recipe.coordinates.integers, *range(101)})  # coordinates, and the digits of metres
     tokenizer = train_tokenizer(texts, recipe.vocabulary, integers)
-    tokenizer.save_pretrained(str(folder))
+    draft = folder.with_name(folder.name + ".draft")
+    tokenizer.save_pretrained(str(draft))
+    draft.rename(folder)
     return tokenizer
 
 

@@ -1,13 +1,13 @@
 """Checkpoints that are whole or absent, explain themselves, and resume bit for bit.
 
-A checkpoint folder is complete on its own: weights in the authors' key layout, the backbone's Hugging Face config, tokenizer,
-`gem.json`. While a run goes on, `state.json` and `optimizer.safetensors` beside them let it continue exactly.
+A checkpoint folder is complete on its own: weights in the authors' key layout, the backbone's Hugging Face config,
+tokenizer, `gem.json`. While a run goes on, `state.json` and `optimizer.safetensors` beside them let it continue
+exactly.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from gemvlm.training.optimizer import GroupOptimizer
 
 STATE_FILE = "state.json"
 OPTIMIZER_FILE = "optimizer.safetensors"
+DRAFT = ".draft"
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def save_checkpoint(
     state: RunState | None = None,
 ) -> None:
     """Write beside `folder` and rename: a reader, or a resume after a kill, sees all of it or none."""
-    draft = folder.with_name(folder.name + ".draft")
+    draft = folder.with_name(folder.name + DRAFT)
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     save_weights(gem, draft, dtype)
@@ -56,13 +57,20 @@ def save_checkpoint(
     if state is not None:
         (draft / STATE_FILE).write_text(json.dumps(asdict(state)), encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
-    os.replace(draft, folder)
+    draft.replace(folder)
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
     """The resumable checkpoint with the most steps under `folder`, or None; drafts of killed runs are not seen."""
-    found = [path for path in folder.glob("step-*") if path.suffix != ".draft" and (path / STATE_FILE).is_file()]
-    return max(found, key=lambda path: int(path.name.removeprefix("step-")), default=None)
+    return max(_checkpoints(folder), key=_step, default=None)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("step-*") if path.suffix != DRAFT and (path / STATE_FILE).is_file()]
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
 
 
 def read_state(folder: Path) -> RunState:
@@ -78,7 +86,7 @@ def restore(folder: Path, gem: Gem, optimizer: GroupOptimizer | None) -> RunStat
 
 
 def prune(folder: Path, keep: int) -> None:
-    """Delete all but the `keep` newest resumable checkpoints (C3 of the release keeps every one)."""
-    paths = sorted(folder.glob("step-*"), key=lambda path: int(path.name.split("-")[1].split(".")[0]))
-    for path in paths[:-keep]:
+    """Delete all but the `keep` newest resumable checkpoints, and drafts (C3 of the release keeps every one)."""
+    old = sorted(_checkpoints(folder), key=_step)[:-keep]
+    for path in [*old, *folder.glob(f"step-*{DRAFT}")]:
         shutil.rmtree(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,9 @@ from gemvlm.training.metrics import MetricsLog
 from gemvlm.training.optimizer import GroupOptimizer
 from gemvlm.training.stage import Stage
 
+FINAL = "final"
+"""Folder of the finished model inside a run's."""
+
 StreamFactory = Callable[[Stage, int], Iterator[Batch]]
 """(stage, steps of it already done) → its batches from there on, the same whatever came before."""
 
@@ -29,7 +33,10 @@ Callback = Callable[[Gem, Stage, RunState], None]
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Where a training writes and how often. `minutes`, if given, stops the run after that long, resumable."""
+    """Where a training writes and how often (in steps of a stage). `minutes`, if given, ends it early, resumable.
+
+    Checkpoints fall on logged steps, so that a resumed run logs the same means as one that never stopped.
+    """
 
     folder: Path
     log_every: int = 20
@@ -38,6 +45,12 @@ class Run:
     keep: int = 2
     minutes: float | None = None
     show_progress: bool = True
+
+    def __post_init__(self) -> None:
+        if self.checkpoint_every % self.log_every:
+            raise ValueError(
+                f"run: checkpoint_every ({self.checkpoint_every}) must be a multiple of log_every ({self.log_every})"
+            )
 
 
 def train(
@@ -52,16 +65,17 @@ def train(
 ) -> bool:
     """Train through the stages, from the newest checkpoint in `run.folder` if there is one.
 
-    Returns True when all stages are done, False when `run.minutes` ended the run before; calling again continues it, with
-    the same numbers as if it had never stopped. The finished model lies in `run.folder / "final"`.
+    Returns True when all stages are done, False when `run.minutes` ended the run before; calling again continues it,
+    with the same numbers as if it had never stopped. The finished model lies in `run.folder / "final"`.
     """
     gem.to(runtime.device)
     deadline = None if run.minutes is None else time.monotonic() + 60 * run.minutes
     newest = latest_checkpoint(run.folder)
     state = read_state(newest) if newest else RunState(stage=0, stage_step=0, step=0)
-    if newest and state.stage >= len(stages):
+    if newest is not None and state.stage >= len(stages):
         restore(newest, gem, None)
-        return True
+        if (run.folder / FINAL).is_dir():
+            return True
     metrics = MetricsLog(run.folder, resumed_step=state.step)
     trained: set[str] = set()
     try:
@@ -70,7 +84,7 @@ def train(
             if index < state.stage:
                 continue
             optimizer = GroupOptimizer(gem, stage)
-            if newest is not None and state.step > 0:
+            if newest is not None:
                 restore(newest, gem, optimizer if state.stage_step > 0 else None)
                 get_log().info("resumed %s at stage %s, step %d", run.folder, stage.name, state.stage_step)
                 newest = None
@@ -80,12 +94,12 @@ def train(
             state = _train_stage(
                 gem, stage, streams, tokenizer, stage_card, optimizer, state, run, runtime, metrics, callbacks, deadline
             )
-            if state.stage == index:
+            if state.stage == index or (state.stage < len(stages) and _is_late(deadline)):
                 return False
         final_card = dataclasses.replace(
             card, stage="final", step=state.step, trained_groups=tuple(sorted(trained)), versions=versions()
         )
-        save_checkpoint(run.folder / "final", gem, tokenizer, final_card)
+        save_checkpoint(run.folder / FINAL, gem, tokenizer, final_card)
         return True
     finally:
         metrics.close()
@@ -114,7 +128,9 @@ def _train_stage(
             losses, norms = train_step(gem, stage, batch, optimizer, state.stage_step, runtime)
             state = RunState(state.stage, state.stage_step + 1, state.step + 1)
             meter.add(batch, losses, norms)
-            if state.stage_step % run.log_every == 0 or state.stage_step == stage.steps:
+            done = state.stage_step == stage.steps
+            logged = done or state.stage_step % run.log_every == 0
+            if logged:
                 values = meter.read()
                 _refuse_nan(values, stage, state, batch)
                 metrics.write(
@@ -123,12 +139,11 @@ def _train_stage(
                     values | {"lr_factor": stage.schedule.factor(state.stage_step - 1, stage.steps)},
                 )
                 advance(state.stage_step, values)
-            done = state.stage_step == stage.steps
             if done or state.stage_step % run.callback_every == 0:
                 for callback in callbacks:
                     callback(gem, stage, state)
                 gem.train()
-            late = deadline is not None and time.monotonic() > deadline
+            late = logged and _is_late(deadline)
             if done:
                 state = RunState(state.stage + 1, 0, state.step)
             if done or late or state.stage_step % run.checkpoint_every == 0:
@@ -145,6 +160,10 @@ def _train_stage(
             if done or late:
                 break
     return state
+
+
+def _is_late(deadline: float | None) -> bool:
+    return deadline is not None and time.monotonic() > deadline
 
 
 def train_step(
@@ -194,11 +213,11 @@ class _Meter:
 
 
 def _refuse_nan(values: Mapping[str, float], stage: Stage, state: RunState, batch: Batch) -> None:
-    bad = [name for name, value in values.items() if value != value]
+    bad = [name for name, value in values.items() if not math.isfinite(value)]
     if bad:
         raise FloatingPointError(
-            f"stage {stage.name!r}, step {state.stage_step}: {', '.join(bad)} became NaN; last samples {batch.sample_ids[:4]}; "
-            "lower the learning rate or resume from an earlier checkpoint"
+            f"stage {stage.name!r}, step {state.stage_step}: {', '.join(bad)} became NaN or infinite; last samples "
+            f"{batch.sample_ids[:4]}; lower the learning rate, or resume from an earlier checkpoint"
         )
 
 

@@ -22,9 +22,12 @@ class GroupOptimizer:
 
     def __init__(self, gem: Gem, stage: Stage) -> None:
         groups = gem.parameter_groups()
-        unknown = set(stage.learning_rates) - set(groups)
+        unknown = set(stage.learning_rates) - (set(groups) - {"latents"})
         if unknown:
-            raise ValueError(f"stage {stage.name!r}: no module group {sorted(unknown)}; the model has {sorted(groups)}")
+            raise ValueError(
+                f"stage {stage.name!r}: no module group {sorted(unknown)} to train; the model has "
+                f"{sorted(set(groups) - {'latents'})}"
+            )
         for name, parameters in groups.items():
             for parameter in parameters.values():
                 parameter.requires_grad_(name in stage.learning_rates)
@@ -60,16 +63,20 @@ class GroupOptimizer:
         return tensors
 
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """ValueError if the state is not of these parameters. One that never had a gradient has no state."""
+        slots: dict[str, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            owner, _, slot = key.rpartition("/")
+            slots.setdefault(owner, {})[slot] = value.clone()
         for kind, optimizer in self.optimizers.items():
             for name, parameter in _named(optimizer):
-                prefix = f"{kind}/{name}/"
-                slots = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-                if not slots:
-                    raise ValueError(
-                        f"optimizer state: nothing for parameter {name!r} of {kind}; this checkpoint was written by "
-                        "another recipe: start a new folder or drop --resume"
-                    )
-                optimizer.state[parameter] = {slot: value.clone() for slot, value in slots.items()}
+                optimizer.state[parameter] = slots.pop(f"{kind}/{name}", {})
+        if slots:
+            raise ValueError(
+                f"optimizer state: {len(slots)} parameters are not trained in stage {self.stage.name!r} "
+                f"({', '.join(sorted(slots)[:3])}, ...); the checkpoint was written by another recipe: start in a new "
+                "folder"
+            )
 
 
 def _named(optimizer: torch.optim.Optimizer) -> list[tuple[str, nn.Parameter]]:
@@ -78,7 +85,9 @@ def _named(optimizer: torch.optim.Optimizer) -> list[tuple[str, nn.Parameter]]:
 
 def _build(groups: Mapping[str, NamedParameters], stage: Stage) -> dict[str, torch.optim.Optimizer]:
     config = stage.optimizer
-    matrices, decayed, plain = [], [], []
+    matrices: list[dict[str, Any]] = []
+    decayed: list[dict[str, Any]] = []
+    plain: list[dict[str, Any]] = []
     for group_name, parameters in groups.items():
         rate = stage.learning_rates[group_name]
         by_class: dict[str, NamedParameters] = {"matrix": {}, "decayed": {}, "plain": {}}
@@ -108,7 +117,7 @@ def _param_group(parameters: NamedParameters, rate: float, weight_decay: float) 
 
 
 def _class_of(name: str, parameter: nn.Parameter, config: OptimizerConfig) -> str:
-    """Hidden matrices go to Muon; vectors, tables and embeddings are not decayed (B10 of the release decays them all)."""
+    """Hidden matrices go to Muon; vectors, tables and embeddings are not decayed (B10: the release decays them all)."""
     table = "embed" in name or "lm_head" in name or "scale_shift_table" in name
     if parameter.ndim < 2 or table:
         return "plain"

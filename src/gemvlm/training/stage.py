@@ -1,6 +1,7 @@
 """A stage is data: which modules learn, from which losses, on which samples, how fast and for how long.
 
-The loop knows nothing else about stages; the paper's three (connector; connector and generator; everything) are three values.
+The loop knows nothing else about stages; the paper's three (connector; connector and generator; everything) are three
+values.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Learning rate over a stage, as a factor of its peak: linear warm-up, then a hold, then a cosine or linear fall."""
+    """Learning rate over a stage, as a factor of its peak: linear warm-up, a hold, then a cosine or linear fall.
+
+    `hold` is the share of the stage before the fall begins, `final` the factor that it falls to.
+    """
 
     warmup: int
     shape: Literal["constant", "cosine", "linear"]
@@ -31,7 +35,7 @@ class Schedule:
     hold: float = 0.0
 
     def factor(self, step: int, steps: int) -> float:
-        """Factor at `step` in [0, steps): never 0 on the first step; `hold` is the share of the stage before the fall begins."""
+        """Factor at `step` in [0, steps): in (0, 1], never 0 on the first step."""
         if step < self.warmup:
             return (step + 1) / self.warmup
         if self.shape == "constant":
@@ -44,11 +48,12 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage. Module groups absent from `learning_rates` are frozen; losses absent from `loss_weights` are not computed.
+    """One stage. Groups absent from `learning_rates` are frozen; losses absent from `loss_weights` are not computed.
 
-    `learning_rates` maps a group of `Gem.parameter_groups()` to its peak rate, `loss_weights` a named loss to its weight in the sum.
-    `turns_per_sample` questions are drawn anew each epoch, with `families` as weights (None: all alike; 0 turns: images only).
-    `clip` is the largest gradient norm of each module group, clipped on its own so that no module scales another's step.
+    `learning_rates` maps a group of `Gem.parameter_groups()` to its peak rate, `loss_weights` a named loss to its
+    weight in the sum. `turns_per_sample` questions are drawn anew each epoch, with `families` as weights (None: all
+    alike; 0 turns: images only). `clip` is the largest gradient norm of each module group, clipped on its own so that
+    no module scales another's step.
     """
 
     name: str
@@ -67,3 +72,8 @@ class Stage:
     def __post_init__(self) -> None:
         if not self.learning_rates or not self.loss_weights:
             raise ValueError(f"stage {self.name!r}: name at least one module group to train and one loss")
+        if self.steps < 1 or self.batch_size < 1:
+            raise ValueError(
+                f"stage {self.name!r}: {self.steps} steps of {self.batch_size} samples; both must be at least 1: leave "
+                "the stage out of the recipe instead"
+            )

@@ -31,9 +31,10 @@ class OrientedBox:
 class ObjectState:
     """One object or structure as it is now.
 
-    `id` is its value in `Observation.ids`. `category` is the shape ("mug"), `colour` a colour word; structures (table, shelf, wall, floor)
-    have `movable` False. `supported_by` names the ids that carry it by contact (several if it leans on several; empty if it hangs, and `hanging`
-    is then True). `visible_fraction` is visible pixels over the pixels of the object rendered alone in the same view, 0 if out of view.
+    `id` is its value in `Observation.ids`. `category` is the shape ("mug"), `colour` a colour word; structures (table,
+    shelf, wall, floor) have `movable` False. `supported_by` names the ids that carry it by contact (several if it leans
+    on several; empty if it hangs, and `hanging` is then True). `visible_fraction` is visible pixels over the pixels of
+    the object rendered alone in the same view, 0 if out of view.
     """
 
     id: int
