@@ -1,0 +1,228 @@
+"""One loop for every stage: the same numbers after any interruption, and nothing computed that no loss needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gemvlm.batch import IGNORE
+from gemvlm.model.backbone import Backbone, BackboneOutput
+from gemvlm.model.card import CheckpointCard
+from gemvlm.model.gem import Gem
+from gemvlm.runtime import detect
+from gemvlm.training.checkpoint import RunState, latest_checkpoint
+from gemvlm.training.loop import FINAL, Run, train_step
+from gemvlm.training.metrics import read_metrics
+from gemvlm.training.optimizer import GroupOptimizer
+from gemvlm.training.stage import Stage
+
+
+class Killed(BaseException):
+    """Not an Exception: nothing on the way may catch it and tidy up."""
+
+
+def killer(step: int) -> Callable[[Gem, Stage, RunState], None]:
+    def kill(gem: Gem, stage: Stage, state: RunState) -> None:
+        if state.step == step:
+            raise Killed
+
+    return kill
+
+
+@pytest.fixture(scope="module")
+def two_stages(stage_of: Callable[..., Stage]) -> tuple[Stage, ...]:
+    return stage_of(0), stage_of(3)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(workshop: Any, two_stages: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Gem]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    finished, gem = workshop.train(folder, two_stages)
+    assert finished
+    return folder, gem
+
+
+@pytest.mark.parametrize("step", [3, 7, 10, 13])
+def test_a_killed_run_goes_on_bit_for_bit(
+    step: int, workshop: Any, two_stages: Any, undisturbed: Any, assert_same_run: Any, tmp_path: Path
+) -> None:
+    """Killed before the first checkpoint, in the first stage, at the boundary before its checkpoint, in the second."""
+    with pytest.raises(Killed):
+        workshop.train(tmp_path, two_stages, [killer(step)], callback_every=1)
+    finished, gem = workshop.train(tmp_path, two_stages)
+    assert finished
+    assert_same_run(tmp_path, gem, *undisturbed)
+
+
+@pytest.mark.parametrize("save", [1, 2, 4])
+def test_a_checkpoint_killed_while_it_is_written_is_never_loaded(
+    save: int,
+    workshop: Any,
+    two_stages: Any,
+    undisturbed: Any,
+    assert_same_run: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write, written = CheckpointCard.write, 0
+
+    def write_or_die(card: CheckpointCard, folder: Path) -> None:
+        nonlocal written
+        written += 1
+        if written == save:
+            raise Killed
+        write(card, folder)
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(CheckpointCard, "write", write_or_die)
+        workshop.train(tmp_path, two_stages)
+    draft = tmp_path / f"step-{5 * save}.draft"
+    assert (draft / "model.safetensors").is_file()
+    newest = latest_checkpoint(tmp_path)
+    assert (newest.name if newest else None) == (f"step-{5 * (save - 1)}" if save > 1 else None)
+    finished, gem = workshop.train(tmp_path, two_stages)
+    assert finished and not list(tmp_path.glob("*.draft"))
+    assert_same_run(tmp_path, gem, *undisturbed)
+
+
+def test_a_run_that_is_out_of_time_goes_on_bit_for_bit(
+    workshop: Any, two_stages: Any, undisturbed: Any, assert_same_run: Any, tmp_path: Path
+) -> None:
+    calls = 1
+    while not (outcome := workshop.train(tmp_path, two_stages, minutes=0.0, checkpoint_every=100))[0]:
+        calls += 1
+        assert not (tmp_path / FINAL).exists()
+    assert calls == 4
+    assert_same_run(tmp_path, outcome[1], *undisturbed)
+
+
+def test_a_stage_shorter_than_the_log_does_not_outlast_the_time(
+    workshop: Any, two_stages: Any, tmp_path: Path
+) -> None:
+    finished, _ = workshop.train(tmp_path, two_stages, minutes=0.0, log_every=50, checkpoint_every=50)
+    assert not finished and latest_checkpoint(tmp_path) == tmp_path / "step-10"
+
+
+def test_a_run_killed_before_its_final_checkpoint_still_writes_it(
+    workshop: Any, two_stages: Any, undisturbed: Any, assert_same_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = CheckpointCard.write
+
+    def die_at_last(card: CheckpointCard, folder: Path) -> None:
+        if card.stage == "final":
+            raise Killed
+        write(card, folder)
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(CheckpointCard, "write", die_at_last)
+        workshop.train(tmp_path, two_stages)
+    assert not (tmp_path / FINAL).exists()
+    finished, gem = workshop.train(tmp_path, two_stages)
+    assert finished
+    assert_same_run(tmp_path, gem, *undisturbed)
+    card = CheckpointCard.read(tmp_path / FINAL)
+    assert card == CheckpointCard.read(undisturbed[0] / FINAL)
+    assert (card.stage, card.step) == ("final", 20)
+
+
+def test_a_finished_run_is_left_as_it_is(workshop: Any, two_stages: Any, undisturbed: Any) -> None:
+    folder, gem = undisturbed
+    before = {path: path.stat().st_mtime_ns for path in (folder / FINAL).iterdir()}
+    finished, again = workshop.train(folder, two_stages)
+    assert finished and {path: path.stat().st_mtime_ns for path in (folder / FINAL).iterdir()} == before
+    assert all(torch.equal(a, b) for a, b in zip(gem.parameters(), again.parameters(), strict=True))
+
+
+def test_only_the_newest_checkpoints_are_kept(undisturbed: Any) -> None:
+    """C3: the release keeps every one."""
+    assert sorted(path.name for path in undisturbed[0].glob("step-*")) == ["step-15", "step-20"]
+
+
+def test_checkpoints_name_what_was_trained_so_far(workshop: Any, stage_of: Any, tmp_path: Path) -> None:
+    workshop.train(tmp_path, (stage_of(1, 1), stage_of(2, 1)), log_every=1, checkpoint_every=1)
+    cards = [CheckpointCard.read(tmp_path / name) for name in ("step-1", "step-2", FINAL)]
+    assert [card.trained_groups for card in cards] == [("connector",), *[("connector", "generator")] * 2]
+    assert [card.stage for card in cards] == ["1-connector", "2-generator", "final"]
+
+
+def test_checkpoints_fall_on_logged_steps(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"checkpoint_every \(10\) must be a multiple of log_every \(4\)"):
+        Run(tmp_path, log_every=4, checkpoint_every=10)
+
+
+def test_each_logged_number_is_the_mean_of_its_steps(workshop: Any, stage_of: Any, tmp_path: Path) -> None:
+    workshop.train(tmp_path / "each", (stage_of(3, 4),), log_every=1, checkpoint_every=4)
+    workshop.train(tmp_path / "pairs", (stage_of(3, 4),), log_every=2, checkpoint_every=4)
+    each, pairs = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("each", "pairs"))
+    assert [line["step"] for line in pairs] == [2, 4]
+    for pair, (first, second) in zip(pairs, [each[:2], each[2:]], strict=True):
+        for name in ("loss/text", "loss/depth", "grad_norm/generator"):
+            assert pair[name] == pytest.approx((first[name] + second[name]) / 2, rel=1e-6)
+
+
+def test_losses_that_are_no_numbers_stop_the_run_before_they_are_saved(
+    workshop: Any, stage_of: Any, tmp_path: Path
+) -> None:
+    def poison(gem: Gem, stage: Stage, state: RunState) -> None:
+        if state.step == 6:
+            with torch.no_grad():
+                next(iter(gem.parameter_groups()["connector"].values())).fill_(float("nan"))
+
+    told = r"stage '1-connector', step 10: loss/depth.* became NaN or infinite; last samples \('sample-\d'"
+    with pytest.raises(FloatingPointError, match=told):
+        workshop.train(tmp_path, (stage_of(1),), [poison], callback_every=1)
+    assert [path.name for path in tmp_path.glob("step-*")] == ["step-5"]
+    assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [5]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_stages_of_depth_compute_neither_logits_nor_gradients_of_the_backbone(
+    number: int, workshop: Any, stage_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_logits(self: Backbone, states: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("logits were computed")
+
+    monkeypatch.setattr(Backbone, "logits", no_logits)
+    stage, gem = stage_of(number), workshop.gem().train()
+    gem.backbone.qwen.lm_head.register_forward_hook(lambda *_: pytest.fail("the language head ran"))
+    needed: list[bool] = []
+
+    def look(module: Backbone, args: Any, out: BackboneOutput) -> None:
+        assert out.states is not None
+        needed.append(out.states.requires_grad)
+
+    gem.backbone.register_forward_hook(look)
+    optimizer = GroupOptimizer(gem, stage)
+    before = {name: p.detach().clone() for name, p in gem.named_parameters()}
+    for step in range(2):
+        losses, norms = train_step(gem, stage, next(workshop.stream(stage, step)), optimizer, step, detect("cpu"))
+        assert set(losses) == {"depth"} and set(norms) == set(stage.learning_rates)
+    assert needed == [False, False]
+    changed = {name for name, p in gem.named_parameters() if not torch.equal(p, before[name])}
+    groups = gem.parameter_groups()
+    trained = {name for group in stage.learning_rates for name in groups[group]}
+    assert changed and changed <= trained
+    assert all({*groups[group]} & changed for group in stage.learning_rates)
+
+
+def test_logits_are_computed_at_supervised_places_only(workshop: Any, stage_of: Any) -> None:
+    stage, gem = stage_of(3), workshop.gem().train()
+    rows: list[int] = []
+    gem.backbone.qwen.lm_head.register_forward_hook(lambda module, args, out: rows.append(len(args[0])))
+    batch = next(workshop.stream(stage))
+    train_step(gem, stage, batch, GroupOptimizer(gem, stage), 0, detect("cpu"))
+    supervised = int((batch.labels != IGNORE).sum())
+    assert rows == [supervised] and 0 < supervised < len(batch.input_ids) / 2
+
+
+def test_a_step_without_any_loss_changes_nothing(workshop: Any, stage_of: Any) -> None:
+    """A batch without depth in a stage of depth."""
+    stage, gem = stage_of(1, targets=()), workshop.gem().train()
+    before = [p.detach().clone() for p in gem.parameters()]
+    losses, _ = train_step(gem, stage, next(workshop.stream(stage)), GroupOptimizer(gem, stage), 0, detect("cpu"))
+    assert losses == {}
+    assert all(torch.equal(p, b) for p, b in zip(gem.parameters(), before, strict=True))
