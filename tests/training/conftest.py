@@ -71,8 +71,8 @@ class Workshop:
         """Trains a fresh model in `folder`, or goes on there; whether it finished, and the model as it then is."""
         gem = self.gem()
         card = CheckpointCard(
-            model=self.config, coordinates={"scale": 1000, "step": 10}, image={}, target={"height": SIDE, "width": SIDE},
-            recipe="test", stage="", step=0, versions={}, trained_groups=(),
+            model=self.config, coordinates={"scale": 1000, "step": 10}, image={},
+            target={"height": SIDE, "width": SIDE}, recipe="test", stage="", step=0, versions={}, trained_groups=(),
         )  # fmt: skip
         run = Run(folder, **{"log_every": 5, "checkpoint_every": 5, "show_progress": False, **options})
         return train(gem, stages, self.stream, self.tokenizer, card, run, detect("cpu"), callbacks), gem

@@ -100,15 +100,18 @@ def test_a_run_that_is_out_of_time_goes_on_bit_for_bit(
     assert_same_run(tmp_path, outcome[1], *undisturbed)
 
 
-def test_a_stage_shorter_than_the_log_does_not_outlast_the_time(
-    workshop: Any, two_stages: Any, tmp_path: Path
-) -> None:
+def test_a_stage_shorter_than_the_log_does_not_outlast_the_time(workshop: Any, two_stages: Any, tmp_path: Path) -> None:
     finished, _ = workshop.train(tmp_path, two_stages, minutes=0.0, log_every=50, checkpoint_every=50)
     assert not finished and latest_checkpoint(tmp_path) == tmp_path / "step-10"
 
 
 def test_a_run_killed_before_its_final_checkpoint_still_writes_it(
-    workshop: Any, two_stages: Any, undisturbed: Any, assert_same_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workshop: Any,
+    two_stages: Any,
+    undisturbed: Any,
+    assert_same_run: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     write = CheckpointCard.write
 
