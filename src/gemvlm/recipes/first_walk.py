@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from rich.console import Console
 
 from gemvlm.curation.questions.balance import mark_headline
@@ -20,7 +21,7 @@ from gemvlm.figure import DepthRow, Exchange, Report, draw_points_boxes, enlarge
 from gemvlm.inference import GemPipeline, load
 from gemvlm.inference.load import shipped_checkpoints
 from gemvlm.recipes.quickstart import QUICKSTART
-from gemvlm.recipes.recipe import TEST_SEED
+from gemvlm.recipes.recipe import TEST_SEED, Recipe
 from gemvlm.recipes.run import progress, train_recipe
 from gemvlm.runtime import available_cores
 from gemvlm.sample import Frame, Sample
@@ -34,11 +35,12 @@ SHOWN_SEED = TEST_SEED + 900_000
 SHOWN_FAMILIES = ("colour", "closer", "point", "object_depth", "left_right", "can_lift", "removal_order", "count")
 PAINTING_STEPS = 20
 MAX_IMAGES = 12
+SHOWN_SIDE = 320
 QUESTIONS = ("Describe the scene.", "How many objects are there?", "Point to the nearest object.")
 
 
-def walk(images: Path | None, out: Path) -> Path:
-    """Trains the quickstart recipe in `out`, tries it and the shipped nano model out, and writes `out/report.html`.
+def walk(images: Path | None, out: Path, recipe: Recipe = QUICKSTART, test_scenes: int = TEST_SCENES) -> Path:
+    """Trains `recipe` in `out`, tries it and the shipped nano model out, and writes `out/report.html`.
 
     `images` is a folder of the user's own pictures, with or without depth. Called again, it goes on where it stopped.
     """
@@ -46,19 +48,19 @@ def walk(images: Path | None, out: Path) -> Path:
     own = _own_frames(images) if images is not None else []
     console.rule("1  making scenes and training a small GEM on them")
     run = Run(out / "run", log_every=10, checkpoint_every=250, callback_every=150)
-    train_recipe(QUICKSTART.name, out / "run", data=out / "data", run=run)
+    train_recipe(recipe.name, out / "run", data=out / "data", run=run)
     fresh = load(out / "run" / "final")
     console.rule("2  testing it on scenes that it has never seen")
-    test = _test_samples(TEST_SEED, TEST_SCENES)
-    train = _test_samples(0, TEST_SCENES)
+    test = _test_samples(recipe, TEST_SEED, test_scenes)
+    train = _test_samples(recipe, 0, test_scenes)
     evaluation = evaluate_model(fresh, test, train, out, steps=PAINTING_STEPS)
     console.rule("3  the shipped model on new scenes")
     nano = load("nano") if "nano" in shipped_checkpoints() else fresh
-    shown = _test_samples(SHOWN_SEED, SHOWN_SCENES)
+    shown = _test_samples(recipe, SHOWN_SEED, SHOWN_SCENES)
     report = Report(
         "GEM quickstart", f"A small model, trained here in minutes, and `{nano.card.recipe}`, which is shipped."
     )
-    _tell_training(report, out, fresh, evaluation, time.monotonic() - started)
+    _tell_training(report, recipe, out, fresh, evaluation, time.monotonic() - started)
     _tell_scenes(report, nano, shown)
     if own:
         console.rule("4  your images")
@@ -68,13 +70,15 @@ def walk(images: Path | None, out: Path) -> Path:
     return page
 
 
-def _test_samples(first_seed: int, scenes: int) -> list[Sample]:
+def _test_samples(recipe: Recipe, first_seed: int, scenes: int) -> list[Sample]:
     seeds = range(first_seed, first_seed + scenes)
-    made = tabletop_samples(seeds, 1, QUICKSTART.data.size, processes=available_cores())
+    made = tabletop_samples(seeds, 1, recipe.data.size, processes=available_cores())
     return mark_headline(list(progress(made, scenes, "making scenes")))
 
 
-def _tell_training(report: Report, out: Path, fresh: GemPipeline, evaluation: Evaluation, seconds: float) -> None:
+def _tell_training(
+    report: Report, recipe: Recipe, out: Path, fresh: GemPipeline, evaluation: Evaluation, seconds: float
+) -> None:
     records = read_metrics(out / "run" / "metrics.jsonl")
     parameters = sum(p.numel() for p in fresh.gem.parameters())
     report.heading("The model that was trained just now")
@@ -83,10 +87,10 @@ def _tell_training(report: Report, out: Path, fresh: GemPipeline, evaluation: Ev
             ("parameters", f"{parameters / 1e6:.1f} M", "vision, language, connector, generator"),
             (
                 "training images",
-                f"{QUICKSTART.data.scenes * QUICKSTART.data.views_per_scene}",
+                f"{recipe.data.scenes * recipe.data.views_per_scene}",
                 "simulated, with exact depth",
             ),
-            ("steps", f"{fresh.card.step}", f"in {len(QUICKSTART.stages)} stages"),
+            ("steps", f"{fresh.card.step}", f"in {len(recipe.stages)} stages"),
             ("time", f"{seconds / 60:.1f} min", "data, training and test"),
         ]
     )
@@ -134,7 +138,16 @@ class OwnFrame:
 def _own_frames(folder: Path) -> list[OwnFrame]:
     frames = RgbdFolder(folder)
     chosen = np.linspace(0, len(frames) - 1, min(MAX_IMAGES, len(frames))).round().astype(int)
-    return [OwnFrame(frames.names[index], frames[int(index)]) for index in dict.fromkeys(chosen.tolist())]
+    return [OwnFrame(frames.names[index], _reduced(frames[index])) for index in dict.fromkeys(chosen.tolist())]
+
+
+def _reduced(frame: Frame) -> Frame:
+    """The frame at the size at which the page shows it; models resize it further themselves."""
+    height, width = frame.image.shape[:2]
+    share = min(1.0, SHOWN_SIDE / max(height, width))
+    height, width = round(height * share), round(width * share)
+    image = np.asarray(Image.fromarray(frame.image).resize((width, height), Image.Resampling.LANCZOS))
+    return Frame(image, frame.depth and frame.depth.resized(width, height))
 
 
 def _tell_own(report: Report, pipeline: GemPipeline, own: Sequence[OwnFrame]) -> None:

@@ -7,6 +7,15 @@ from typing import Any
 from gemvlm.data.frames import ImageConfig
 from gemvlm.training.stage import OptimizerConfig, Schedule, Stage
 
+FAMILY_WEIGHTS = {
+    "describe": 4.0,
+    **dict.fromkeys(("colour", "shape", "object_at", "point", "object_depth"), 3.0),
+    **dict.fromkeys(("left_right", "above_below", "closer", "larger", "nearer_to", "perspective"), 2.0),
+    **dict.fromkeys(("box", "point_relation", "point_extremum", "free_space", "count", "exists", "occluded"), 1.0),
+    **dict.fromkeys(("nearest_of", "distance", "support", "removal_order", "can_lift", "consequence", "fits"), 1.0),
+}
+"""How often each family is drawn in stage 3; descriptions go on, so that nothing of stage 0 is forgotten."""
+
 RGB_WEIGHT = 0.5
 """Weight of painting the image in stage 0, which has no depth."""
 
@@ -111,7 +120,7 @@ def small_stages(
     """
     muon = OptimizerConfig("muon", betas=(0.9, 0.95), weight_decay=0.05)
     falling = Schedule(warmup=warmup, shape="linear", final=0.05, hold=0.5)
-    everything_learns = {name: rate for name in ("vision", "merger", "language", "connector", "generator")}
+    everything_learns = dict.fromkeys(("vision", "merger", "language", "connector", "generator"), rate)
     return (
         Stage(
             name="0-pretraining",
@@ -156,6 +165,7 @@ def small_stages(
             schedule=falling,
             optimizer=muon,
             turns_per_sample=turns,
+            families=FAMILY_WEIGHTS,
             targets=("depth",),
         ),
     )
