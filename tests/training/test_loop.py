@@ -15,7 +15,7 @@ from gemvlm.model.card import CheckpointCard
 from gemvlm.model.gem import Gem
 from gemvlm.runtime import detect
 from gemvlm.training.checkpoint import RunState, latest_checkpoint
-from gemvlm.training.loop import FINAL, Run, train_step
+from gemvlm.training.loop import FINAL, train_step
 from gemvlm.training.metrics import read_metrics
 from gemvlm.training.optimizer import GroupOptimizer
 from gemvlm.training.stage import Stage
@@ -90,19 +90,18 @@ def test_a_checkpoint_killed_while_it_is_written_is_never_loaded(
 
 
 def test_a_run_that_is_out_of_time_goes_on_bit_for_bit(
-    workshop: Any, two_stages: Any, undisturbed: Any, assert_same_run: Any, tmp_path: Path
+    workshop: Any, stage_of: Any, assert_same_run: Any, tmp_path: Path
 ) -> None:
+    """Stopped after every step, between logged steps too."""
+    stages = stage_of(0, 3), stage_of(3, 4)
+    options = {"log_every": 2, "checkpoint_every": 100}
+    _, undisturbed = workshop.train(tmp_path / "undisturbed", stages, **options)
     calls = 1
-    while not (outcome := workshop.train(tmp_path, two_stages, minutes=0.0, checkpoint_every=100))[0]:
+    while not (outcome := workshop.train(tmp_path / "run", stages, minutes=0.0, **options))[0]:
         calls += 1
-        assert not (tmp_path / FINAL).exists()
-    assert calls == 4
-    assert_same_run(tmp_path, outcome[1], *undisturbed)
-
-
-def test_a_stage_shorter_than_the_log_does_not_outlast_the_time(workshop: Any, two_stages: Any, tmp_path: Path) -> None:
-    finished, _ = workshop.train(tmp_path, two_stages, minutes=0.0, log_every=50, checkpoint_every=50)
-    assert not finished and latest_checkpoint(tmp_path) == tmp_path / "step-10"
+        assert not (tmp_path / "run" / FINAL).exists()
+    assert calls == 6  # the end of a stage runs on into the next, and the end of the last is the end
+    assert_same_run(tmp_path / "run", outcome[1], tmp_path / "undisturbed", undisturbed)
 
 
 def test_a_run_killed_before_its_final_checkpoint_still_writes_it(
@@ -152,11 +151,6 @@ def test_checkpoints_name_what_was_trained_so_far(workshop: Any, stage_of: Any, 
     assert [card.stage for card in cards] == ["1-connector", "2-generator", "final"]
 
 
-def test_checkpoints_fall_on_logged_steps(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"checkpoint_every \(10\) must be a multiple of log_every \(4\)"):
-        Run(tmp_path, log_every=4, checkpoint_every=10)
-
-
 def test_each_logged_number_is_the_mean_of_its_steps(workshop: Any, stage_of: Any, tmp_path: Path) -> None:
     workshop.train(tmp_path / "each", (stage_of(3, 4),), log_every=1, checkpoint_every=4)
     workshop.train(tmp_path / "pairs", (stage_of(3, 4),), log_every=2, checkpoint_every=4)
@@ -178,6 +172,9 @@ def test_losses_that_are_no_numbers_stop_the_run_before_they_are_saved(
     told = r"stage '1-connector', step 10: loss/depth.* became NaN or infinite; last samples \('sample-\d'"
     with pytest.raises(FloatingPointError, match=told):
         workshop.train(tmp_path, (stage_of(1),), [poison], callback_every=1)
+    assert [path.name for path in tmp_path.glob("step-*")] == ["step-5"]
+    with pytest.raises(FloatingPointError, match="step 8"):
+        workshop.train(tmp_path, (stage_of(1),), [poison], callback_every=1, checkpoint_every=4)
     assert [path.name for path in tmp_path.glob("step-*")] == ["step-5"]
     assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [5]
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -28,11 +29,16 @@ DRAFT = ".draft"
 
 @dataclass(frozen=True)
 class RunState:
-    """Where a run stands: the stage, the steps done in it, and the steps done in all."""
+    """Where a run stands: the stage, the steps done in it, and the steps done in all.
+
+    `unlogged` holds (sum, count) of every number since the last logged step, so that the next line is the mean that an
+    uninterrupted run would log.
+    """
 
     stage: int
     stage_step: int
     step: int
+    unlogged: Mapping[str, tuple[float, int]] = field(default_factory=dict)
 
 
 def save_checkpoint(
@@ -74,7 +80,9 @@ def _step(folder: Path) -> int:
 
 
 def read_state(folder: Path) -> RunState:
-    return RunState(**json.loads((folder / STATE_FILE).read_text(encoding="utf-8")))
+    fields = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+    unlogged = {name: (total, count) for name, (total, count) in fields.pop("unlogged", {}).items()}
+    return RunState(**fields, unlogged=unlogged)
 
 
 def restore(folder: Path, gem: Gem, optimizer: GroupOptimizer | None) -> RunState:

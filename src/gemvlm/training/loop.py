@@ -33,10 +33,7 @@ Callback = Callable[[Gem, Stage, RunState], None]
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Where a training writes and how often (in steps of a stage). `minutes`, if given, ends it early, resumable.
-
-    Checkpoints fall on logged steps, so that a resumed run logs the same means as one that never stopped.
-    """
+    """Where a training writes and how often (in steps of a stage). `minutes`, if given, ends it early, resumable."""
 
     folder: Path
     log_every: int = 20
@@ -45,12 +42,6 @@ class Run:
     keep: int = 2
     minutes: float | None = None
     show_progress: bool = True
-
-    def __post_init__(self) -> None:
-        if self.checkpoint_every % self.log_every:
-            raise ValueError(
-                f"run: checkpoint_every ({self.checkpoint_every}) must be a multiple of log_every ({self.log_every})"
-            )
 
 
 def train(
@@ -94,7 +85,7 @@ def train(
             state = _train_stage(
                 gem, stage, streams, tokenizer, stage_card, optimizer, state, run, runtime, metrics, callbacks, deadline
             )
-            if state.stage == index or (state.stage < len(stages) and _is_late(deadline)):
+            if state.stage == index:
                 return False
         final_card = dataclasses.replace(
             card, stage="final", step=state.step, trained_groups=tuple(sorted(trained)), versions=versions()
@@ -121,7 +112,7 @@ def _train_stage(
 ) -> RunState:
     gem.train()
     batches = streams(stage, state.stage_step)
-    meter = _Meter()
+    meter = _Meter(state.unlogged)
     with _progress(stage, state.stage_step, run.show_progress) as advance:
         while state.stage_step < stage.steps:
             batch = next(batches)
@@ -129,41 +120,36 @@ def _train_stage(
             state = RunState(state.stage, state.stage_step + 1, state.step + 1)
             meter.add(batch, losses, norms)
             done = state.stage_step == stage.steps
+            late = deadline is not None and time.monotonic() > deadline
+            saved = done or late or state.stage_step % run.checkpoint_every == 0
             logged = done or state.stage_step % run.log_every == 0
+            if logged or saved:
+                _refuse_nan(meter.means(), stage, state, batch)
             if logged:
-                values = meter.read()
-                _refuse_nan(values, stage, state, batch)
-                metrics.write(
-                    state.step,
-                    stage.name,
-                    values | {"lr_factor": stage.schedule.factor(state.stage_step - 1, stage.steps)},
-                )
+                values = meter.means() | meter.rates()
+                meter = _Meter()
+                factor = stage.schedule.factor(state.stage_step - 1, stage.steps)
+                metrics.write(state.step, stage.name, values | {"lr_factor": factor})
                 advance(state.stage_step, values)
             if done or state.stage_step % run.callback_every == 0:
                 for callback in callbacks:
                     callback(gem, stage, state)
                 gem.train()
-            late = logged and _is_late(deadline)
             if done:
                 state = RunState(state.stage + 1, 0, state.step)
-            if done or late or state.stage_step % run.checkpoint_every == 0:
-                saved = dataclasses.replace(card, step=state.step)
+            if saved:
                 save_checkpoint(
                     run.folder / f"step-{state.step}",
                     gem,
                     tokenizer,
-                    saved,
+                    dataclasses.replace(card, step=state.step),
                     optimizer=None if done else optimizer,
-                    state=state,
+                    state=dataclasses.replace(state, unlogged=meter.totals()),
                 )
                 prune(run.folder, run.keep)
             if done or late:
                 break
     return state
-
-
-def _is_late(deadline: float | None) -> bool:
-    return deadline is not None and time.monotonic() > deadline
 
 
 def train_step(
@@ -185,14 +171,12 @@ def train_step(
 
 
 class _Meter:
-    """Means of losses and norms since the last reading, and rates."""
+    """Losses and norms since the last logged step, and rates; nothing waits for the device until it is read."""
 
-    def __init__(self) -> None:
-        self._reset()
-
-    def _reset(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
+    def __init__(self, totals: Mapping[str, tuple[float, int]] | None = None) -> None:
+        totals = totals or {}
+        self.sums = {name: torch.tensor(total) for name, (total, _) in totals.items()}
+        self.counts = {name: count for name, (_, count) in totals.items()}
         self.images = self.tokens = 0
         self.since = time.perf_counter()
 
@@ -204,12 +188,16 @@ class _Meter:
         self.images += len(batch.image_grid_thw)
         self.tokens += len(batch.input_ids)
 
-    def read(self) -> dict[str, float]:
+    def totals(self) -> dict[str, tuple[float, int]]:
+        """(sum, count) of each number: what a resumed run begins with."""
+        return {name: (float(total), self.counts[name]) for name, total in self.sums.items()}
+
+    def means(self) -> dict[str, float]:
+        return {name: total / count for name, (total, count) in self.totals().items()}
+
+    def rates(self) -> dict[str, float]:
         seconds = time.perf_counter() - self.since
-        values = {name: float(total) / self.counts[name] for name, total in self.sums.items()}
-        values |= {"images_per_s": self.images / seconds, "tokens_per_s": self.tokens / seconds}
-        self._reset()
-        return values
+        return {"images_per_s": self.images / seconds, "tokens_per_s": self.tokens / seconds}
 
 
 def _refuse_nan(values: Mapping[str, float], stage: Stage, state: RunState, batch: Batch) -> None:
