@@ -21,6 +21,7 @@ usage: gemvlm COMMAND ...        gemvlm COMMAND --help tells the options of a co
   ask MODEL IMAGE... QUESTION    answer a question about one image or several
   depth MODEL IMAGE... --out DIR paint the depth of images: colours, 16-bit PNG, .npz
   train RECIPE --out DIR         carry a training recipe out, or go on with it
+  adapt MODEL FRAMES --out DIR   adapt a model to RGB-D frames of one place, tested on the last of them
   evaluate MODEL --out DIR       score a model on scenes it has never seen, beside blind baselines
   quickstart                     the whole walk in minutes: data, training, answers, depth, report
   data tabletop --out DIR        make samples of the simulated tabletop
@@ -37,6 +38,7 @@ MODEL is a folder that `train` wrote, or the name of a shipped model: nano
 Model = Annotated[Positional[str], arg(metavar="MODEL")]
 Images = Annotated[Positional[tuple[Path, ...]], arg(metavar="IMAGE...")]
 ImagesAndQuestion = Annotated[Positional[tuple[str, ...]], arg(metavar="IMAGE... QUESTION")]
+Frames = Annotated[Positional[Path], arg(metavar="FRAMES")]
 Recipe = Annotated[Positional[str], arg(metavar="RECIPE")]
 Formats = Annotated[tuple[Literal["view", "png", "npz"], ...], arg(metavar="{view,png,npz}...")]
 Device = Annotated[str | None, arg(metavar="NAME")]
@@ -149,6 +151,60 @@ def train(
     train_recipe(recipe, out, data, device)
 
 
+def adapt(
+    model: Model,
+    frames: Frames,
+    *,
+    out: Path,
+    registration: Literal["none", "kinect-7scenes"] = "none",
+    up: tuple[float, float, float] | None = None,
+    test_frames: int | None = None,
+    steps: int | None = None,
+    first: int | None = None,
+    minutes: float | None = None,
+    device: Device = None,
+) -> None:
+    """Adapt a model to RGB-D frames of one place, and test it on the last of them beside copies of the others.
+
+    The model lies in OUT/run/final, its scores in OUT/report.html; the same command goes on where it stopped.
+
+    Args:
+        model: Checkpoint folder, or the name of a shipped model.
+        frames: Folder with NAME.color.jpg, NAME.depth.png, NAME.pose.txt, in the order of time by name, and
+            camera-intrinsics.txt.
+        out: Folder for everything that is made.
+        registration: How depth comes into the colour image: it lies there already, or as in 7-Scenes.
+        up: Upward direction of the world's axes; adds questions about horizontal and vertical surfaces.
+        test_frames: So many frames, the last in time, are the test.
+        steps: Training steps.
+        first: Use only so many frames, to choose settings without a look at the others.
+        minutes: Stop training after so long; the same command goes on with it.
+        device: cpu, cuda or mps; the best there is by default.
+    """
+    from dataclasses import replace
+
+    from gemvlm.curation.sources.rgbd_folder import KINECT_7SCENES
+    from gemvlm.recipes import real_frames
+
+    recipe = real_frames.ROOM
+    if steps is not None:
+        recipe = replace(recipe, stage=replace(recipe.stage, steps=steps))
+    if test_frames is not None:
+        recipe = replace(recipe, test_frames=test_frames)
+    page = real_frames.adapt(
+        model,
+        frames,
+        out,
+        registration=KINECT_7SCENES if registration == "kinect-7scenes" else None,
+        up=up,
+        first=first,
+        recipe=recipe,
+        minutes=minutes,
+        device=device,
+    )
+    print(page or f"{out}: not finished after {minutes} minutes; the same command goes on")
+
+
 def evaluate(
     model: Model,
     *,
@@ -227,6 +283,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "ask": ask,
     "depth": depth,
     "train": train,
+    "adapt": adapt,
     "evaluate": evaluate,
     "quickstart": quickstart,
     "data": data,
