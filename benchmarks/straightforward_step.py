@@ -1,4 +1,4 @@
-"""The training step that a careful developer writes with the stock classes; `training_step.py` measures ours against it.
+"""The training step that a careful developer writes with stock classes; `training_step.py` measures ours against it.
 
 Frozen: it only changes when the libraries that it stands on change their names. Right-padded rows with an attention
 mask, logits of every position in float32, one loop over the images to find their spans, and the autoencoder inside the
