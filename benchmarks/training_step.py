@@ -450,7 +450,7 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=4)
     parser.add_argument("--vocabulary", type=int, default=PUBLISHED_VOCABULARY, help="of the last comparison")
     options = parser.parse_args()
     if options.images < 2 or options.repeats < 1 or min(options.turns) < 1:
