@@ -3,7 +3,9 @@ on the command line."""
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -17,7 +19,7 @@ import gemvlm
 from gemvlm import recipes
 from gemvlm.__main__ import main
 from gemvlm.curation.sources.rgbd_folder import RgbdFolder
-from gemvlm.data.quarantine import QuarantineError, Usable
+from gemvlm.data.quarantine import QuarantineError, quarantined
 from gemvlm.depth_map import DepthMap
 from gemvlm.recipes.debug import DEBUG
 from gemvlm.recipes.run import MAX_BAD_SHARE, train_recipe
@@ -187,8 +189,6 @@ def _cut_image(content: bytes) -> bytes:
 
 
 def _nan_depth(content: bytes) -> bytes:
-    import io
-
     with np.load(io.BytesIO(content)) as arrays:
         values, valid = arrays["values"].copy(), arrays["valid"]
     values[3, 3] = np.nan
@@ -205,8 +205,6 @@ def test_what_rots_inside_a_shard_is_quarantined_with_file_and_row(
     field: str, change: Callable[[bytes], bytes], told: str, tmp_path: Path
 ) -> None:
     """Depth without a unit is kept as float32, so that NaN can get in there."""
-    import re
-
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -218,8 +216,9 @@ def test_what_rots_inside_a_shard_is_quarantined_with_file_and_row(
     content = rows.to_pylist()
     content[2]["frames"][0][field] = change(content[2]["frames"][0][field])
     pq.write_table(pa.Table.from_pylist(content, rows.schema), path, row_group_size=4)
-    usable = Usable(ShardReader(tmp_path), tmp_path, max_bad_share=0.5)
-    assert [sample.id for sample in usable] == ["s0", "s1", "s3"]
+    # not through `Usable`: the type checker of the tests would itself read a random item of the reader
+    every = map(ShardReader(tmp_path).__getitem__, range(4))
+    assert [sample.id for sample in quarantined(every, tmp_path, max_bad_share=0.5)] == ["s0", "s1", "s3"]
     (reason,) = [json.loads(line)["reason"] for line in (tmp_path / "quarantine.jsonl").read_text().splitlines()]
     assert f"{path}, row 2 (sample 's2')" in reason and "write the shard again" in reason
     assert re.search(told, reason)
