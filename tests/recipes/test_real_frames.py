@@ -31,6 +31,7 @@ SMALL = replace(
     ROOM,
     test_frames=2,
     views_per_frame=2,
+    unturned_per_frame=1,
     turns_per_view=6,
     turns_per_test_frame=6,
     stage=replace(ROOM.stage, steps=6, batch_size=4, turns_per_sample=2),
@@ -127,6 +128,9 @@ def test_the_test_is_the_end_of_the_sequence_and_no_view_comes_from_it(frames: P
     assert {sample.scene for sample in room.views} == {sample.scene for sample in room.train}
     assert len(room.views) == 3 * SMALL.views_per_frame == len({sample.id for sample in room.views})
     assert {sample.frames[0].image.shape for sample in (*room.views, *room.test)} == {(48, 64, 3)}
+    own, turned = room.views[:2]
+    np.testing.assert_array_equal(own.frames[0].image, room.train[0].frames[0].image)
+    assert not np.array_equal(turned.frames[0].image, own.frames[0].image)
     again = make_room(RgbdFolder(frames), image, SMALL)
     for one, other in zip(room.views, again.views, strict=True):
         assert one.turns == other.turns

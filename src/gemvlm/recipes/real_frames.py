@@ -45,12 +45,14 @@ OVERSAMPLED = 2
 class Adaptation:
     """How to adapt: the last `test_frames` are the test, all before them are learned from.
 
-    Each of those gives `views_per_frame` views, itself among them. `turns_per_view` questions are made for each view,
-    of which `stage` draws some every epoch, and `turns_per_test_frame` for each frame of the test.
+    Each of those gives `views_per_frame` samples: `unturned_per_frame` times itself with other questions, then turned
+    views. These are all zoomed a little, or they would leave the frame; the test is not, hence the share of the frame
+    itself. Of a sample's `turns_per_view` questions `stage` draws some every epoch.
     """
 
     test_frames: int
     views_per_frame: int
+    unturned_per_frame: int
     limits: ViewLimits
     turns_per_view: int
     turns_per_test_frame: int
@@ -64,12 +66,13 @@ RATE = 1e-3
 ROOM = Adaptation(
     test_frames=10,
     views_per_frame=16,
-    limits=ViewLimits(turn_deg=12.0, roll_deg=8.0, zoom=1.4),
+    unturned_per_frame=6,
+    limits=ViewLimits(turn_deg=8.0, roll_deg=5.0, zoom=1.25),
     turns_per_view=24,
     turns_per_test_frame=60,
     stage=Stage(
         name="room",
-        steps=200,
+        steps=180,
         batch_size=16,
         learning_rates=dict.fromkeys(("vision", "merger", "language", "connector", "generator"), RATE),
         loss_weights={"text": 1.0, "depth": 1.0},
@@ -153,13 +156,13 @@ def make_room(
         if index >= len(names) - recipe.test_frames:
             test.append(_sample(own, scene, 0, rng, recipe.turns_per_test_frame, up))
             continue
-        train.append(_sample(own, scene, 0, rng, recipe.turns_per_view, up))
-        views.append(train[-1])
         large = resized_frame(frame, OVERSAMPLED * width, OVERSAMPLED * height)
-        for number in range(1, recipe.views_per_frame):
-            view = resized_frame(random_view(large, recipe.limits, rng), width, height)
+        for number in range(recipe.views_per_frame):
+            turned = number >= recipe.unturned_per_frame
+            view = resized_frame(random_view(large, recipe.limits, rng), width, height) if turned else own
             if view.depth is not None and view.depth.valid.any():
                 views.append(_sample(view, scene, number, rng, recipe.turns_per_view, up))
+        train.append(_sample(own, scene, 0, rng, recipe.turns_per_view, up))
     return Room(tuple(views), tuple(train), tuple(test))
 
 
