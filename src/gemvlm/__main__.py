@@ -234,8 +234,16 @@ def evaluate(
     from gemvlm.recipes.held_out import evaluate_held_out
 
     pipeline = load(model, device)
-    options = {"steps": steps, "guidance": guidance, "seed": seed}
-    evaluate_held_out(pipeline, out, scenes=scenes, per_family=questions, depth_views=depth_views, **options)
+    evaluate_held_out(
+        pipeline,
+        out,
+        scenes=scenes,
+        per_family=questions,
+        depth_views=depth_views,
+        steps=steps,
+        guidance=guidance,
+        seed=seed,
+    )
     print(out / "report.html")
 
 
@@ -306,7 +314,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if name not in COMMANDS:
             raise ValueError(f"unknown command {name!r}; there are {', '.join(COMMANDS)} (see gemvlm --help)")
         cli(COMMANDS[name], args=rest, prog=f"gemvlm {name}")
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         return _refuse(str(error))
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "gemvlm":

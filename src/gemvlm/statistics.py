@@ -13,6 +13,9 @@ from statistics import NormalDist
 import numpy as np
 from jaxtyping import Float, Int64
 
+LARGEST_BLOCK = 2**22
+"""Numbers held at once while resampling."""
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -132,5 +135,11 @@ def _bootstrap_means(
     sums: Float[np.ndarray, "C"], counts: Int64[np.ndarray, "C"], resamples: int, seed: int
 ) -> Float[np.ndarray, "R"]:
     rng = np.random.default_rng(seed)
-    draws = (rng.integers(len(sums), size=len(sums)) for _ in range(resamples))
-    return np.array([sums[drawn].sum() / counts[drawn].sum() for drawn in draws])
+    # How often each cluster is drawn says it all: a resample is a row, its mean two products; in bounded blocks.
+    block = max(1, LARGEST_BLOCK // len(sums))
+    means = []
+    for start in range(0, resamples, block):
+        rows = min(block, resamples - start)
+        drawn = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=rows)
+        means.append((drawn @ sums) / (drawn @ counts))
+    return np.concatenate(means)

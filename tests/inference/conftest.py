@@ -24,18 +24,39 @@ def write_checkpoint(folder: Path, encoding: Encoding) -> Path:
     names = {"image": IMAGE_PAD, "video": VIDEO_PAD, "vision_start": VISION_START, "vision_end": VISION_END}
     ids = {f"{name}_token_id": tokenizer.convert_tokens_to_ids(token) for name, token in names.items()}
     text = {
-        "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "tie_word_embeddings": False,
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "tie_word_embeddings": False,
         "rope_scaling": {"rope_type": "default", "mrope_section": [2, 1, 1], "mrope_interleaved": True},
     }
     vision = {
-        "depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 4, "patch_size": 8, "out_hidden_size": 32,
-        "num_position_embeddings": 16, "deepstack_visual_indexes": [0],
+        "depth": 2,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_heads": 4,
+        "patch_size": 8,
+        "out_hidden_size": 32,
+        "num_position_embeddings": 16,
+        "deepstack_visual_indexes": [0],
     }
     sana = {
-        "kind": "sana", "in_channels": 16, "out_channels": 16, "num_layers": 1, "num_attention_heads": 2,
-        "attention_head_dim": 8, "num_cross_attention_heads": 2, "cross_attention_head_dim": 8,
-        "cross_attention_dim": 16, "caption_channels": 24, "patch_size": 1, "mlp_ratio": 2.0,
+        "kind": "sana",
+        "in_channels": 16,
+        "out_channels": 16,
+        "num_layers": 1,
+        "num_attention_heads": 2,
+        "attention_head_dim": 8,
+        "num_cross_attention_heads": 2,
+        "cross_attention_head_dim": 8,
+        "cross_attention_dim": 16,
+        "caption_channels": 24,
+        "patch_size": 1,
+        "mlp_ratio": 2.0,
     }
     config = GemConfig(
         backbone={"text_config": text, "vision_config": vision, "tie_word_embeddings": False, **ids},
@@ -50,9 +71,15 @@ def write_checkpoint(folder: Path, encoding: Encoding) -> Path:
     save_weights(Gem(config), folder, torch.float32)
     tokenizer.save_pretrained(str(folder))
     CheckpointCard(
-        model=config, coordinates={"scale": 1000, "step": 10},
+        model=config,
+        coordinates={"scale": 1000, "step": 10},
         image={"patch_size": 8, "merge_size": 2, "temporal_patch_size": 2, "min_pixels": 1024, "max_pixels": 2304},
-        target={"height": 32, "width": 32}, recipe="tiny", stage="final", step=7, versions={}, trained_groups=(),
+        target={"height": 32, "width": 32},
+        recipe="tiny",
+        stage="final",
+        step=7,
+        versions={},
+        trained_groups=(),
     ).write(folder)
     return folder
 

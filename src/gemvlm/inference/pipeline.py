@@ -171,10 +171,10 @@ def read_image(image: ImageLike) -> UInt8[np.ndarray, "H W 3"]:
             return _upright_rgb(opened, str(image))
     except UnidentifiedImageError:
         raise ValueError(f"{image}: not an image that can be read; give a PNG, JPEG or WebP file") from None
-    except (OSError, SyntaxError) as error:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         if not Path(image).is_file():
             raise ValueError(f"{image}: no such image file; check the name") from None
-        raise ValueError(f"{image}: the image is damaged ({error}); write the file again") from None
+        raise ValueError(f"{image}: the image is damaged or far too large ({error}); write the file again") from None
 
 
 def _upright_rgb(image: Image.Image, name: str) -> UInt8[np.ndarray, "H W 3"]:

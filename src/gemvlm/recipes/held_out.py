@@ -1,4 +1,4 @@
-"""The held-out test of tabletop models: scenes of no training, enough questions of every family, a headline without shortcuts."""
+"""The held-out test of tabletop models: scenes of no training, enough questions of every family, a fair headline."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from gemvlm.recipes.recipe import TEST_SEED
 from gemvlm.recipes.run import progress
 from gemvlm.runtime import available_cores
 from gemvlm.sample import Sample, Turn
-from gemvlm.statistics import Interval
 
 COMPARED = ("left_right", "above_below", "closer", "larger", "nearer_to", "perspective")
 """Families of two answers: many are written, so that enough are left once every shortcut is balanced out."""
@@ -36,9 +35,10 @@ GOALS = {
 
 
 def held_out_samples(scenes: int, per_family: int, depth_views: int, first_seed: int = TEST_SEED) -> list[Sample]:
-    """Views of `scenes` test scenes with at most `per_family` questions of each family, and as many of its headline.
+    """Views of `scenes` test scenes, at most `per_family` questions of each family and as many of its headline.
 
-    Which questions are kept depends on their scene and place in it alone. The first `depth_views` views keep their depth.
+    Which questions are kept depends on their scene and place in it alone. The first
+    `depth_views` views keep their depth.
     """
     counts = {name: CANDIDATES if name in COMPARED else 2 for name in FAMILIES}
     seeds = range(first_seed, first_seed + scenes)

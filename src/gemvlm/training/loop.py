@@ -59,6 +59,10 @@ def train(
     Returns True when all stages are done, False when `run.minutes` ended the run before; calling again continues it,
     with the same numbers as if it had never stopped. The finished model lies in `run.folder / "final"`.
     """
+    if runtime.world > 1:
+        raise ValueError(
+            f"{runtime.world} processes: this loop trains on one; unset WORLD_SIZE or start a single process"
+        )
     gem.to(runtime.device)
     deadline = None if run.minutes is None else time.monotonic() + 60 * run.minutes
     newest = latest_checkpoint(run.folder)

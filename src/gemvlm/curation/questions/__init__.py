@@ -72,7 +72,7 @@ def write_questions(
     turns_per_family: int | Mapping[str, int] = 2,
     without: Without | None = None,
 ) -> list[Turn]:
-    """Up to `turns_per_family` turns (one count, or one by family) of each of `families` (all, by default) about one view.
+    """Up to `turns_per_family` turns (one count, or one by family) of each of `families`, by default all, on one view.
 
     `key` seeds each family by itself, so that adding one changes no other. `without` is the world's own simulation of a
     removal; the family `consequence` is silent without it. ValueError for an unknown family.
