@@ -31,7 +31,7 @@ GEM_NANO = Recipe(
     vocabulary=1280,
     data=TabletopData(scenes=1984, views_per_scene=8, size=(96, 96), turns_per_family=2),
     stages=small_stages(
-        pretraining=800, connector=40, generator=160, everything=700, batch_size=32, rate=2.5e-3, warmup=40
+        pretraining=800, connector=40, generator=160, everything=600, batch_size=32, rate=2.5e-3, warmup=40
     ),
     seed=0,
     precision="bfloat16",

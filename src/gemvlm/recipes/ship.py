@@ -25,7 +25,7 @@ LARGEST_BYTES = 25 * 2**20
 
 
 def ship(checkpoint: Path, scores: Path, target: Path) -> None:
-    """Writes bfloat16 weights, the training's curve and its numbers, the scores and a manifest of all files to `target`.
+    """Writes bfloat16 weights, the training's curve and numbers, the scores and a manifest of all files to `target`.
 
     `checkpoint` lies in its run's folder, beside `metrics.jsonl`. ValueError if the result is larger than 25 MiB.
     """
