@@ -36,9 +36,29 @@ class Evaluation:
             "depth": None if self.depth is None else self.depth.to_dict(),
         }
 
+    def to_markdown(self) -> str:
+        """The same numbers as tables for a document."""
+        lines = ["| family | questions | score | best blind | not understood |", "|---|---|---|---|---|"]
+        for row in self.questions.rows:
+            name = row.family if row.subset == ALL else f"{row.family}, {row.subset}"
+            blind, mean = row.best_baseline
+            lines.append(f"| {name} | {row.score.n} | {row.score} | {mean:.3f} ({blind}) | {row.unparsed} |")
+        if self.depth is not None:
+            lines += [
+                "",
+                "| method | pixels | reading | AbsRel | δ < 1.25 | boundary F1 |",
+                "|---|---|---|---|---|---|",
+            ]
+            for pixels, reading in READINGS:
+                for method in self.depth.methods(pixels, reading):
+                    cells = [_cell(self.depth, method, pixels, reading, metric) for metric in METRICS]
+                    lines.append(f"| {method} | {pixels} | {reading} | {' | '.join(cells)} |")
+        return "\n".join(lines) + "\n"
+
     def write(self, folder: Path, title: str) -> Path:
-        """`scores.json` and `report.html` in `folder`; returns the page."""
+        """`scores.json`, `scores.md` and `report.html` in `folder`; returns the page."""
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / "scores.md").write_text(self.to_markdown(), encoding="utf-8")
         (folder / "scores.json").write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
         report = Report(title, "Every score beside what can be had without looking.")
         add_scores(report, self)
