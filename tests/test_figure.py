@@ -99,7 +99,7 @@ def test_enlarging_repeats_pixels_and_leaves_large_images_alone() -> None:
 def test_a_panel_shows_truth_only_where_there_is_one() -> None:
     image = np.zeros((12, 16, 3), np.uint8)
     full, bare = DepthRow(image, ramp(), ramp(), aligned=True), DepthRow(image, ramp())
-    assert full.headings() == ("Image", "True depth", "Generated, aligned", "Relative error, 0 to 20%")
+    assert full.headings() == ("Image", "True depth", "Generated, aligned", "Error: dark 0, pale 20%")
     assert len(bare.pictures()) == len(bare.headings()) == 2
     panel = depth_panel([full, bare], side=48)
     assert panel.width > 4 * 48 and panel.height > 2 * 36

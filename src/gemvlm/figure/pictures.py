@@ -60,7 +60,7 @@ class DepthRow:
         return (
             ("Image", generated)
             if self.true is None
-            else ("Image", "True depth", generated, f"Relative error, 0 to {ERROR_END:.0%}")
+            else ("Image", "True depth", generated, f"Error: dark 0, pale {ERROR_END:.0%}")
         )
 
 

@@ -99,7 +99,8 @@ def _tell_training(
         "what can be had without looking at the image; a model that understands must beat all of them."
     )
     report.figure(
-        loss_curves(records), "Losses. Stage 0 stands in for pretraining; then come the paper's three stages."
+        loss_curves(records, smooth=max(1, len(records) // 20)),
+        "Losses. Stage 0 stands in for pretraining; then come the paper's three stages.",
     )
     add_scores(report, evaluation)
 
