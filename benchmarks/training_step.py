@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import random
 import statistics
 import time
@@ -332,13 +333,19 @@ def ratio(seconds: Mapping[str, Sequence[float]], slow: str, fast: str) -> float
     return statistics.median(a / b for a, b in zip(seconds[slow], seconds[fast], strict=True))
 
 
+def _backward_of(gradient, inputs, weight, *options, out_shape=None, **ignored: object) -> int:
+    """Operations of a convolution's backward pass; torch's own count takes a depthwise convolution for a dense one."""
+    wanted = options[-1]  # gradients of inputs, weight, bias
+    return 2 * math.prod(gradient) * math.prod(weight[1:]) * sum(wanted[:2])
+
+
 def operations(case: Case, stage: str, name: str) -> int:
     """Multiplications and additions of one step's matrix products, convolutions and attention (counted as dense)."""
     steps = variants(case, stage)
     with (
         learning(case.gem, stage, name),
         sdpa_kernel(SDPBackend.MATH),  # the counter doesn't know the fused CPU kernels
-        FlopCounterMode(display=False) as counter,
+        FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: _backward_of}) as counter,
     ):
         step(steps[name], torch.float32)
     return counter.get_total_flops()
