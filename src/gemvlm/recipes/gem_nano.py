@@ -1,4 +1,4 @@
-"""gem_nano: the shipped model, 9 million parameters, images of 96 x 96 pixels, trained on the CPU of a laptop.
+"""gem_nano: the shipped model, 10 million parameters, images of 96 x 96 pixels, trained on the CPU of a laptop.
 
     gemvlm train gem_nano --out runs/nano          # resumes where it stopped
 
