@@ -6,6 +6,7 @@ file is the one place that knows. States, noise and loss of the flow are float32
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,7 +56,7 @@ class Draw:
         return torch.randn(tuple(shape), generator=self.stream)
 
 
-class Generator(nn.Module):
+class Generator(nn.Module, ABC):
     """Paints latents from a condition."""
 
     condition_width: int
@@ -63,6 +64,7 @@ class Generator(nn.Module):
     prefix: str
     """Name of its tensors in a checkpoint, and of the attribute that holds them."""
 
+    @abstractmethod
     def losses(
         self,
         condition: Condition,
@@ -71,13 +73,12 @@ class Generator(nn.Module):
         draws: Sequence[Draw],
     ) -> Float32[Tensor, "M"]:
         """The loss of each target: mean over channels, weighted mean over places; 0 where the weights are all 0."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sample(
         self, condition: Condition, null: Condition, noise: Float32[Tensor, "M C h w"], *, steps: int, guidance: float
     ) -> Float32[Tensor, "M C h w"]:
         """Latents for each condition; `null` is the condition of the unconditional branch."""
-        raise NotImplementedError
 
 
 class SanaFlow(Generator):

@@ -7,6 +7,7 @@ has no parameters and needs no training, and what it keeps it keeps exactly.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,20 +17,20 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
-class Latents(nn.Module):
+class Latents(nn.Module, ABC):
     """What every codec offers. Latents come out scaled: about unit variance, as the generator takes them."""
 
     factor: int
     """Pixels per latent, along each side."""
     channels: int
 
+    @abstractmethod
     def encode(self, picture: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B C hl wl"]:
         """Pictures in [-1, 1], both sides multiples of `factor`, to float32 latents."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, latents: Float[Tensor, "B C hl wl"]) -> Float[Tensor, "B 3 h w"]:
         """Back to float32 pictures, not clamped."""
-        raise NotImplementedError
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the latents of a picture. ValueError if a side is no multiple of `factor`."""
