@@ -1,6 +1,6 @@
 """debug: the whole walk in under a minute, for tests.
 
-gemvlm train debug --out runs/debug
+gemvlm train debug --out out/debug
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """gem_nano: the shipped model, 10 million parameters, images of 96 x 96 pixels, trained on the CPU of a laptop.
 
-    gemvlm train gem_nano --out runs/nano          # resumes where it stopped
+    gemvlm train gem_nano --out out/nano          # resumes where it stopped
 
 Every number is ours: the paper has no model of this size.
 """
