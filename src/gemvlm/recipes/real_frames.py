@@ -1,6 +1,6 @@
 """Adaptation of a small model to one real place: it learns from the first frames of a sequence, the last are the test.
 
-    gemvlm adapt nano FRAMES --out runs/room       # resumes where it stopped
+    gemvlm adapt nano FRAMES --out out/room        # resumes where it stopped
 
 Called what it is: the model sees no other place, so nothing here says how it would do there. Training frames are
 multiplied by views from the same spots (`curation/turned_view.py`). Every number is ours.
