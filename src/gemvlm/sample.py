@@ -19,7 +19,7 @@ from gemvlm.camera import View
 from gemvlm.depth_map import DepthMap
 
 Task = Literal["description", "grounding", "reasoning", "planning"]
-AnswerKind = Literal["text", "choice", "yes_no", "number", "point", "box"]
+AnswerKind = Literal["text", "choice", "yes_no", "number", "point", "points", "box", "trajectory"]
 
 PLACE_MARKER = re.compile(r"<place:(\d+)>")
 
@@ -107,11 +107,17 @@ class Turn:
 
 @dataclass(frozen=True)
 class Frame:
-    """One image (height, width, 3; uint8 RGB) with what is known about it."""
+    """One image (height, width, 3; uint8 RGB) with what is known about it.
+
+    `encoded` holds the bytes of the publisher's file (JPEG, PNG), which storage keeps as they are; they decode to
+    exactly `image`. `time_s` is the moment of a video frame, in seconds from the video's start.
+    """
 
     image: UInt8[np.ndarray, "H W 3"]
     depth: DepthMap | None = None
     view: View | None = None
+    encoded: bytes | None = None
+    time_s: float | None = None
 
     def __post_init__(self) -> None:
         if self.depth is not None and self.depth.values.shape != self.image.shape[:2]:
@@ -122,8 +128,21 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class Provenance:
+    """Where a sample was read and on what terms. `record` names file and line or row; `licence` is an SPDX id if any."""
+
+    version: str = ""
+    split: str = ""
+    licence: str = "unknown"
+    record: str = ""
+
+
+@dataclass(frozen=True)
 class Sample:
-    """Frames and the turns about them. `scene` groups samples of one place: splits and bootstraps go by scene."""
+    """Frames and the turns about them. `scene` groups samples of one place: splits and bootstraps go by scene.
+
+    The turns of a `dialogue` are one conversation, shown whole and in order; others stand alone and may be chosen from.
+    """
 
     id: str
     frames: tuple[Frame, ...]
@@ -131,3 +150,6 @@ class Sample:
     scene: str
     source: str
     meta: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Provenance = Provenance()
+    dialogue: bool = False
+    system: str | None = None

@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt16
 
 from gemvlm.camera import Camera
+from gemvlm.depth_map.origin import DepthOrigin
 from gemvlm.depth_map.resampling import resample
 
 Space = Literal["depth", "disparity", "log", "sqrt_disparity"]
@@ -41,13 +42,16 @@ LARGEST_MILLIMETRES = 65535
 
 @dataclass(frozen=True)
 class DepthMap:
-    """Depth per pixel. `values` are meaningless where `valid` is False; `source` says who made them."""
+    """Depth per pixel. `values` are meaningless where `valid` is False; `source` says in a word who made them, `origin`
+    in full.
+    """
 
     values: Float32[np.ndarray, "H W"]
     valid: Bool[np.ndarray, "H W"]
     kind: DepthKind
     unit: str
     source: str
+    origin: DepthOrigin | None = None
 
     def __post_init__(self) -> None:
         if self.values.shape != self.valid.shape:

@@ -58,3 +58,33 @@ class Observation:
     view: View
     objects: tuple[ObjectState, ...]
     scene: str
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that was done to an object, between two observations of a `History`.
+
+    `action` is a verb ("pick", "place", "push", "stack", "open", ...), `words` the whole in English ("put the red mug on
+    the blue box"). It began after observation `start` and was over at observation `end`.
+    """
+
+    action: str
+    words: str
+    object_id: int
+    start: int
+    end: int
+    succeeded: bool
+    target_id: int | None = None
+
+
+@dataclass(frozen=True)
+class History:
+    """Several observations of one scene: one moment from several places, or moments of a video with their `times_s`.
+
+    `task` is the instruction that was followed, "" if none. Ids of objects mean the same in every observation.
+    """
+
+    observations: tuple[Observation, ...]
+    times_s: tuple[float, ...] | None = None
+    events: tuple[Event, ...] = ()
+    task: str = ""
