@@ -80,6 +80,21 @@ def test_descriptions_name_every_object_left_to_right_without_a_word_of_depth(ta
         assert not DEPTH_WORDS & set(re.findall(r"[a-z]+", (turn.question + turn.answer).lower()))
 
 
+def test_a_scan_names_what_the_centre_of_each_cell_shows(table):
+    """Each line is read back by walking its words: a structure has one, an object of this table has two."""
+    names = {o.id: o.full_name for o in Seen(table).objects} | {o.id: o.state.category for o in Seen(table).structures}
+    height, width = table.ids.shape
+    (turn,) = ask(table, "scan", rounds=1)
+    lines = turn.answer.split("\n")
+    assert len(lines) == 12
+    for j, line in enumerate(lines):
+        for i in range(12):
+            name = names.get(int(table.ids[int((j + 0.5) * height / 12), int((i + 0.5) * width / 12)]), "nothing")
+            assert line.startswith(name)
+            line = line.removeprefix(name).strip()
+        assert not line
+
+
 def test_references_fit_one_visible_object(table):
     """Two cubes: neither may be called "the cube"."""
     seen = Seen(table)

@@ -40,7 +40,7 @@ def held_out_samples(scenes: int, per_family: int, depth_views: int, first_seed:
     Which questions are kept depends on their scene and place in it alone. The first
     `depth_views` views keep their depth.
     """
-    counts = {name: CANDIDATES if name in COMPARED else 2 for name in FAMILIES}
+    counts = {name: CANDIDATES if name in COMPARED else 2 for name in FAMILIES} | {"scan": 0}
     seeds = range(first_seed, first_seed + scenes)
     made = tabletop_samples(seeds, VIEWS_PER_SCENE, processes=available_cores(), turns_per_family=counts)
     samples = mark_headline(list(progress(made, scenes * VIEWS_PER_SCENE, "making test scenes")))

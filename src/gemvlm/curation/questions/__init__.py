@@ -31,7 +31,7 @@ class Family:
 
 
 _WRITERS: dict[Task, tuple[Writer, ...]] = {
-    "description": (description.describe,),
+    "description": (description.describe, description.scan),
     "grounding": (
         grounding.point,
         grounding.box,
