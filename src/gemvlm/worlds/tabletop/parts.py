@@ -49,7 +49,7 @@ class Part:
 
     def normals(self, points: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
         """Unit outward normals, in the body's frame, at surface points of the body's frame."""
-        local = np.einsum("ji,nj->ni", self.rotation, points - self.position)
+        local = turned(points - self.position, self.rotation.T)
         if self.kind == "box":
             normal = _box_normals(local, np.array(self.size))
         elif self.kind == "ball":
@@ -59,7 +59,7 @@ class Part:
         else:
             normal = _lathe_normals(local, *self.segments)
         normal = normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
-        return np.einsum("ij,nj->ni", self.rotation, normal)
+        return turned(normal, self.rotation)
 
     @cached_property
     def segments(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -85,6 +85,13 @@ class Part:
         if self.kind == "convex":
             return _convex_mesh(self.outline)
         return _lathe_mesh(self.outline, self.closed, self.sweep)
+
+
+def turned(vectors: Float[np.ndarray, "N 3"], rotation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "N 3"]:
+    """Each vector v as R v; most bodies' parts and all structures are not turned, which costs nothing."""
+    if np.array_equal(rotation, np.eye(3)):
+        return vectors
+    return np.einsum("ij,nj->ni", rotation, vectors)
 
 
 def _box_normals(points: np.ndarray, half: np.ndarray) -> np.ndarray:

@@ -3,6 +3,8 @@
 `mj_multiRay` of MuJoCo 3.3.0 skips bodies by bounds that are wrong for what lies straight above or below the camera (it
 compares the latitudes of box corners) and for turned bodies. A private copy of the model therefore has no such
 bounds, and a body has geoms only while it is cast; the rays that may meet a body are found here by projecting its box.
+Most rays meet a table, a floor or a wall: those boxes, whose axes are the world's, are cast here for all rays at once,
+in MuJoCo's own arithmetic, so that a distance is the same to the last bit whoever computes it.
 """
 
 from __future__ import annotations
@@ -10,13 +12,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import mujoco
 import numpy as np
-from jaxtyping import Float, Int32
+from jaxtyping import Float, Int, Int32
 
-from gemvlm.camera import View
+from gemvlm.camera import Camera, View
 from gemvlm.worlds.observation import OrientedBox
 
 VISUAL_GROUP, COLLISION_GROUP = 1, 3
@@ -33,7 +36,7 @@ class Bundle:
     """Unit rays from one point, in the world frame.
 
     `frame` has the viewer's axes as columns, `plane` each ray's (x, y) at z = 1 in that frame; `spared` names one body
-    per ray that needs no test (0 for none).
+    per ray that needs no test (0 for none). `width` is the number of rays per row of a pixel grid, 0 if there is none.
     """
 
     origin: Float[np.ndarray, "3"]
@@ -41,19 +44,15 @@ class Bundle:
     frame: Float[np.ndarray, "3 3"]
     plane: Float[np.ndarray, "2 N"]
     spared: Int32[np.ndarray, "N"] | None = None
+    width: int = 0
 
     @classmethod
     def through_pixels(cls, view: View) -> Bundle:
         """One ray per pixel centre, row by row."""
-        rays = view.camera.rays().reshape(-1, 3)
-        unit = rays / np.sqrt(np.einsum("ni,ni->n", rays, rays))[:, None]
+        unit, plane = _pixel_rays(view.camera)
         frame = view.camera_to_world[:3, :3]
-        return cls(
-            view.camera_to_world[:3, 3].copy(),
-            np.einsum("ij,nj->ni", frame, unit),
-            frame,
-            np.ascontiguousarray(rays[:, :2].T),
-        )
+        directions = np.einsum("ij,nj->ni", frame, unit)
+        return cls(view.camera_to_world[:3, 3].copy(), directions, frame, plane, width=view.camera.width)
 
     @classmethod
     def towards(
@@ -84,6 +83,14 @@ class Bundle:
         return np.concatenate([low, high], axis=1)
 
 
+@lru_cache(maxsize=16)
+def _pixel_rays(camera: Camera) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "2 N"]]:
+    """Unit rays through the pixel centres in the camera's frame, and where they meet z = 1."""
+    rays = camera.rays().reshape(-1, 3)
+    unit = rays / np.sqrt(np.einsum("ni,ni->n", rays, rays))[:, None]
+    return unit, np.ascontiguousarray(rays[:, :2].T)
+
+
 class RayCaster:
     """Casts rays against the visual geoms of a scene at rest; `boxes[i]` holds body i + 1."""
 
@@ -94,6 +101,7 @@ class RayCaster:
         self.geom_counts = model.body_geomnum.copy()
         self.data = data
         self.corners = np.stack([box.corners() for box in boxes])
+        self.slabs = _slabs(model, data)
 
     def cast(
         self, bundle: Bundle, bodies: Sequence[int]
@@ -102,14 +110,18 @@ class RayCaster:
         meet each of `bodies` when it is alone."""
         geoms, nearest = np.full(len(bundle.directions), -1, np.int32), np.full(len(bundle.directions), np.inf)
         alone = {}
-        x, y = bundle.plane
         windows = bundle.windows(self.corners)
         for body in bodies:
-            left, top, right, bottom = windows[body - 1]
-            window = (x >= left) & (x <= right) & (y >= top) & (y <= bottom)
-            if bundle.spared is not None:
-                window &= bundle.spared != body
-            rows = np.flatnonzero(window)
+            slab = self.slabs.get(body)
+            if slab is not None and not slab.holds(bundle.origin):
+                distance = slab.cast(bundle)
+                met = distance < np.inf
+                alone[body] = int(np.count_nonzero(met))
+                closer = distance < nearest
+                np.copyto(geoms, slab.geom, where=closer)
+                np.copyto(nearest, distance, where=closer)
+                continue
+            rows = _inside(bundle, windows[body - 1], body)
             found, distance = self._cast_at(body, bundle.origin, bundle.directions[rows])
             alone[body] = int(np.count_nonzero(found >= 0))
             closer = (found >= 0) & (distance < nearest[rows])
@@ -130,3 +142,63 @@ class RayCaster:
             )
             self.model.body_geomnum[body] = 0
         return geoms, distance
+
+
+def _inside(bundle: Bundle, window: Float[np.ndarray, "4"], body: int) -> Int[np.ndarray, "M"]:
+    """Indices, in order, of the rays through a rectangle of `plane` that do not spare the body."""
+    left, top, right, bottom = window
+    x, y = bundle.plane
+    if bundle.width:
+        columns = np.arange(*np.searchsorted(x[: bundle.width], (left, np.nextafter(right, np.inf))))
+        lines = np.arange(*np.searchsorted(y[:: bundle.width], (top, np.nextafter(bottom, np.inf))))
+        return (lines[:, None] * bundle.width + columns).ravel()
+    rows = np.flatnonzero((x >= left) & (x <= right))
+    height = y[rows]
+    keep = (height >= top) & (height <= bottom)
+    if bundle.spared is not None:
+        keep &= bundle.spared[rows] != body
+    return rows[keep]
+
+
+@dataclass(frozen=True)
+class _Slab:
+    """The one box of a body that stands square to the world."""
+
+    body: int
+    geom: int
+    center: Float[np.ndarray, "3"]
+    half: Float[np.ndarray, "3"]
+
+    def holds(self, point: Float[np.ndarray, "3"]) -> bool:
+        return bool(np.all(np.abs(point - self.center) <= self.half))
+
+    def cast(self, bundle: Bundle) -> Float[np.ndarray, "N"]:
+        """Distance along each ray to the box from an origin outside it, infinite where a ray misses or spares it.
+
+        A ray enters through a face that the origin lies beyond: where it meets the face's plane within the face.
+        """
+        local = bundle.origin - self.center
+        rays = bundle.directions.T
+        nearest = np.full(len(bundle.directions), np.inf)
+        for axis in np.flatnonzero(np.abs(local) > self.half):
+            with np.errstate(divide="ignore", invalid="ignore"):
+                distance = (np.copysign(self.half[axis], local[axis]) - local[axis]) / rays[axis]
+                met = distance >= 0
+                for other in (axis - 1, axis - 2):
+                    met &= np.abs(local[other] + distance * rays[other]) <= self.half[other]
+            np.minimum(nearest, distance, out=nearest, where=met)
+        if bundle.spared is not None:
+            nearest[bundle.spared == self.body] = np.inf
+        return nearest
+
+
+def _slabs(model: Any, data: Any) -> dict[int, _Slab]:
+    """By body: those whose only visible geom is a box with the world's axes."""
+    visible = model.geom_group == VISUAL_GROUP
+    square = (model.geom_type == mujoco.mjtGeom.mjGEOM_BOX) & np.all(data.geom_xmat == np.eye(3).ravel(), axis=1)
+    pieces = np.bincount(model.geom_bodyid[visible], minlength=model.nbody)
+    return {
+        int(body): _Slab(int(body), int(geom), data.geom_xpos[geom].copy(), model.geom_size[geom].copy())
+        for geom in np.flatnonzero(visible & square)
+        if pieces[body := model.geom_bodyid[geom]] == 1
+    }

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int16, Int32, UInt8
 from gemvlm.camera import View
 from gemvlm.depth_map import DepthMap
 from gemvlm.worlds.tabletop.layout import Layout
-from gemvlm.worlds.tabletop.parts import Part
+from gemvlm.worlds.tabletop.parts import Part, turned
 from gemvlm.worlds.tabletop.rays import Bundle, RayCaster
 from gemvlm.worlds.tabletop.surface import Surface
 from gemvlm.worlds.tabletop.viewpoint import look_at
@@ -97,10 +97,10 @@ class Renderer:
         forward = np.einsum("ni,i->n", rays, bundle.frame[:, 2])
         z = np.where(hit, distance * forward, 0).astype(np.float32)
 
-        light = np.empty((len(rays), 3))
-        light[~hit] = self._sky(rays[~hit])
-        points = bundle.origin + rays[hit] * distance[hit, None]
-        light[hit] = self._shade(points, rays[hit], geoms[hit])
+        light = self._sky(rays)
+        found = np.flatnonzero(hit)
+        points = bundle.origin + rays[found] * distance[found, None]
+        light[found] = self._shade(points, rays[found], geoms[found])
         image = np.sqrt(np.clip(light, 0, 1))
         if noise > 0:
             image = image + rng.standard_normal(image.shape, dtype=np.float32) * noise
@@ -129,14 +129,14 @@ class Renderer:
         shadows = Bundle.towards(from_light[lit], self.light.position, self.light.frame, spared)
         _, first, _ = self.caster.cast(shadows, self.casters)
         facing[lit[first < reach[lit] - SHADOW_SLACK_M]] = 0
-        half = -(rays + from_light)
-        half /= np.maximum(np.sqrt(np.einsum("ni,ni->n", half, half)), 1e-9)[:, None]
-        gleam = shine * (facing > 0) * np.maximum(np.einsum("ni,ni->n", normals, half), 0) ** 40
         sky = 0.75 + 0.25 * normals[:, 2:]
-        return (
-            albedo * (self.light.ambient * sky + self.light.colour * facing[:, None])
-            + gleam[:, None] * self.light.colour
-        )
+        light = albedo * (self.light.ambient * sky + self.light.colour * facing[:, None])
+        lit = np.flatnonzero(facing > 0)
+        half = -(rays[lit] + from_light[lit])
+        half /= np.maximum(np.sqrt(np.einsum("ni,ni->n", half, half)), 1e-9)[:, None]
+        gleam = shine[lit] * np.maximum(np.einsum("ni,ni->n", normals[lit], half), 0) ** 40
+        light[lit] += gleam[:, None] * self.light.colour
+        return light
 
     def _surfaces(
         self, points: Float[np.ndarray, "N 3"], geoms: Int32[np.ndarray, "N"]
@@ -149,8 +149,8 @@ class Renderer:
             body, part = int(self.model.geom_bodyid[geom]), self.parts[geom]
             assert part is not None
             rotation = self.data.xmat[body].reshape(3, 3)
-            local = np.einsum("ji,nj->ni", rotation, points[rows] - self.data.xpos[body])
-            normals[rows] = np.einsum("ij,nj->ni", rotation, part.normals(local))
+            local = turned(points[rows] - self.data.xpos[body], rotation.T)
+            normals[rows] = turned(part.normals(local), rotation)
             surface = self.surfaces[body - 1]
             albedo[rows] = surface.albedo(local)
             shine[rows] = surface.shine
