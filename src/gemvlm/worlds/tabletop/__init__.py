@@ -1,9 +1,22 @@
 """A seeded tabletop with exact metric depth, ids, poses and support relations (extra `worlds`)."""
 
 from gemvlm.worlds.tabletop.generate import generate_views
+from gemvlm.worlds.tabletop.histories import Episode, follow_plan, handle, look_around, walk_past
 from gemvlm.worlds.tabletop.layout import SceneConfig
 from gemvlm.worlds.tabletop.scene import TabletopScene, build_scene
 from gemvlm.worlds.tabletop.shapes import CATEGORIES
 from gemvlm.worlds.tabletop.surface import COLOURS
 
-__all__ = ["CATEGORIES", "COLOURS", "SceneConfig", "TabletopScene", "build_scene", "generate_views"]
+__all__ = [
+    "CATEGORIES",
+    "COLOURS",
+    "Episode",
+    "SceneConfig",
+    "TabletopScene",
+    "build_scene",
+    "follow_plan",
+    "generate_views",
+    "handle",
+    "look_around",
+    "walk_past",
+]

@@ -12,6 +12,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
+from gemvlm.camera import View
 from gemvlm.worlds.observation import ObjectState, Observation, OrientedBox
 from gemvlm.worlds.tabletop.interact import push, settle, take_away
 from gemvlm.worlds.tabletop.layout import Body, Layout, SceneConfig, plan_layout
@@ -49,6 +50,7 @@ class TabletopScene:
         self.data = data
         self.name = f"tabletop-{seed}"
         self._bodies = (*layout.objects, *layout.structures)
+        self._parts = parts
         light = Light.draw(np.random.default_rng([seed, 2]), layout)
         self._supports = _supports(model, data)
         surfaces = [body.surface for body in self._bodies]
@@ -67,11 +69,14 @@ class TabletopScene:
                 f"{self.name}: view_index {view_index} must be >= 0 and size {size} (height, width) positive"
             )
         rng = np.random.default_rng([self.seed, 3, view_index])
-        states = self.states()
-        view = choose_view(rng, self.config, self.layout, [s.box.center for s in states if s.movable], size)
+        centres = [s.box.center for s in self.states() if s.movable]
+        return self.look(choose_view(rng, self.config, self.layout, centres, size), rng)
+
+    def look(self, view: View, rng: np.random.Generator) -> Observation:
+        """What a camera sees; `rng` draws the noise of its sensor."""
         picture = self._renderer.render(view, rng, self.config.noise)
         counted = []
-        for state in states:
+        for state in self.states():
             visible = int(np.count_nonzero(picture.ids == state.id))
             fraction = visible / max(picture.alone[state.id], 1)
             counted.append(replace(state, visible_fraction=fraction, visible_pixels=visible))
@@ -93,6 +98,10 @@ class TabletopScene:
             )
         every = [object_id, *self._others(object_id)]
         return push(self.model, self.data, object_id, np.asarray(direction_xy) / length, distance_m, every)
+
+    def changed(self, data: Any) -> TabletopScene:
+        """The same things where `data` (MuJoCo's, of this scene's model) has them."""
+        return TabletopScene(self.seed, self.config, self.layout, self.model, data, self._parts)
 
     def _movable(self, object_id: int) -> int:
         if not 1 <= object_id <= len(self.layout.objects):
