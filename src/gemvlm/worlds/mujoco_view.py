@@ -118,8 +118,18 @@ class MujocoView:
         self._ray_model.body_bvhadr[:] = -1
         self._ray_model.body_geomnum[:] = 0
         bodies = np.unique(model.geom_bodyid[self._shown])
-        self._bodies = {int(body): np.flatnonzero(self._shown & (model.geom_bodyid == body)) for body in bodies}
-        self._points = {body: np.concatenate([_corners(model, g) for g in geoms]) for body, geoms in self._bodies.items()}
+        self._hulls = {int(body): self._hull(self._shown & (model.geom_bodyid == body)) for body in bodies}
+        self._parts = [self._parts_of(thing) for thing in self.things]
+
+    def _hull(self, geoms: Bool[np.ndarray, "G"]) -> Float[np.ndarray, "N 3"]:
+        """The outermost points of geoms of one body, in its frame."""
+        return _outermost(np.concatenate([_corners(self.model, geom) for geom in np.flatnonzero(geoms)]))
+
+    def _parts_of(self, thing: Thing) -> dict[int, Float[np.ndarray, "N 3"]]:
+        """For each body with drawn geoms of the thing, their outermost points in its frame."""
+        own = np.isin(np.arange(self.model.ngeom), thing.geoms) & self._shown
+        bodies = np.unique(self.model.geom_bodyid[own])
+        return {int(body): self._hull(own & (self.model.geom_bodyid == body)) for body in bodies}
 
     @cached_property
     def _canvas(self) -> Canvas:
@@ -158,18 +168,18 @@ class MujocoView:
 
     def _states(self, data: Any, ids: Int16[np.ndarray, "H W"], alone: Mapping[int, int]) -> tuple[ObjectState, ...]:
         visible = np.bincount(ids.ravel(), minlength=len(self.things) + 1)
-        carriers = self._carriers(data)
+        carriers, touching = self._carriers(data), self.touching(data)
         holders = {i + 1 for i, thing in enumerate(self.things) if thing.holder}
         states = []
         for index, thing in enumerate(self.things, start=1):
             carried_by = tuple(sorted(carriers.get(index, set()) - holders)) if thing.movable else ()
-            held = any(index in pair and holders & set(pair) for pair in self.touching(data))
+            held = any(index in pair and holders & set(pair) for pair in touching)
             states.append(
                 ObjectState(
                     id=index,
                     category=thing.category,
                     colour=thing.colour,
-                    box=self.box(data, thing),
+                    box=self.box(data, index),
                     movable=thing.movable,
                     visible_fraction=float(visible[index]) / max(alone.get(index, 0), 1),
                     visible_pixels=int(visible[index]),
@@ -179,19 +189,16 @@ class MujocoView:
             )
         return tuple(states)
 
-    def box(self, data: Any, thing: Thing) -> OrientedBox:
+    def box(self, data: Any, object_id: int) -> OrientedBox:
         """The box of the drawn parts along the axes of the thing's frame, as they stand now."""
-        rotation = data.xmat[thing.frame].reshape(3, 3).copy()
-        origin = data.xpos[thing.frame]
-        parts = []
-        for body, geoms in self._bodies.items():
-            own = [geom for geom in geoms if geom in set(thing.geoms)]
-            if own:
-                points = np.concatenate([_corners(self.model, g) for g in own])
-                world = points @ data.xmat[body].reshape(3, 3).T + data.xpos[body]
-                parts.append((world - origin) @ rotation)
-        local = np.concatenate(parts) if parts else np.zeros((1, 3))
-        low, high = local.min(axis=0), local.max(axis=0)
+        frame = self.things[object_id - 1].frame
+        rotation, origin = data.xmat[frame].reshape(3, 3).copy(), data.xpos[frame]
+        low, high = np.full(3, np.inf), np.full(3, -np.inf)
+        for body, points in self._parts[object_id - 1].items():
+            local = (points @ data.xmat[body].reshape(3, 3).T + data.xpos[body] - origin) @ rotation
+            low, high = np.minimum(low, local.min(axis=0)), np.maximum(high, local.max(axis=0))
+        if not np.isfinite(low).all():
+            return OrientedBox(origin.copy(), rotation, np.zeros(3))
         return OrientedBox(origin + rotation @ ((low + high) / 2), rotation, (high - low) / 2)
 
     def _carriers(self, data: Any) -> dict[int, set[int]]:
@@ -213,9 +220,7 @@ class MujocoView:
                 carriers.setdefault(above, set()).add(below)
         return carriers
 
-    def _cast(
-        self, data: Any, view: View
-    ) -> tuple[Int32[np.ndarray, "H W"], Float[np.ndarray, "H W"], dict[int, int]]:
+    def _cast(self, data: Any, view: View) -> tuple[Int32[np.ndarray, "H W"], Float[np.ndarray, "H W"], dict[int, int]]:
         """First geom per pixel (-1 for none), its z-depth in metres (0 for none), pixels of each id when it is alone."""
         height, width = view.camera.height, view.camera.width
         rays = view.camera.rays()
@@ -223,7 +228,7 @@ class MujocoView:
         directions = np.einsum("ij,hwj->hwi", view.camera_to_world[:3, :3], rays / lengths[..., None])
         first, nearest = np.full((height, width), -1, np.int32), np.full((height, width), np.inf)
         covered = {index + 1: np.zeros((height, width), bool) for index in range(len(self.things))}
-        for body in self._bodies:
+        for body in self._hulls:
             window = self._window(data, body, view)
             if window is None:
                 continue
@@ -257,7 +262,7 @@ class MujocoView:
     def _window(self, data: Any, body: int, view: View) -> tuple[slice, slice] | None:
         """Rows and columns of the pixels that the body's box can cover; None if it is out of view."""
         camera = view.camera
-        points = self._points[body]
+        points = self._hulls[body]
         low, high = points.min(axis=0), points.max(axis=0)
         corners = np.array([[x, y, z] for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])])
         seen = view.to_camera(corners @ data.xmat[body].reshape(3, 3).T + data.xpos[body])
@@ -304,6 +309,21 @@ def _alpha(model: Any) -> Float[np.ndarray, "G"]:
     own = model.geom_rgba[:, 3].astype(np.float64)
     has = model.geom_matid >= 0
     return np.where(has, model.mat_rgba[model.geom_matid, 3] if model.nmat else 1.0, own) * (own > 0)
+
+
+def _outermost(points: Float[np.ndarray, "M 3"]) -> Float[np.ndarray, "N 3"]:
+    """The points farthest along some of a thousand directions: their box is the box of all, however it is turned, to
+    within a fraction of a millimetre."""
+    if len(points) <= 64:
+        return points
+    turn = np.arange(1, 1001)
+    height = 1 - 2 * (turn - 0.5) / len(turn)
+    angle = np.pi * (1 + np.sqrt(5)) * turn
+    ring = np.sqrt(1 - height**2)
+    ways = np.concatenate(
+        [np.stack([ring * np.cos(angle), ring * np.sin(angle), height], axis=1), np.eye(3), -np.eye(3)]
+    )
+    return points[np.unique(np.argmax(points @ ways.T, axis=0))]
 
 
 def _corners(model: Any, geom: int) -> Float[np.ndarray, "N 3"]:
