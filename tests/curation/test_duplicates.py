@@ -123,3 +123,38 @@ def test_prints_are_small_and_rules_are_checked():
     assert len(media_print(sample("a", scene(0))).text) == 128
     with pytest.raises(ValueError, match="max_distance 8"):
         DuplicateRules(max_distance=8)
+
+
+def test_chunks_change_nothing(monkeypatch):
+    """The greedy rule written out, print by print, against the look-ups in bands and chunks."""
+    rng = np.random.default_rng(0)
+    texts = [signature(f"the question number {i} about this picture").tobytes() for i in range(3)]
+    base = rng.integers(0, 2**63, 40)
+    prints = []
+    for i in range(600):
+        value = int(base[rng.integers(40)])
+        for bit in rng.permutation(64)[: rng.integers(6)]:
+            value ^= 1 << int(bit)
+        images = () if i % 7 == 0 else (value,) if i % 3 else (value, int(base[i % 40]))
+        prints.append(MediaPrint(f"s{i}", images, texts[rng.integers(3)]))
+
+    def covers(a, b):
+        near = len(a.images) == len(b.images) and all(
+            (x ^ y).bit_count() <= 6 for x, y in zip(a.images, b.images, strict=True)
+        )
+        ours, theirs = (np.frombuffer(one.text, "<u2") for one in (a, b))
+        return near and (ours == theirs).mean() >= 0.8
+
+    kept, expected = [], []
+    for item in prints:
+        twin = next((other for other in kept if covers(other, item)), None)
+        if twin is None:
+            kept.append(item)
+        else:
+            expected.append((item.id, twin.id))
+    assert len(expected) > 200
+    for chunk in (1, 7, 100, 2048):
+        monkeypatch.setattr("gemvlm.curation.duplicates.CHUNK", (chunk, chunk))
+        monkeypatch.setattr("gemvlm.curation.duplicates.PAIRS", 50)
+        found = list(find_duplicates(prints))
+        assert [(r.id, r.detail.split("as ")[1].split(",")[0].strip("'")) for r in found] == expected

@@ -82,7 +82,8 @@ class Fingerprints:
         try:
             fields = json.loads(path.read_text())
             version = fields.pop("version")
-            read = cls(**{k: v if k == "name" else tuple(v) for k, v in fields.items()})
+            name = fields.pop("name")
+            read = cls(name, **{key: tuple(values) for key, values in fields.items()})
             sane = version == VERSION and isinstance(read.name, str)
             sane &= all(isinstance(v, str) for v in (*read.scenes, *read.files, *read.pixels, *read.unreadable))
             sane &= all(
