@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from gemvlm.depth_map import DepthMap
 from gemvlm.recipes.debug import DEBUG
 from gemvlm.recipes.run import MAX_BAD_SHARE, train_recipe
 from gemvlm.sample import Frame, Sample, Turn
-from gemvlm.shards import ShardReader, write_shards
+from gemvlm.shards import ShardReader, media, write_shards
 
 SIDE = 48
 IMAGE = np.zeros((SIDE, SIDE, 3), np.uint8)
@@ -198,27 +199,37 @@ def _nan_depth(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("field", "change", "told"),
-    [("image", _cut_image, "OSError|truncated|cannot identify"), ("depth", _nan_depth, "1 are NaN or infinite")],
+    ("make", "change", "file", "field", "told"),
+    [
+        ("encode_image", _cut_image, "images-00000.tar", "frames[0].image", "truncated|cannot identify"),
+        ("encode_depth", _nan_depth, "depth-00000.tar", "frames[0].depth", "1 are NaN or infinite"),
+    ],
+    ids=["image", "depth"],
 )
-def test_what_rots_inside_a_shard_is_quarantined_with_file_and_row(
-    field: str, change: Callable[[bytes], bytes], told: str, tmp_path: Path
+def test_what_is_rotten_inside_a_shard_is_quarantined_with_id_and_file(
+    make: str, change: Callable[[bytes], bytes], file: str, field: str, told: str, tmp_path: Path
 ) -> None:
     """Depth without a unit is kept as float32, so that NaN can get in there."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     disparity = DepthMap.from_values(np.ones((SIDE, SIDE), np.float32), "affine_disparity")
-    frame = replace(make_sample(0).frames[0], depth=disparity)
-    write_shards([replace(make_sample(number), frames=(frame,)) for number in range(4)], tmp_path)
-    path = tmp_path / "shard-00000.parquet"
-    rows = pq.read_table(path)
-    content = rows.to_pylist()
-    content[2]["frames"][0][field] = change(content[2]["frames"][0][field])
-    pq.write_table(pa.Table.from_pylist(content, rows.schema), path, row_group_size=4)
+    images = [np.full((SIDE, SIDE, 3), number, np.uint8) for number in range(4)]
+    samples = [replace(make_sample(n), frames=(replace(Frame(images[n]), depth=disparity),)) for n in range(4)]
+    original = getattr(media, make)
+    rotten = iter([False, False, True, False])
+
+    def spoilt(*arguments: Any) -> Any:
+        made = original(*arguments)
+        if not next(rotten):
+            return made
+        return change(made) if isinstance(made, bytes) else (change(made[0]), *made[1:])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(f"gemvlm.shards.writer.{make}", spoilt)
+        write_shards(samples, tmp_path)
     # not through `Usable`: the type checker of the tests would itself read a random item of the reader
     every = map(ShardReader(tmp_path).__getitem__, range(4))
     assert [sample.id for sample in quarantined(every, tmp_path, max_bad_share=0.5)] == ["s0", "s1", "s3"]
-    (reason,) = [json.loads(line)["reason"] for line in (tmp_path / "quarantine.jsonl").read_text().splitlines()]
-    assert f"{path}, row 2 (sample 's2')" in reason and "write the shard again" in reason
+    (row,) = [json.loads(line) for line in (tmp_path / "quarantine.jsonl").read_text().splitlines()]
+    assert (row["id"], row["file"], row["field"]) == ("s2", str(tmp_path / file), field)
+    assert "write the shards again" in row["reason"]
+    reason = row["reason"]
     assert re.search(told, reason)

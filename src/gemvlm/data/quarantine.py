@@ -7,19 +7,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import GeneratorType
 
+import numpy as np
+
 from gemvlm.data.conversation import CoordinateFormat, render
 from gemvlm.sample import Sample
-from gemvlm.shards import ShardReader
+from gemvlm.shards import SampleError, ShardReader, files
 
 REASONS = "quarantine.jsonl"
-
-
-class SampleError(ValueError):
-    """What is wrong with one sample: where it was read and which of its fields is bad."""
-
-    def __init__(self, reason: str, id: str = "", file: str = "", field: str = "") -> None:
-        super().__init__(reason)
-        self.id, self.file, self.field = id, file, field
+VERDICT = "verdict.json"
+CHECK_VERSION = 1
+"""Goes up when `check` looks at more: verdicts of another version are not believed."""
 
 
 class QuarantineError(ValueError):
@@ -41,7 +38,7 @@ def check(sample: Sample) -> SampleError | None:
     if not sample.frames and not sample.turns:
         return SampleError("neither frames nor turns", sample.id, field="frames")
     try:
-        render(sample, range(len(sample.turns)), CoordinateFormat())
+        render(sample, range(len(sample.turns)), CoordinateFormat(), sample.system)
     except ValueError as error:
         return SampleError(str(error), sample.id, field="turns")
     return None
@@ -54,12 +51,69 @@ def quarantined(samples: Iterable[Sample], folder: Path | str, max_bad_share: fl
     still be made after an error. A generator can't go on after its own error, so that error is raised. QuarantineError
     at the end if more than `max_bad_share` (0..1) of all samples were bad, with the counts and the file of reasons.
     """
+    return (sample for sample in _judged(samples, folder, max_bad_share) if sample is not None)
+
+
+class Usable(Sequence[Sample]):
+    """The good samples of a reader. QuarantineError before any training starts if too many are bad.
+
+    Every sample is read and checked once. What was found is kept in `folder/verdict.json` with the hash of the
+    manifest, which hashes every byte of the set: the same set is not read again. A verdict beside the shards, where
+    `judge` puts it, is believed as well.
+    """
+
+    def __init__(self, reader: ShardReader, folder: Path | str, max_bad_share: float) -> None:
+        self._reader = reader
+        bad = _remembered(reader, folder)
+        if bad is None:
+            bad = judge(reader, folder, max_bad_share)
+        _refuse_too_many(len(bad), len(reader), max_bad_share, Path(folder) / REASONS)
+        self._good_before = np.array(bad, dtype=np.int64) - np.arange(len(bad))
+
+    def __len__(self) -> int:
+        return len(self._reader) - len(self._good_before)
+
+    def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)} usable ones")
+        index %= len(self)
+        return self._reader[index + int(np.searchsorted(self._good_before, index, side="right"))]
+
+
+def judge(reader: ShardReader, folder: Path | str, max_bad_share: float) -> list[int]:
+    """Reads and checks every sample; returns the indices of the bad ones and leaves the verdict and its reasons.
+
+    QuarantineError, and no verdict, if more than `max_bad_share` of them are bad.
+    """
+    every = map(reader.__getitem__, range(len(reader)))
+    bad = [index for index, sample in enumerate(_judged(every, folder, max_bad_share)) if sample is None]
+    verdict = {"manifest": reader.manifest.hash, "check": CHECK_VERSION, "samples": len(reader), "bad": bad}
+    files.put(Path(folder) / VERDICT, (json.dumps(verdict) + "\n").encode())
+    return bad
+
+
+def _remembered(reader: ShardReader, folder: Path | str) -> list[int] | None:
+    """The bad indices of a verdict about exactly this set, in `folder` or beside the shards."""
+    for place in (files.join(files.located(folder), VERDICT), files.join(reader.folder, VERDICT)):
+        if not files.exists(place):
+            continue
+        try:
+            verdict = json.loads(files.read(place))
+            if verdict["manifest"] == reader.manifest.hash and verdict["check"] == CHECK_VERSION:
+                return sorted(int(index) for index in verdict["bad"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{place}: not a verdict ({error}); remove it, the set is then checked again") from error
+    return None
+
+
+def _judged(samples: Iterable[Sample], folder: Path | str, max_bad_share: float) -> Iterator[Sample | None]:
+    """Each sample, or None in the place of a bad one."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     reasons = folder / REASONS
     seen = bad = 0
     iterator = iter(samples)
-    with reasons.open("w") as log:
+    with reasons.open("w", encoding="utf-8") as log:
         while True:
             try:
                 sample = next(iterator)
@@ -78,24 +132,13 @@ def quarantined(samples: Iterable[Sample], folder: Path | str, max_bad_share: fl
             record = {"id": defect.id, "file": defect.file, "field": defect.field, "reason": str(defect)}
             log.write(json.dumps(record) + "\n")
             log.flush()
+            yield None
+    _refuse_too_many(bad, seen, max_bad_share, reasons)
+
+
+def _refuse_too_many(bad: int, seen: int, max_bad_share: float, reasons: Path) -> None:
     if bad > max_bad_share * seen:
         raise QuarantineError(
             f"{bad} of {seen} samples are bad, more than the allowed {max_bad_share:.1%}; {reasons} says why: repair "
             "or remove them, or raise max_bad_share"
         )
-
-
-class Usable(Sequence[Sample]):
-    """The good samples of a reader, found by reading every sample once; QuarantineError before any training starts."""
-
-    def __init__(self, reader: ShardReader, folder: Path | str, max_bad_share: float) -> None:
-        self._reader = reader
-        every = map(reader.__getitem__, range(len(reader)))
-        good = {sample.id for sample in quarantined(every, folder, max_bad_share)}
-        self._indices = [index for index, name in enumerate(reader.ids()) if name in good]
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
-        return self._reader[self._indices[index]]
