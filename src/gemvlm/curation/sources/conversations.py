@@ -8,6 +8,7 @@ their numbers must agree. `messages` with {"role", "content"} (ms-swift, OpenAI)
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -25,6 +26,7 @@ SPEAKERS = {
     "system": "system",
 }  # fmt: skip
 LARGEST_TEXT = 1 << 20
+_TAG = re.compile(f"{IMAGE_PLACEHOLDER}|{VIDEO_PLACEHOLDER}")
 Choices = Literal["required", "noticed", "ignored"]
 
 
@@ -139,14 +141,14 @@ def lay_out(
     ("optional": or none at all, then images come first) and all stand in the first question, where models see them.
     """
     questions = [question for question, _ in exchanges]
-    found = [tag for question in questions for tag in _tags(question)]
+    found = [tag for question in questions for tag in tags_in(question)]
     counts = (found.count(IMAGE_PLACEHOLDER), found.count(VIDEO_PLACEHOLDER))
     if not found and tags == "optional":
         return tuple(exchanges), (*images, *chain.from_iterable(videos))
     if counts != (len(images), len(videos)):
         told = f"the questions hold {counts[0]} <image> and {counts[1]} <video>, the record names {len(images)} images"
         raise RecordError("placeholders", f"{told} and {len(videos)} videos; one tag for each file", "conversations")
-    if found != _tags(questions[0]):
+    if found != tags_in(questions[0]):
         told = "a later question shows another picture; only the first question's pictures can be kept in their place"
         raise RecordError("late_placeholder", told, "conversations")
     waiting_images, waiting_videos = iter(images), iter(videos)
@@ -159,14 +161,9 @@ def lay_out(
     return ((first, exchanges[0][1]), *exchanges[1:]), tuple(frames)
 
 
-def _tags(question: str) -> list[str]:
-    places = sorted(
-        (start, tag)
-        for tag in (IMAGE_PLACEHOLDER, VIDEO_PLACEHOLDER)
-        for start in range(len(question))
-        if question.startswith(tag, start)
-    )
-    return [tag for _, tag in places]
+def tags_in(question: str) -> list[str]:
+    """The `<image>` and `<video>` of a question in the order in which they stand there."""
+    return _TAG.findall(question)
 
 
 def make_turns(

@@ -1,8 +1,8 @@
 """Files of a data set: a local folder or a hub id, paths that stay inside it, pictures and depth read within bounds.
 
-Pictures are taken **as they are stored**: an EXIF orientation is not applied, because the loaders of published
-vision-language sets (LLaVA's, Qwen's, GEM's) open files with Pillow and do not apply it either: their coordinates
-and depth refer to stored pixels. `upright=True` turns them; they then lose `Frame.encoded`. Greyscale, palette and CMYK become
+Pictures are taken **as they are stored**: an EXIF orientation is not applied, because the loaders of the published
+vision-language sets (LLaVA's, Qwen's, GEM's) open files with Pillow and do not apply it either: coordinates and depth
+refer to stored pixels. `upright=True` turns them; they then lose `Frame.encoded`. Greyscale, palette and CMYK become
 RGB; real transparency is laid on white, as Qwen's loader does, and loses `Frame.encoded` too.
 """
 

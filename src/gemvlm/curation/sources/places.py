@@ -1,9 +1,9 @@
 """Coordinates in published text become `<place:i>` markers, once, at import; in no declared convention they stay text.
 
 Known forms: "(0.407, 0.852)", "[(x, y), ...]", "(x0, y0, x1, y1)", "[x0, y0, x1, y1]", and Qwen's JSON
-`{"point_2d": [x, y], "label": "mug"}` and `{"bbox_2d": [x0, y0, x1, y1], "label": "mug"}`, alone, in a list or
-in a code fence, which become "mug <place:0>". A value may lie half a pixel outside the image and is then moved to its border;
-anything further is refused. Absolute pixels are continuous: x / width.
+`{"point_2d": [x, y], "label": "mug"}` and `{"bbox_2d": [x0, y0, x1, y1], "label": "mug"}`, alone, in a list or in a
+code fence, which become "mug <place:0>". A value may lie half a pixel outside the image and is then moved to its
+border; anything further is refused. Absolute pixels are continuous: x / width.
 """
 
 from __future__ import annotations

@@ -41,6 +41,9 @@ class VideoSampling:
         return np.linspace(0, frames - 1, wanted).round().astype(np.int64)
 
 
+REFERENCE_SAMPLING = VideoSampling()
+
+
 def read_video(path: Path, sampling: VideoSampling, field: str = "video") -> tuple[Frame, ...]:
     """The chosen frames with their `time_s`. RecordError if the file, or any chosen frame, can't be decoded.
 
