@@ -60,6 +60,22 @@ def shortcut_scores(train: Sequence[Turn], test: Sequence[Turn]) -> dict[str, Fl
     return scores
 
 
+def words_only(train: Sequence[Turn]) -> Callable[[Turn], str | None]:
+    """What `text_only`, fitted on turns of any families, answers to choices and yes/no; None for a family not there."""
+    guesses = {
+        family: _text_only([turn for turn in train if turn.family == family])
+        for family in dict.fromkeys(turn.family for turn in train if turn.kind in ("choice", "yes_no"))
+    }
+
+    def answer(turn: Turn) -> str | None:
+        guess = guesses[turn.family](turn) if turn.family in guesses else None
+        if guess is None or guess.value is None:
+            return None
+        return {True: "yes", False: "no"}[guess.value] if isinstance(guess.value, bool) else str(guess.value)
+
+    return answer
+
+
 def _chance(turn: Turn, train: Sequence[Turn]) -> float:
     if turn.kind == "choice":
         return 1 / len(turn.options)

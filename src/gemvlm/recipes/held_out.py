@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from gemvlm.curation.questions import FAMILIES
@@ -11,15 +12,20 @@ from gemvlm.curation.questions.balance import HEADLINE, mark_headline
 from gemvlm.curation.sources.tabletop import tabletop_samples
 from gemvlm.data.collate import keyed
 from gemvlm.evaluation.run import Evaluation, evaluate_model
+from gemvlm.evaluation.shortcuts import words_only
 from gemvlm.inference import GemPipeline
 from gemvlm.recipes.recipe import TEST_SEED
 from gemvlm.recipes.run import progress
 from gemvlm.runtime import available_cores
-from gemvlm.sample import Sample, Turn
+from gemvlm.sample import Sample
 
 COMPARED = ("left_right", "above_below", "closer", "larger", "nearer_to", "perspective")
-"""Families of two answers: many are written, so that enough are left once every shortcut is balanced out."""
+RARE = ("larger", "occluded", "can_lift", "consequence")
+"""Families of which few questions are left once every shortcut is balanced out: further scenes are made for them."""
 CANDIDATES = 6
+"""Questions written about one view of each family of two answers, so that enough are left."""
+FURTHER_SCENES = 1
+"""For the rare families, for each scene of all families."""
 VIEWS_PER_SCENE = 2
 FITTED_SCENES = 150
 """Training scenes that the blind baselines are fitted on."""
@@ -34,16 +40,34 @@ GOALS = {
 }
 
 
-def held_out_samples(scenes: int, per_family: int, depth_views: int, first_seed: int = TEST_SEED) -> list[Sample]:
+def fitted_samples() -> list[Sample]:
+    """Training samples: what the blind baselines learn from."""
+    seeds = range(FITTED_SCENES)
+    return list(tabletop_samples(seeds, VIEWS_PER_SCENE, processes=available_cores(), turns_per_family=2))
+
+
+def held_out_samples(
+    fitted: Sequence[Sample], scenes: int, per_family: int, depth_views: int, first_seed: int = TEST_SEED
+) -> list[Sample]:
     """Views of `scenes` test scenes, at most `per_family` questions of each family and as many of its headline.
 
-    Which questions are kept depends on their scene and place in it alone. The first
-    `depth_views` views keep their depth.
+    The headline is drawn in pairs which every shortcut gets half right, the words as read by who learned on `fitted`
+    too. Which other questions are kept depends on their scene and place in it alone. The first `depth_views` views keep
+    their depth; the last come from scenes made for the rare families.
     """
-    counts = {name: CANDIDATES if name in COMPARED else 2 for name in FAMILIES} | {"scan": 0}
-    seeds = range(first_seed, first_seed + scenes)
-    made = tabletop_samples(seeds, VIEWS_PER_SCENE, processes=available_cores(), turns_per_family=counts)
-    samples = mark_headline(list(progress(made, scenes * VIEWS_PER_SCENE, "making test scenes")))
+    counts = {name: CANDIDATES if name in (*COMPARED, *RARE) else 2 for name in FAMILIES} | {"scan": 0}
+    last = first_seed + scenes
+    batches = ((range(first_seed, last), None), (range(last, last + FURTHER_SCENES * scenes), RARE))
+    made = (
+        sample
+        for seeds, families in batches
+        for sample in tabletop_samples(
+            seeds, VIEWS_PER_SCENE, processes=available_cores(), families=families, turns_per_family=counts
+        )
+    )
+    total = (1 + FURTHER_SCENES) * scenes * VIEWS_PER_SCENE
+    words = words_only([turn for sample in fitted for turn in sample.turns])
+    samples = mark_headline(list(progress(made, total, "making test scenes")), per_family, words)
     kept = _chosen(samples, per_family)
     chosen = []
     for index, sample in enumerate(samples):
@@ -57,22 +81,18 @@ def held_out_samples(scenes: int, per_family: int, depth_views: int, first_seed:
 
 
 def _chosen(samples: list[Sample], per_family: int) -> set[tuple[int, int]]:
-    """(sample, turn) places: in an order fixed by hashing, until each family and each headline has `per_family`."""
+    """(sample, turn) places: the whole headline, and of each family as many others, in an order fixed by hashing."""
     places = [(keyed(s.id, j), i, j) for i, s in enumerate(samples) for j in range(len(s.turns))]
-    taken: Counter[tuple[str, str]] = Counter()
     kept: set[tuple[int, int]] = set()
-    # Headline questions first: they count for their family as well.
-    for _, i, j in sorted(places, key=lambda place: (HEADLINE not in samples[place[1]].turns[place[2]].subsets, place)):
-        names = _names(samples[i].turns[j])
-        if any(taken[name] < per_family for name in names):
-            taken.update(names)
+    taken: Counter[str] = Counter()
+    for _, i, j in sorted(places):
+        turn = samples[i].turns[j]
+        if HEADLINE in turn.subsets:
+            kept.add((i, j))
+        elif taken[turn.family] < per_family:
+            taken[turn.family] += 1
             kept.add((i, j))
     return kept
-
-
-def _names(turn: Turn) -> list[tuple[str, str]]:
-    """What a question counts for; a headline question is part of its family's other scores only by chance."""
-    return [(turn.family, subset) for subset in turn.subsets] or [(turn.family, "")]
 
 
 def evaluate_held_out(
@@ -87,9 +107,8 @@ def evaluate_held_out(
     seed: int,
 ) -> Evaluation:
     """Scores a model on the held-out test; writes answers, scores and a page to `out`."""
-    test = held_out_samples(scenes, per_family, depth_views)
-    seeds = range(FITTED_SCENES)
-    fitted = list(tabletop_samples(seeds, VIEWS_PER_SCENE, processes=available_cores(), turns_per_family=2))
+    fitted = fitted_samples()
+    test = held_out_samples(fitted, scenes, per_family, depth_views)
     evaluation = evaluate_model(pipeline, test, fitted, out, steps=steps, guidance=guidance, seed=seed)
     evaluation.write(out, f"{pipeline.card.recipe} on {scenes} held-out scenes")
     return evaluation
