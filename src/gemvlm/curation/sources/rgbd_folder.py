@@ -13,20 +13,26 @@ This is the layout of 7-Scenes (Shotton et al., CVPR 2013). Its depth and colour
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8
-from PIL import Image, ImageOps
+from jaxtyping import Float
+from PIL import Image
 
 from gemvlm.camera import Camera, View
+from gemvlm.curation.source import Rejection
+from gemvlm.curation.sources.asked_frames import Asking, Shot, asked_frames, frame_parts, part_range
+from gemvlm.curation.sources.folder import read_frame
+from gemvlm.curation.sources.registration import splatted
 from gemvlm.depth_map import DepthMap
 from gemvlm.depth_map.depth import LARGEST_MILLIMETRES, MILLIMETRES, read_png16
-from gemvlm.sample import Frame
+from gemvlm.sample import Frame, Provenance, Sample
 
+LARGEST_TABLE = 1 << 16
+"""Bytes of a text file that holds one matrix."""
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 LEAST_ORTHONORMAL = 0.02
 """Largest entry of R Rᵀ - 1 that is taken for rounding of a rotation rather than for a wrong file."""
@@ -60,25 +66,9 @@ class Registration:
         return transform
 
     def register(self, depth: DepthMap, width: int, height: int) -> DepthMap:
-        """z-depth moved into a colour image of `width` x `height`; where several surfaces land, the nearest counts.
-
-        A depth pixel lands where its centre projects. Pixels that stay empty take what the edges and corners of depth
-        pixels reach, so that sampling leaves no holes; places that only the colour camera sees stay invalid.
-        """
-        camera = self.depth_camera(depth.values.shape[1], depth.values.shape[0])
-        rows, columns = np.nonzero(depth.valid)
-        centres = np.stack([columns, rows], axis=-1) + 0.5
-        z = depth.values[rows, columns].astype(np.float64)
-        points = camera.unproject(centres, z) - np.array([*self.shift_m, 0.0])
-        landed = self.color_camera(width, height).project(points)
-
-        reach = 0.5 * self.color_focal / self.depth_focal
-        grid = [landed + reach * np.array((x, y)) for x in (-1, 0, 1) for y in (-1, 0, 1)]
-        nearest = _splat(landed, z, width, height)
-        around = _splat(np.concatenate(grid), np.tile(z, len(grid)), width, height)
-        filled = np.where(np.isfinite(nearest), nearest, around)
-        valid = np.isfinite(filled)
-        return replace(depth, values=np.where(valid, filled, 0).astype(np.float32), valid=valid)
+        """z-depth moved into a colour image of `width` x `height`; see `registration.splatted`."""
+        source = self.depth_camera(depth.values.shape[1], depth.values.shape[0])
+        return splatted(depth, source, self.color_camera(width, height), np.linalg.inv(self.color_to_depth))
 
 
 KINECT_7SCENES = Registration(585.0, (320.0, 240.0), (0.034, -0.004), 526.2, (323.0, 237.0))
@@ -133,16 +123,17 @@ class RgbdFolder:
 
     def __getitem__(self, index: int) -> Frame:
         files = self.files[index]
-        image = _read_image(files.image)
-        height, width = image.shape[:2]
+        frame = read_frame(files.image, upright=True)
+        height, width = frame.image.shape[:2]
         depth = self._depth(files, width, height)
         view = self._view(files, width, height)
         if self.size is not None and self.size != (height, width):
             height, width = self.size
-            image = np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+            image = np.array(Image.fromarray(frame.image).resize((width, height), Image.Resampling.BILINEAR))
             depth = depth and depth.resized(width, height)
             view = view and replace(view, camera=view.camera.resized(width, height))
-        return Frame(image, depth, view)
+            return Frame(image, depth, view)
+        return replace(frame, depth=depth, view=view)
 
     def _depth(self, files: RgbdFrameFiles, width: int, height: int) -> DepthMap | None:
         if files.depth is None:
@@ -164,8 +155,56 @@ class RgbdFolder:
         intrinsics = self.path / "camera-intrinsics.txt"
         if not intrinsics.is_file():
             return None
-        k = _read_matrix(intrinsics, (3, 3))
+        k = read_matrix(intrinsics, (3, 3))
         return View(Camera(width, height, *(float(x) for x in (k[0, 0], k[1, 1], k[0, 2] + 0.5, k[1, 2] + 0.5))), pose)
+
+
+@dataclass(frozen=True)
+class RgbdFolders:
+    """Samples from every folder of such frames at or below `path`, a folder being a scene."""
+
+    path: Path | str
+    registration: Registration | None = None
+    licence: str = "unknown"
+    asking: Asking = Asking()
+
+    @property
+    def name(self) -> str:
+        return "rgbd-folder"
+
+    def parts(self) -> Sequence[str]:
+        root = Path(self.path)
+        if not root.is_dir():
+            raise ValueError(f"{root}: no such folder; check the name")
+        inner = sorted(folder for folder in root.rglob("*") if folder.is_dir())
+        scenes = [folder for folder in (root, *inner) if any(map(_is_image, folder.iterdir()))]
+        if not scenes:
+            raise ValueError(f"{root}: no picture found; expected NAME.color.jpg, NAME.jpg or NAME.png")
+        counts = [(scene.relative_to(root).as_posix(), len(RgbdFolder(scene))) for scene in scenes]
+        return [part for scene, count in counts for part in frame_parts(scene, count)]
+
+    def read(self, part: str) -> Iterator[Sample | Rejection]:
+        scene, start, stop = part_range(part)
+        root = Path(self.path)
+        folder = RgbdFolder(root / scene, self.registration)
+        shots = [
+            Shot(files.name, files.image.relative_to(root).as_posix(), partial(folder.__getitem__, start + offset))
+            for offset, files in enumerate(folder.files[start:stop])
+        ]
+        known = f"{self.name}/{root.name}" if scene == "." else f"{self.name}/{root.name}/{scene}"
+        yield from asked_frames(self.name, known, shots, self.asking, Provenance(licence=self.licence))
+
+
+@dataclass(frozen=True)
+class SevenScenes(RgbdFolders):
+    """7-Scenes: folders SCENE/seq-NN. Offered by Microsoft Research for non-commercial research only."""
+
+    registration: Registration | None = KINECT_7SCENES
+    licence: str = "LicenseRef-7-Scenes-non-commercial"
+
+    @property
+    def name(self) -> str:
+        return "7-scenes"
 
 
 def _is_image(path: Path) -> bool:
@@ -180,15 +219,6 @@ def _frame_files(image: Path) -> RgbdFrameFiles:
     return RgbdFrameFiles(name, image, depth, pose if pose.is_file() else None)
 
 
-def _read_image(path: Path) -> UInt8[np.ndarray, "H W 3"]:
-    """RGB, turned the way up that the camera noted."""
-    try:
-        with Image.open(path) as image:
-            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: not a readable picture ({error}); write the file again or remove it") from error
-
-
 def _read_depth(path: Path) -> DepthMap:
     if path.with_suffix(".json").is_file():
         return DepthMap.from_file(path)
@@ -198,33 +228,28 @@ def _read_depth(path: Path) -> DepthMap:
 
 
 def _read_pose(path: Path) -> Float[np.ndarray, "4 4"]:
-    """The nearest rigid transform: text files round rotations."""
-    pose = _read_matrix(path, (4, 4))
+    return rigid(read_matrix(path, (4, 4)), path)
+
+
+def rigid(pose: Float[np.ndarray, "4 4"], path: Path) -> Float[np.ndarray, "4 4"]:
+    """The nearest rigid transform: text files round rotations. ValueError names `path` if it is none."""
     left, _, right = np.linalg.svd(pose[:3, :3])
     error = float(np.abs(pose[:3, :3] @ pose[:3, :3].T - np.eye(3)).max())
     if error > LEAST_ORTHONORMAL or np.linalg.det(left @ right) < 0:
         raise ValueError(f"{path}: not a camera-to-world transform: its rotation is off by {error:.3f} or mirrors")
-    rigid = np.eye(4)
-    rigid[:3, :3], rigid[:3, 3] = left @ right, pose[:3, 3]
-    return rigid
+    transform = np.eye(4)
+    transform[:3, :3], transform[:3, 3] = left @ right, pose[:3, 3]
+    return transform
 
 
-def _read_matrix(path: Path, shape: tuple[int, int]) -> Float[np.ndarray, "rows columns"]:
+def read_matrix(path: Path, shape: tuple[int, int], finite: bool = True) -> Float[np.ndarray, "rows columns"]:
+    """A table of numbers of the given shape. ValueError names the file that holds something else."""
     try:
+        if path.stat().st_size > LARGEST_TABLE:
+            raise ValueError(f"{path.stat().st_size} bytes")
         matrix = np.loadtxt(path)
     except ValueError as error:
         raise ValueError(f"{path}: not a table of numbers: {error}") from error
-    if matrix.shape != shape or not np.isfinite(matrix).all():
+    if matrix.shape != shape or (finite and not np.isfinite(matrix).all()):
         raise ValueError(f"{path}: expected {shape[0]} x {shape[1]} finite numbers, found {matrix.shape}")
     return matrix
-
-
-def _splat(
-    pixels: Float[np.ndarray, "N 2"], z: Float[np.ndarray, "N"], width: int, height: int
-) -> Float[np.ndarray, "H W"]:
-    """The smallest z that falls into each pixel, infinity where none does."""
-    columns, rows = np.floor(pixels).astype(np.int64).T
-    inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
-    nearest = np.full(height * width, np.inf)
-    np.minimum.at(nearest, rows[inside] * width + columns[inside], z[inside])
-    return nearest.reshape(height, width)
