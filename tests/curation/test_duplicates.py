@@ -125,8 +125,8 @@ def test_prints_are_small_and_rules_are_checked():
         DuplicateRules(max_distance=8)
 
 
-def test_chunks_change_nothing(monkeypatch):
-    """The greedy rule written out, print by print, against the look-ups in bands and chunks."""
+def test_sorting_in_changes_nothing(monkeypatch):
+    """The greedy rule written out, print by print, against the look-ups in bands."""
     rng = np.random.default_rng(0)
     texts = [signature(f"the question number {i} about this picture").tobytes() for i in range(3)]
     base = rng.integers(0, 2**63, 40)
@@ -153,8 +153,18 @@ def test_chunks_change_nothing(monkeypatch):
         else:
             expected.append((item.id, twin.id))
     assert len(expected) > 200
-    for chunk in (1, 7, 100, 2048):
-        monkeypatch.setattr("gemvlm.curation.duplicates.CHUNK", (chunk, chunk))
-        monkeypatch.setattr("gemvlm.curation.duplicates.PAIRS", 50)
+    for waiting in (1, 7, 100, 2048):
+        monkeypatch.setattr("gemvlm.curation.duplicates.WAITING", waiting)
         found = list(find_duplicates(prints))
         assert [(r.id, r.detail.split("as ")[1].split(",")[0].strip("'")) for r in found] == expected
+
+
+def test_a_rejection_comes_before_the_next_print_is_asked_for():
+    asked = []
+
+    def prints():
+        for name in "abc":
+            asked.append(name)
+            yield MediaPrint(name, (5,), signature("same").tobytes())
+
+    assert [(r.id, "".join(asked)) for r in find_duplicates(prints())] == [("b", "ab"), ("c", "abc")]
