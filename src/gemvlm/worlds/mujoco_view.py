@@ -117,19 +117,18 @@ class MujocoView:
         self._ray_model.geom_group[:] = np.where(self._shown, SHOWN, UNSHOWN)
         self._ray_model.body_bvhadr[:] = -1
         self._ray_model.body_geomnum[:] = 0
-        bodies = np.unique(model.geom_bodyid[self._shown])
-        self._hulls = {int(body): self._hull(self._shown & (model.geom_bodyid == body)) for body in bodies}
-        self._parts = [self._parts_of(thing) for thing in self.things]
+        outer = {int(geom): _outermost(_corners(model, int(geom))) for geom in np.flatnonzero(self._shown)}
+        self._hulls = self._by_body(outer, self._shown)
+        self._parts = [self._by_body(outer, self._shown & (self._thing_of == i + 1)) for i in range(len(self.things))]
 
-    def _hull(self, geoms: Bool[np.ndarray, "G"]) -> Float[np.ndarray, "N 3"]:
-        """The outermost points of geoms of one body, in its frame."""
-        return _outermost(np.concatenate([_corners(self.model, geom) for geom in np.flatnonzero(geoms)]))
-
-    def _parts_of(self, thing: Thing) -> dict[int, Float[np.ndarray, "N 3"]]:
-        """For each body with drawn geoms of the thing, their outermost points in its frame."""
-        own = np.isin(np.arange(self.model.ngeom), thing.geoms) & self._shown
-        bodies = np.unique(self.model.geom_bodyid[own])
-        return {int(body): self._hull(own & (self.model.geom_bodyid == body)) for body in bodies}
+    def _by_body(
+        self, points: Mapping[int, Float[np.ndarray, "_ 3"]], chosen: Bool[np.ndarray, "G"]
+    ) -> dict[int, Float[np.ndarray, "_ 3"]]:
+        """The points of the chosen geoms, gathered by the body in whose frame they are."""
+        gathered: dict[int, list[np.ndarray]] = {}
+        for geom in np.flatnonzero(chosen):
+            gathered.setdefault(int(self.model.geom_bodyid[geom]), []).append(points[int(geom)])
+        return {body: np.concatenate(parts) for body, parts in gathered.items()}
 
     @cached_property
     def _canvas(self) -> Canvas:
@@ -312,18 +311,16 @@ def _alpha(model: Any) -> Float[np.ndarray, "G"]:
 
 
 def _outermost(points: Float[np.ndarray, "M 3"]) -> Float[np.ndarray, "N 3"]:
-    """The points farthest along some of a thousand directions: their box is the box of all, however it is turned, to
-    within a fraction of a millimetre."""
+    """The points farthest along the axes and 200 other directions: their box is that of all points in this frame, and
+    nearly so in any other."""
     if len(points) <= 64:
         return points
-    turn = np.arange(1, 1001)
-    height = 1 - 2 * (turn - 0.5) / len(turn)
-    angle = np.pi * (1 + np.sqrt(5)) * turn
+    turn = np.arange(200) + 0.5
+    height, angle = 1 - turn / 100, np.pi * (1 + np.sqrt(5)) * turn
     ring = np.sqrt(1 - height**2)
-    ways = np.concatenate(
-        [np.stack([ring * np.cos(angle), ring * np.sin(angle), height], axis=1), np.eye(3), -np.eye(3)]
-    )
-    return points[np.unique(np.argmax(points @ ways.T, axis=0))]
+    around = np.stack([ring * np.cos(angle), ring * np.sin(angle), height], axis=1)
+    farthest = {int(np.argmax(points @ way)) for way in np.concatenate([np.eye(3), -np.eye(3), around])}
+    return points[sorted(farthest)]
 
 
 def _corners(model: Any, geom: int) -> Float[np.ndarray, "N 3"]:

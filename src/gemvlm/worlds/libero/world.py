@@ -1,0 +1,222 @@
+"""One task of LIBERO: reset to an official initial state, step, observe, and its goal as predicates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from gemvlm.camera import View
+from gemvlm.worlds.libero.names import KINDS, goal_words, instruction
+from gemvlm.worlds.libero.package import initial_states, open_task, task_names
+from gemvlm.worlds.mujoco_view import Drawing, MujocoView, Thing, geoms_of, model_view, subtree
+from gemvlm.worlds.observation import Observation
+
+DRAWN_GROUPS = frozenset({1, 2})
+WAITING_STEPS = 10
+"""Steps without motion with which the official evaluation lets things come to rest after a reset."""
+WAIT = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0])
+PLACING_STEPS = 30
+TURNING_STEPS = 40
+LIFT_M = 0.015
+ABREAST_M = 0.04
+"""Between things that are put into one place."""
+
+Goal = tuple[str, ...]
+"""A predicate and its arguments: ("on", "plate_1", "flat_stove_1_cook_region"), ("turnon", "flat_stove_1")."""
+
+
+class LiberoWorld:
+    """Task `index` of `suite` from its official initial state `state_index`. See `TaskWorld`.
+
+    An action is (dx, dy, dz, three of rotation, grip) for the operational-space controller, +1 closes the gripper. Fixtures
+    (stove, cabinet) are placed by `seed`. `assets` is the folder with LIBERO's meshes and textures. ValueError for an
+    unknown suite, index or state; ImportError where LIBERO is not installed.
+    """
+
+    action_size = 7
+
+    def __init__(
+        self,
+        suite: str,
+        index: int,
+        assets: Path | str,
+        state_index: int = 0,
+        seed: int = 0,
+        drawing: Drawing = "opengl",
+    ) -> None:
+        names = task_names(suite)
+        if not 0 <= index < len(names):
+            raise ValueError(f"{suite} has tasks 0 to {len(names) - 1}, not {index}")
+        self.suite, self.index, self.seed = suite, index, seed
+        self.instruction = instruction(names[index])
+        self._states = initial_states(suite, index)
+        self.state_index = self._checked(state_index)
+        with _private_chance(seed):
+            self._env: Any = open_task(suite, index, assets)
+        problem = self._env.env.parsed_problem
+        self.goals: tuple[Goal, ...] = tuple(tuple(goal) for goal in problem["goal_state"])
+        self.model, self.data = self._env.sim.model._model, self._env.sim.data._data
+        self.ids: dict[str, int] = {}
+        self.view = MujocoView(self.model, self._things(), DRAWN_GROUPS, "libero", drawing, sites=True)
+        self.reset()
+
+    @property
+    def name(self) -> str:
+        return f"{self.suite}-{self.index}-{self.state_index}-{self.seed}"
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        return tuple(self.model.cam(index).name for index in range(self.model.ncam))
+
+    @property
+    def state(self) -> Float[np.ndarray, "8"]:
+        """Gripper position (3, metres), its turn as a rotation vector (3), and the two fingers (2, metres)."""
+        import mujoco
+
+        robot = self._env.env.robots[0]
+        site = robot.eef_site_id
+        quaternion, turn = np.zeros(4), np.zeros(3)
+        mujoco.mju_mat2Quat(quaternion, self.data.site_xmat[site])
+        mujoco.mju_quat2Vel(turn, quaternion, 1.0)
+        fingers = self.data.qpos[robot._ref_gripper_joint_pos_indexes]
+        return np.concatenate([self.data.site_xpos[site], turn, fingers])
+
+    def reset(self, state_index: int | None = None) -> None:
+        """To an official initial state (the same as before by default), after the official wait."""
+        if state_index is not None:
+            self.state_index = self._checked(state_index)
+        with _private_chance(self.seed):
+            self._env.reset()
+            self._env.set_init_state(self._states[self.state_index])
+            for _ in range(WAITING_STEPS):
+                self._env.step(WAIT)
+
+    def step(self, action: Float[np.ndarray, "7"]) -> bool:
+        """One action at 20 Hz; whether all goals hold now."""
+        with _private_chance(self.seed):
+            self._env.step(np.clip(action, -1, 1))
+        return self.succeeded()
+
+    def succeeded(self) -> bool:
+        return all(self.holds(goal) for goal in self.goals)
+
+    def holds(self, goal: Goal) -> bool:
+        """Whether LIBERO's own predicate says so now."""
+        return bool(self._env.env._eval_predicate(list(goal)))
+
+    def observe(self, camera: str | View, size: tuple[int, int] = (256, 256)) -> Observation:
+        """What a camera (by name, rows from the top, or any view) sees now; `size` is (height, width) for a name."""
+        view = camera if isinstance(camera, View) else model_view(self.model, self.data, camera, size)
+        return self.view.observe(self.data, view, self.name)
+
+    def fulfil(self, goal: Goal) -> bool:
+        """Brings a goal about by the state of the simulation, not by the robot; whether it then holds by itself.
+
+        A thing is put just above its place and let go; a drawer, door or knob is moved to the middle of the range that
+        LIBERO calls open, closed or on.
+        """
+        predicate, subject, *rest = goal
+        with _private_chance(self.seed):
+            if predicate in ("on", "in"):
+                self._put(subject, rest[0])
+            else:
+                self._turn(subject, predicate)
+            for _ in range(PLACING_STEPS):
+                self._env.step(WAIT)
+        return self.holds(goal)
+
+    def goal_words(self, goal: Goal) -> str:
+        return goal_words(goal)
+
+    def close(self) -> None:
+        self.view.close()
+        self._env.close()
+
+    def _checked(self, state_index: int) -> int:
+        if not 0 <= state_index < len(self._states):
+            raise ValueError(f"{self.suite}, task {self.index}: has states 0 to {len(self._states) - 1}, not {state_index}")
+        return state_index
+
+    def _put(self, subject: str, place: str) -> None:
+        """Moves a thing, upright as it stands, to just above a region or another thing."""
+        import mujoco
+
+        domain = self._env.env
+        on_region = place in domain.object_sites_dict
+        target = self.data.site(place).xpos if on_region else self.data.body(f"{place}_main").xpos
+        neighbours = sum(other[2:] == (place,) and other[1] != subject and self.holds(other) for other in self.goals)
+        box = self.view.box(self.data, self.ids[subject])
+        body = self.data.body(f"{subject}_main").xpos
+        bottom = box.center[2] - np.abs(box.rotation[2]) @ box.half_extents
+        height = self._height_at(place, target, on_region)
+        position = np.array([target[0], target[1] + ABREAST_M * neighbours, height + LIFT_M + body[2] - bottom])
+        address = self.model.jnt_qposadr[self.model.body_jntadr[self.model.body(f"{subject}_main").id]]
+        self.data.qpos[address : address + 3] = position
+        self.data.qvel[:] = 0
+        mujoco.mj_forward(self.model, self.data)
+
+    def _height_at(self, place: str, target: Float[np.ndarray, "3"], on_region: bool) -> float:
+        """Where a thing put there would come to stand: the floor of a region's box, the bottom of another thing."""
+        if on_region:
+            site = self.data.site(place)
+            reach = np.abs(site.xmat.reshape(3, 3)[2]) @ self.model.site(place).size
+            return float(target[2] - reach)
+        box = self.view.box(self.data, self.ids[place])
+        return float(box.center[2] - np.abs(box.rotation[2]) @ box.half_extents)
+
+    def _turn(self, subject: str, predicate: str) -> None:
+        """Moves the joints step by step, so that what lies in a drawer goes with it."""
+        domain = self._env.env
+        part = domain.object_sites_dict.get(subject) or domain.get_object(subject)
+        low, high = sorted(part.object_properties["articulation"][f"default_{predicate}_ranges"])
+        joints = [self.data.joint(joint) for joint in part.joints]
+        begin = [float(joint.qpos[0]) for joint in joints]
+        for share in np.linspace(0, 1, TURNING_STEPS):
+            for joint, start in zip(joints, begin, strict=True):
+                joint.qpos[0] = start + share * ((low + high) / 2 - start)
+                joint.qvel[0] = 0
+            self._env.step(WAIT)
+
+    def _things(self) -> list[Thing]:
+        """Objects, fixtures, the table or floor, the room and the robot, in this order."""
+        domain, model = self._env.env, self.model
+        things: list[Thing] = []
+
+        def add(name: str, kind: tuple[str, str], root: int, movable: bool, holder: bool = False) -> None:
+            geoms = geoms_of(model, subtree(model, root))
+            things.append(Thing(*kind, geoms, root, movable, holder))
+            self.ids[name] = len(things)
+
+        problem = domain.parsed_problem
+        for category, names in problem["objects"].items():
+            for name in names:
+                add(name, KINDS[category], model.body(f"{name}_main").id, movable=True)
+        for category, names in problem["fixtures"].items():
+            for name in names:
+                root = domain.fixtures_dict[name].root_body if name in domain.fixtures_dict else None
+                table = {"main_table": "table", "kitchen_table": "table"}.get(name, name)
+                add(name, KINDS[category], model.body(root or table).id, movable=False)
+        for category, start in (("floor", "floor"), ("wall", "wall_")):
+            geoms = tuple(g for g in geoms_of(model, [0]) if model.geom(g).name.startswith(start))
+            if geoms:
+                things.append(Thing(category, "", geoms, 0, movable=False))
+        if "floor" not in problem["fixtures"] and any(model.body(b).name == "floor" for b in range(model.nbody)):
+            things.append(Thing("floor", "", geoms_of(model, [model.body("floor").id]), 0, movable=False))
+        add("robot", ("robot", ""), model.body("robot0_base").id, movable=False, holder=True)
+        return things
+
+
+@contextmanager
+def _private_chance(seed: int) -> Iterator[None]:
+    """LIBERO draws from numpy's global generator: seeds it here and leaves it as it was."""
+    before = np.random.get_state()
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(before)
