@@ -7,6 +7,7 @@ stayed if it is within 5 mm and 5 degrees; whatever lies between is not asked ab
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import combinations
 
 import numpy as np
 
@@ -37,7 +38,7 @@ def what_moved(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
     for a, b in moments.image_pairs(rng):
         both = sorted(moments.nameable[a].keys() & moments.nameable[b].keys())
         moved = [i for i in both if _distance_m(moments, i, a, b) > MOVED_M]
-        stayed = [i for i in both if _stayed(moments, i, a, b)]
+        stayed = [i for i in both if has_stayed(moments, i, a, b)]
         if not moved or not stayed:
             continue
         chosen = shuffled([pick(moved, rng), *shuffled(stayed, rng)[:2]], rng)
@@ -65,7 +66,7 @@ def did_it_move(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
     for a, b in moments.image_pairs(rng):
         both = sorted(moments.nameable[a].keys() & moments.nameable[b].keys())
         moved = [i for i in both if _distance_m(moments, i, a, b) > MOVED_M]
-        stayed = [i for i in both if _stayed(moments, i, a, b)]
+        stayed = [i for i in both if has_stayed(moments, i, a, b)]
         if not moved or not stayed:
             continue
         yes, no = moments.nameable[a][pick(moved, rng)], moments.nameable[a][pick(stayed, rng)]
@@ -79,15 +80,23 @@ def did_it_move(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
 
 
 def moved_way(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
-    """Which way did it move (V5, P11), for someone level at the camera of the earlier image? Twice the next axis."""
-    for a, b, object_id in _moved(moments, rng):
+    """Which way did it move (V5, P11), for someone level at the camera of the earlier image? Twice the next axis.
+
+    One question for each answer, and about up or down only where nothing went another way: most things are lifted.
+    """
+    by_answer: dict[str, list[tuple[int, int, int, int]]] = {}
+    for a, b, object_id in _moved(moments):
         axes = level_axes(moments.observation(a).view)
         if axes is None:
             continue
         way = axes.T @ (moments.state(object_id, b).box.center - moments.state(object_id, a).box.center)
-        second, main = np.argsort(np.abs(way))[1:]
-        if abs(way[main]) < WAY_RATIO * abs(way[second]):
-            continue
+        second, main = (int(axis) for axis in np.argsort(np.abs(way))[1:])
+        if abs(way[main]) >= WAY_RATIO * abs(way[second]):
+            by_answer.setdefault(WAYS[main][int(way[main] < 0)], []).append((a, b, object_id, main))
+    vertical = shuffled([answer for answer in WAYS[2] if answer in by_answer], rng)
+    level = shuffled([answer for ways in WAYS[:2] for answer in ways if answer in by_answer], rng)
+    for answer in level or vertical[:1]:
+        a, b, object_id, main = pick(by_answer[answer], rng)
         other = pick([axis for axis in range(3) if axis != main], rng)
         options = tuple(shuffled((*WAYS[main], *WAYS[other]), rng))
         name, one, two = moments.refer(object_id, rng), moments.image_name(a, rng), moments.image_name(b, rng)
@@ -96,18 +105,20 @@ def moved_way(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
                 f"From {one} to {two}, did the {name} move mainly {spoken_list(options)}, seen level from the camera?",
                 f"Seen level from the camera of {one}, which way did the {name} mainly go until {two}: "
                 f"{spoken_list(options)}?",
+                f"For someone level at the camera of {one}, has the {name} gone mainly {spoken_list(options)} "
+                f"by {two}?",
             ),
             rng,
         )
-        answer = WAYS[main][int(way[main] < 0)]
         yield Turn(question, answer, "moved_way", "reasoning", "choice", options=options)
 
 
 def moved_far(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
-    """How far is its centre from where it was, in metres (V5, P11)? The cue is how far in the image."""
-    for a, b, object_id in _moved(moments, rng):
+    """How far is its centre from where it was, both times at rest, in metres (V5, P11)? The cue is the image's."""
+    for a, b, object_id in shuffled(_moved(moments), rng):
         before, after = moments.nameable[a][object_id], moments.nameable[b][object_id]
-        if before.touches_border or after.touches_border:
+        in_the_air = moments.is_in_the_air(object_id, a) or moments.is_in_the_air(object_id, b)
+        if in_the_air or before.touches_border or after.touches_border:
             continue
         name, one, two = moments.refer(object_id, rng), moments.image_name(a, rng), moments.image_name(b, rng)
         question = pick(
@@ -125,13 +136,17 @@ def moved_far(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
 def trajectory(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
     """The path of a handled object's centre in the first image, 3 to 8 points (G12), whether or not the end is shown.
 
-    The object is seen before the act begins, the path stays within the image, and is 5 % of its diagonal long.
+    The object is seen before the act begins, the path stays within the image, and is 5 % of its diagonal long. An act
+    that is yet to come must say where to: on another object, where it will stay.
     """
     if not moments.is_told_in_order:
         return
     view, (height, width) = moments.observation(0).view, moments.observation(0).ids.shape
     for event, indices in shuffled(_handlings(moments), rng):
+        known = indices[-1] <= moments.shown[-1]
         if event.object_id not in moments.nameable[0] or indices[0] > moments.shown[-1]:
+            continue
+        if not known and not (event.succeeded and event.target_id in moments.states):
             continue
         states = [_state_at(moments, event.object_id, index) for index in indices]
         seen = view.to_camera(np.stack([state.box.center for state in states]))
@@ -145,7 +160,6 @@ def trajectory(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
         if not inside or length < PATH_SHARE * diagonal or len(path) > MOST_POINTS:
             continue
         name = moments.refer(event.object_id, rng)
-        known = indices[-1] <= moments.shown[-1]
         done = f"this was done: {event.words}" if known else f"this is to be done: {event.words}"
         question = pick(
             (
@@ -175,21 +189,24 @@ def _state_at(moments: Moments, object_id: int, index: int) -> ObjectState:
     return next(o for o in moments.history.observations[index].objects if o.id == object_id)
 
 
-def _moved(moments: Moments, rng: np.random.Generator) -> Iterator[tuple[int, int, int]]:
+def _moved(moments: Moments) -> list[tuple[int, int, int]]:
     """Two images in the order of time and an object, well seen in both, that moved in between."""
     if moments.is_still or not moments.is_told_in_order:
-        return
-    for a, b in moments.image_pairs(rng):
-        both = sorted(moments.nameable[a].keys() & moments.nameable[b].keys())
-        if moved := [i for i in both if _distance_m(moments, i, a, b) > MOVED_M]:
-            yield a, b, pick(moved, rng)
+        return []
+    return [
+        (a, b, i)
+        for a, b in combinations(range(len(moments)), 2)
+        for i in sorted(moments.nameable[a].keys() & moments.nameable[b].keys())
+        if _distance_m(moments, i, a, b) > MOVED_M
+    ]
 
 
 def _distance_m(moments: Moments, object_id: int, a: int, b: int) -> float:
     return float(np.linalg.norm(moments.state(object_id, b).box.center - moments.state(object_id, a).box.center))
 
 
-def _stayed(moments: Moments, object_id: int, a: int, b: int) -> bool:
+def has_stayed(moments: Moments, object_id: int, a: int, b: int) -> bool:
+    """Within 5 mm and 5 degrees, between two images."""
     before, after = (moments.state(object_id, image).box.rotation for image in (a, b))
     cosine = (np.trace(before.T @ after) - 1) / 2
     return _distance_m(moments, object_id, a, b) < STAYED_M and cosine > STAYED_COSINE

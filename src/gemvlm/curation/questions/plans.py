@@ -6,11 +6,12 @@ observations leaves the rest to be planned. `planning.py` holds what one view al
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from gemvlm.curation.questions.moments import Moments
+from gemvlm.curation.questions.moved import has_stayed
 from gemvlm.curation.questions.planning import MOVED_M, STILL_M
 from gemvlm.curation.questions.wording import pick, shuffled
 from gemvlm.sample import Turn
@@ -36,7 +37,9 @@ def next_step(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
     answer = to_come[0].words if to_come else DONE
     steps = [event.words for event in history.events]
     others = [words for words in dict.fromkeys(steps) if words != answer]
-    others += [words for words in _with_another_object(moments, answer, rng) if words not in steps]
+    others += [
+        words for words in _with_another_object(moments, answer, list(moments.states), rng) if words not in steps
+    ]
     wrong = shuffled(others, rng)[: OPTIONS - 2] + ([] if answer == DONE else [DONE])
     options = tuple(shuffled([answer, *wrong], rng))
     if len(options) < 3:
@@ -44,8 +47,8 @@ def next_step(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
     here = moments.image_name(len(moments) - 1, rng)
     question = pick(
         (
-            f"The task is: {history.task}. What is the next step after {here}?",
-            f"To do this: {history.task}. Which step comes next after {here}?",
+            f"The task is: {history.task}. What is the next step after what {here} shows?",
+            f"To do this: {history.task}. Which step follows what {here} shows?",
             f"Someone is to {history.task}. As things are in {here}, what must be done next?",
         ),
         rng,
@@ -65,8 +68,8 @@ def remaining_steps(moments: Moments, rng: np.random.Generator) -> Iterator[Turn
     here = moments.image_name(len(moments) - 1, rng)
     question = pick(
         (
-            f"The task is: {history.task}. Which steps remain after {here}, in order?",
-            f"To do this: {history.task}. List the steps that are still to be done after {here}.",
+            f"The task is: {history.task}. Which steps remain after what {here} shows, in order?",
+            f"To do this: {history.task}. List the steps that are still to be done as things are in {here}.",
         ),
         rng,
     )
@@ -90,7 +93,8 @@ def what_was_done(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
             continue
         done = {e.words for e in moments.history.events}
         others = [words for words in sorted(done) if words != event.words]
-        others += [words for words in _with_another_object(moments, event.words, rng) if words not in done]
+        still = [i for i in moments.states if has_stayed(moments, i, a, b)]
+        others += [words for words in _with_another_object(moments, event.words, still, rng) if words not in done]
         options = tuple(shuffled([event.words, *shuffled(others, rng)[: OPTIONS - 1]], rng))
         if len(options) < 2:
             continue
@@ -109,7 +113,8 @@ def what_was_done(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
 def has_succeeded(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
     """Is it done by then (P4)? In pairs: yes in an image after a step that came off; no before it, or after it failed.
 
-    The cue is the time: yes for the later half of the images.
+    Where the object rests on what it should rest on, but for another reason, nothing is asked. The cue is the time: yes
+    for the later half of the images.
     """
     if not moments.is_told_in_order:
         return
@@ -118,9 +123,10 @@ def has_succeeded(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
         if event.target_id is None or not _is_nameable_target(moments, event):
             continue
         for image, index in enumerate(moments.shown):
-            if index >= event.end:
-                (yes if event.succeeded and _still_holds(moments, event, index) else no).append((event, image))
-            elif index <= event.start:
+            holds = _holds(moments, event, index)
+            if index >= event.end and event.succeeded and holds:
+                yes.append((event, image))
+            elif not holds and (index <= event.start or (index >= event.end and not event.succeeded)):
                 no.append((event, image))
     failed = [(event, image) for event, image in no if moments.shown[image] >= event.end]
     for positive, negative in zip(shuffled(yes, rng), shuffled(failed, rng) + shuffled(no, rng), strict=False):
@@ -271,16 +277,16 @@ def _is_nameable_target(moments: Moments, event: Event) -> bool:
     return event.target_id not in moments.states or bool(moments.references(event.target_id))
 
 
-def _still_holds(moments: Moments, event: Event, index: int) -> bool:
+def _holds(moments: Moments, event: Event, index: int) -> bool:
     states = {o.id: o for o in moments.history.observations[index].objects}
     return states[event.object_id].supported_by == (event.target_id,)
 
 
-def _with_another_object(moments: Moments, words: str, rng: np.random.Generator) -> list[str]:
-    """The step with a name in it changed for that of something else that is in view."""
-    names = [f"{state.colour} {state.category}".strip() for state in moments.states.values()]
+def _with_another_object(moments: Moments, words: str, ids: Sequence[int], rng: np.random.Generator) -> list[str]:
+    """The step with a name in it changed for that of another object in view, of the given ids."""
+    names = {i: f"{state.colour} {state.category}".strip() for i, state in moments.states.items()}
     found = []
-    for name in (n for n in names if f"the {n}" in words):
-        for other in shuffled([n for n in names if f"the {n}" not in words], rng)[:2]:
+    for name in (n for n in names.values() if f"the {n}" in words):
+        for other in shuffled([names[i] for i in ids if f"the {names[i]}" not in words], rng)[:2]:
             found.append(words.replace(f"the {name}", f"the {other}"))
     return found

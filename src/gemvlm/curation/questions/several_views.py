@@ -24,6 +24,14 @@ MOVE_M, MOVE_RATIO = 0.15, 2.0
 MOVES = (("to the right", "to the left"), ("forward", "backward"), ("up", "down"))
 QUADRANT_MARGIN_DEG = 20.0
 CORNERS_IN_QUADRANT = 0.7
+TURNS = {
+    0: ("", "ahead"),
+    90: ("turn 90 degrees to the left", "right"),
+    -90: ("turn 90 degrees to the right", "left"),
+    180: ("turn around", "behind"),
+}
+"""By degrees to the left: in words, and where something straight ahead is afterwards."""
+WALKS_M = (0.0, 0.2, 0.5, 1.0, 1.5, 2.0)
 AFTER_DISTANCE_M = (0.15, 5.0)
 """Horizontal; 0.3 m in rooms."""
 OVERLAP_GAP = 0.15
@@ -84,44 +92,54 @@ def camera_move(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
 def after_moving(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
     """Where would an object be after turning and walking from where an image was taken (V4)?
 
-    Sectors of 90 degrees in the level frame, 20 degrees off their borders, with 70 % of the box's corners inside.
+    Sectors of 90 degrees in the level frame, 20 degrees off their borders, with 70 % of the box's corners inside. Each
+    possible answer is as likely; the cue is what the turn alone would say of something straight ahead.
     """
     for image in shuffled(range(len(moments)), rng):
-        view = moments.observation(image).view
-        axes = level_axes(view)
-        if axes is None:
-            continue
         for object_id in shuffled(sorted(moments.nameable[image]), rng):
-            turn, words = pick(((90, "turn 90 degrees to the left"), (-90, "turn 90 degrees to the right"),
-                                (180, "turn around"), (0, "keep facing that way")), rng)  # fmt: skip
-            walk_m = pick((0.0, 0.5, 1.0, 1.5), rng)
-            if turn == 0 and walk_m == 0:
+            by_answer: dict[str, list[tuple[int, float]]] = {}
+            for turn in TURNS:
+                for walk_m in WALKS_M:
+                    if (turn or walk_m) and (where := _where_after(moments, image, object_id, turn, walk_m)):
+                        by_answer.setdefault(where, []).append((turn, walk_m))
+            if not by_answer:
                 continue
-            turned = axes @ _about_up(turn)
-            stand = view.camera_to_world[:3, 3] + walk_m * turned[:, 1]
-            box = moments.state(object_id, image).box
-            offset = (box.center - stand) @ turned
-            where = quadrant(float(bearing_deg(offset)), QUADRANT_MARGIN_DEG)
-            corners = [quadrant(float(b), 0.0) for b in bearing_deg((box.corners() - stand) @ turned)]
-            far = float(np.linalg.norm(offset[:2]))
-            if where is None or corners.count(where) < CORNERS_IN_QUADRANT * len(corners):
-                continue
-            if not AFTER_DISTANCE_M[0] <= far <= AFTER_DISTANCE_M[1]:
-                continue
-            name = moments.refer(object_id, rng)
-            move = f"{words} and walk {walk_m:g} m straight on" if walk_m else words
-            here = moments.image_name(image, rng)
+            where = pick(sorted(by_answer), rng)
+            turn, walk_m = pick(by_answer[where], rng)
+            words, guess = TURNS[turn]
+            walk = f"walk {walk_m:g} m straight on"
+            move = " and ".join([words] * bool(turn) + [walk] * bool(walk_m))
+            name, here = moments.refer(object_id, rng), moments.image_name(image, rng)
             question = pick(
                 (
                     f"You stand where {here} was taken and face the same way. You {move}. "
                     f"Is the {name} then ahead of you, behind you, on your left or on your right?",
                     f"Stand level at the camera of {here}, facing its way, and {move}. Where is the {name} then: "
                     "ahead, behind, left or right of you?",
+                    f"Imagine that you stand where the camera of {here} is, facing its way, and {move}. "
+                    f"Would the {name} be ahead, behind, left or right of you?",
                 ),
                 rng,
             )
-            yield _choice(question, where, ("ahead", "behind", "left", "right"), "after_moving", rng)
+            options = tuple(shuffled(("ahead", "behind", "left", "right"), rng))
+            yield Turn(question, where, "after_moving", "reasoning", "choice", options=options, cues={"turn": guess})
             break
+
+
+def _where_after(moments: Moments, image: int, object_id: int, turn: int, walk_m: float) -> str | None:
+    """The sector that the object is in after a turn to the left (degrees) and a walk; None if that is not clear."""
+    view = moments.observation(image).view
+    axes = level_axes(view)
+    if axes is None:
+        return None
+    turned = axes @ _about_up(turn)
+    stand = view.camera_to_world[:3, 3] + walk_m * turned[:, 1]
+    box = moments.state(object_id, image).box
+    offset = (box.center - stand) @ turned
+    where = quadrant(float(bearing_deg(offset)), QUADRANT_MARGIN_DEG)
+    corners = [quadrant(float(b), 0.0) for b in bearing_deg((box.corners() - stand) @ turned)]
+    clear = where is not None and corners.count(where) >= CORNERS_IN_QUADRANT * len(corners)
+    return where if clear and AFTER_DISTANCE_M[0] <= np.linalg.norm(offset[:2]) <= AFTER_DISTANCE_M[1] else None
 
 
 def perspective_across(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:

@@ -15,9 +15,9 @@ from gemvlm.worlds.tabletop.viewpoint import CLEARANCE_M, choose_view, look_at
 MAX_DRAWS = 60
 LOWEST_M = 0.12
 """A camera stays this far above the table."""
-WALK_DISTANCE_M = (0.42, 0.7)
-WALK_ELEVATION_DEG = (30.0, 60.0)
-"""Near enough that a walk along the table shows a part of it at a time."""
+CLOSE_DISTANCE_M = (0.42, 0.7)
+CLOSE_ELEVATION_DEG = (30.0, 60.0)
+"""Of views that show a part of the table at a time."""
 
 
 @dataclass(frozen=True)
@@ -57,28 +57,49 @@ def several_views(
     count: int,
     size: tuple[int, int],
 ) -> list[View]:
-    """A good view and `count` - 1 others, each by its own motion from it."""
-    first = choose_view(rng, config, layout, list(centres), size)
+    """A good view, or one so close that it shows a part, and `count` - 1 others, each by its own motion from it."""
+    if rng.random() < 0.5:
+        first = choose_view(rng, config, layout, list(centres), size)
+    else:
+        first = _close_view(rng, config, layout, centres, size)
     others = [_moved(rng, first, layout, centres, _any_motion, (1.0,))[0] for _ in range(count - 1)]
     return [first, *others]
 
 
 def walk(
     rng: np.random.Generator,
+    config: SceneConfig,
     layout: Layout,
     centres: Float[np.ndarray, "N 3"],
     frames: int,
     size: tuple[int, int],
-    fov_y_deg: float,
 ) -> list[View]:
     """Views along one motion past the objects, close to them, in equal steps."""
+    middle = _close_view(rng, config, layout, centres, size)
+    return _moved(rng, middle, layout, centres, _long_motion, tuple(np.linspace(-0.5, 0.5, frames)))
+
+
+def _close_view(
+    rng: np.random.Generator,
+    config: SceneConfig,
+    layout: Layout,
+    centres: Float[np.ndarray, "N 3"],
+    size: tuple[int, int],
+) -> View:
+    """Towards the middle of the objects, from the first clear place among those drawn (the last, if none is)."""
     height, width = size
     middle = 0.5 * (centres.min(axis=0) + centres.max(axis=0))
-    azimuth, elevation = np.radians(_outward_deg(rng, layout)), np.radians(rng.uniform(*WALK_ELEVATION_DEG))
-    outward = np.array([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)])
-    pose = look_at(middle + rng.uniform(*WALK_DISTANCE_M) * outward, middle)
-    centre = View(Camera.from_fov(width, height, fov_y_deg), pose)
-    return _moved(rng, centre, layout, centres, _long_motion, tuple(np.linspace(-0.5, 0.5, frames)))
+    camera = Camera.from_fov(width, height, float(rng.choice(list(config.fov_y_deg))))
+    view = None
+    for _ in range(MAX_DRAWS):
+        azimuth, elevation = np.radians(_outward_deg(rng, layout)), np.radians(rng.uniform(*CLOSE_ELEVATION_DEG))
+        level = np.array([np.cos(azimuth), np.sin(azimuth), 0.0])
+        outward = np.cos(elevation) * level + np.array([0.0, 0.0, np.sin(elevation)])
+        view = View(camera, look_at(middle + rng.uniform(*CLOSE_DISTANCE_M) * outward, middle))
+        if _is_clear(view, layout, centres):
+            break
+    assert view is not None
+    return view
 
 
 def _moved(
@@ -116,15 +137,17 @@ def _is_clear(view: View, layout: Layout, centres: Float[np.ndarray, "N 3"]) -> 
 def _any_motion(rng: np.random.Generator) -> Motion:
     """A turn, a step along one axis, an orbit, or a turn with a step."""
     sign = rng.choice([-1.0, 1.0])
-    kind = rng.integers(5)
+    kind = rng.integers(6)
     if kind == 0:
-        return Motion(turn=sign * np.radians(rng.uniform(6, 25)))
+        return Motion(turn=sign * np.radians(rng.uniform(6, 30)))
     if kind == 1:
         return Motion(step_m=(sign * float(rng.uniform(0.15, 0.5)), 0.0, float(rng.uniform(-0.08, 0.08))))
     if kind == 2:
         return Motion(step_m=(0.0, sign * float(rng.uniform(0.15, 0.5)), float(rng.uniform(-0.08, 0.08))))
     if kind == 3:
         return Motion(orbit=sign * np.radians(rng.uniform(15, 100)))
+    if kind == 4:
+        return Motion(step_m=(0.0, 0.0, sign * float(rng.uniform(0.15, 0.4))))
     step = (float(rng.uniform(-0.3, 0.3)), float(rng.uniform(-0.2, 0.2)), float(rng.uniform(-0.15, 0.3)))
     return Motion(step_m=step, turn=sign * np.radians(rng.uniform(5, 20)))
 

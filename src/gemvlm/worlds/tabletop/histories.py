@@ -38,8 +38,7 @@ def look_around(scene: TabletopScene, index: int = 0, views: int = 3, size: tupl
 def walk_past(scene: TabletopScene, index: int = 0, frames: int = 6, size: tuple[int, int] = (96, 96)) -> History:
     """A video of a still scene: the camera passes close by, one frame a second."""
     rng = np.random.default_rng([scene.seed, _WALK, index])
-    fov = float(rng.choice(list(scene.config.fov_y_deg)))
-    views = walk(rng, scene.layout, _centres(scene), frames, size, fov)
+    views = walk(rng, scene.config, scene.layout, _centres(scene), frames, size)
     times = tuple(WALK_STEP_S * i for i in range(frames))
     return History(tuple(scene.look(view, rng) for view in views), times)
 

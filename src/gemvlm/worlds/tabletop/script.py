@@ -130,8 +130,12 @@ class Planner:
         for first in self._shuffled(free):
             for second in self._shuffled(self._that_carry(first, free)):
                 for base in self._shuffled(self._that_carry(second, [i for i in free if i != first])):
-                    steps = (Step("pick", second), Step("stack", second, base))
-                    steps += (Step("pick", first), Step("stack", first, second, bool(self.rng.random() < CARELESS)))
+                    steps = (
+                        Step("pick", second),
+                        Step("stack", second, base),
+                        Step("pick", first),
+                        Step("stack", first, second, bool(self.rng.random() < CARELESS)),
+                    )
                     top, middle, bottom = (f"the {name(self.states[i - 1])}" for i in (first, second, base))
                     return Plan(f"build a stack: {bottom}, then {middle}, then {top} on top", steps)
         return None
