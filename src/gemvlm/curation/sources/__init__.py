@@ -38,6 +38,7 @@ SOURCES: Mapping[str, type[Any]] = _Registry(
         "robopoint": "robopoint:RoboPoint",
         "sat": "sat:Sat",
         "sharerobot": "sharerobot:ShareRobot",
+        "tabletop": "tabletop:Tabletop",
         "vsi-590k": "vsi_590k:Vsi590K",
     }
 )
