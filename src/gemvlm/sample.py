@@ -78,7 +78,8 @@ class Turn:
 
     `cues` holds, for each shortcut that needs no understanding ("height", "size", ...), the answer that it would give:
     evaluation prints the score of every shortcut beside the model's. `tolerance` is relative for numbers and is
-    not used otherwise. `region` is the set of pixels that a pointing answer must hit.
+    not used otherwise. `region` is the set of pixels that a pointing answer must hit; `regions` are the sets of an
+    answer of several points, one for each thing to be pointed to.
     """
 
     question: str
@@ -93,6 +94,7 @@ class Turn:
     region: Region | None = None
     cues: Mapping[str, str] = field(default_factory=dict)
     subsets: tuple[str, ...] = ()
+    regions: tuple[Region, ...] = ()
 
     def __post_init__(self) -> None:
         for marker in PLACE_MARKER.findall(self.question + self.answer):

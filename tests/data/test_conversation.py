@@ -18,7 +18,7 @@ from gemvlm.data.conversation import (
     render,
     render_dialogue,
 )
-from gemvlm.sample import Box, Point, Sample
+from gemvlm.sample import AnswerKind, Box, Point, Sample
 
 fractions = st.floats(0, 1)
 
@@ -193,3 +193,52 @@ def test_a_step_must_divide_the_scale() -> None:
     assert len(CoordinateFormat(step=10).integers) == 101
     with pytest.raises(ValueError, match="step 7"):
         CoordinateFormat(step=7)
+
+
+@given(st.lists(st.tuples(fractions, fractions), min_size=1, max_size=12))
+def test_several_points_come_back_in_their_order(pairs: list[tuple[float, float]]) -> None:
+    points = [Point(x, y) for x, y in pairs]
+    written = ", ".join(CoordinateFormat().write(point) for point in points)
+    back = parse(written, "points").value
+    assert isinstance(back, tuple) and len(back) == len(points)
+    assert max(abs(a.x - b.x) + abs(a.y - b.y) for a, b in zip(back, points, strict=True)) <= 0.001 + 1e-9
+    assert parse(written, "trajectory").value == (back if len(points) > 1 else None)
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        ("(500, 250) and (0, 1000)", (Point(0.5, 0.25), Point(0.0, 1.0))),
+        ("[[500, 250], [0, 1000]]", (Point(0.5, 0.25), Point(0.0, 1.0))),
+        ('[{"point_2d": [500, 250]}, {"point_2d": [0, 1000]}]', (Point(0.5, 0.25), Point(0.0, 1.0))),
+        ("(500, 250), (500, 1001)", None),
+        ("(500, 250), (1, 2, 3)", None),
+        ("(1, 2), " * 65, None),
+        ("nowhere", None),
+    ],
+)
+def test_several_points_are_read_or_not_understood(reply: str, expected: tuple[Point, ...] | None) -> None:
+    assert parse(reply, "points").value == expected
+
+
+ENDLESS = {
+    "a megabyte": "word " * 200_000,
+    "a million numbers": "7 " * 1_000_000,
+    "a long number": "9" * 15_000,
+    "brackets": "(" * 19_000,
+    "braces": "{" * 19_000,
+    "nested json": '{"point_2d": ' + "[" * 15_000 + "]" * 4_000 + "}",
+    "a large integer in json": '{"point_2d": [' + "9" * 6_000 + ", 1]}",
+    "an infinite pair in json": '{"point_2d": [1e999, NaN]}',
+    "a truth value in json": '{"point_2d": [true, false]}',
+}
+
+
+@pytest.mark.parametrize("kind", ["choice", "yes_no", "point", "points", "box", "trajectory"])
+@pytest.mark.parametrize("name", ENDLESS)
+def test_endless_replies_are_not_understood(kind: AnswerKind, name: str) -> None:
+    assert parse(ENDLESS[name], kind, ("red mug", "blue can")).value is None
+
+
+def test_what_comes_after_the_end_of_a_turn_is_not_read() -> None:
+    assert parse("(500, 250)<|im_end|>" + "(1, 2) " * 100_000, "points").value == (Point(0.5, 0.25),)

@@ -10,7 +10,7 @@ import pytest
 
 from gemvlm.data.conversation import CoordinateFormat, ParsedAnswer, parse
 from gemvlm.evaluation.questions import evaluate_questions
-from gemvlm.evaluation.scoring import iou, score
+from gemvlm.evaluation.scoring import frechet_distance, iou, score
 from gemvlm.evaluation.shortcuts import shortcut_scores
 from gemvlm.sample import Box, Frame, Point, Region, Sample, Turn
 
@@ -39,7 +39,7 @@ def test_right_and_wrong_replies(turn, right, wrong):
     assert graded(turn, turn.answer) == 1.0
 
 
-@pytest.mark.parametrize("kind", ["text", "choice", "yes_no", "number", "point", "box"])
+@pytest.mark.parametrize("kind", ["text", "choice", "yes_no", "number", "point", "points", "box", "trajectory"])
 def test_a_reply_that_says_nothing_is_wrong_and_not_dropped(kind):
     region = Region.from_mask(np.ones((4, 4), bool))
     turn = made(kind, {"choice": "a", "number": "1", "yes_no": "yes"}.get(kind, "<place:0>"), options=("a", "b"),
@@ -65,6 +65,45 @@ def test_a_box_must_overlap_by_half():
     assert iou(Box(0.0, 0.0, 0.5, 1.0), Box(0.25, 0.0, 0.75, 1.0)) == pytest.approx(1 / 3)
     assert iou(Box(0.5, 0.5, 0.5, 0.5), Box(0.5, 0.5, 0.5, 0.5)) == 0.0
     assert iou(Box(0.0, 0.0, 0.1, 0.1), Box(0.5, 0.5, 0.6, 0.6)) == 0.0
+
+
+def _disc(x, y, radius=0.1):
+    row, column = np.mgrid[:50, :50]
+    return Region.from_mask(np.hypot((column + 0.5) / 50 - x, (row + 0.5) / 50 - y) < radius)
+
+
+def test_several_points_score_the_share_of_regions_hit_one_to_one():
+    places = (Point(0.2, 0.5), Point(0.5, 0.5), Point(0.8, 0.5))
+    turn = made("points", "<place:0>, <place:1>, <place:2>", "grounding", places=places,
+                regions=tuple(_disc(p.x, p.y) for p in places))  # fmt: skip
+    assert graded(turn, CoordinateFormat().fill(turn.answer, places)) == 1.0
+    assert graded(turn, "(800, 500), (200, 500)") == pytest.approx(2 / 3)
+    assert graded(turn, "(200, 500), (210, 500), (800, 500)") == pytest.approx(2 / 3)
+    assert graded(turn, "(200, 500), (500, 500), (800, 500), (10, 10)") == pytest.approx(3 / 4)
+    with pytest.raises(ValueError, match="regions"):
+        graded(replace(turn, regions=()), "(200, 500)")
+
+
+def test_overlapping_regions_are_matched_as_well_as_can_be():
+    """The first point fits both regions and must give way to the second, which fits the first region only."""
+    turn = made("points", "<place:0>, <place:1>", "grounding", places=(Point(0.3, 0.5), Point(0.5, 0.5)),
+                regions=(_disc(0.3, 0.5, 0.2), _disc(0.5, 0.5, 0.15)))  # fmt: skip
+    assert graded(turn, "(400, 500), (200, 500)") == 1.0
+
+
+def test_a_trajectory_must_stay_near_the_true_one_however_many_points_it_names():
+    path = (Point(0.1, 0.9), Point(0.5, 0.2), Point(0.9, 0.9))
+    turn = made("trajectory", "<place:1> <place:2> <place:3>", "grounding", places=(Point(0.0, 0.0), *path))
+    assert graded(turn, CoordinateFormat().fill(turn.answer, turn.places)) == 1.0
+    assert graded(turn, "(100, 900), (300, 550), (500, 200), (700, 550), (900, 900)") == 1.0
+    assert graded(turn, "(900, 900), (500, 200), (100, 900)") == 0.0
+    assert graded(turn, "(100, 900), (900, 900)") == 0.0
+    assert graded(replace(turn, tolerance=0.9), "(100, 900), (900, 900)") == 1.0
+    assert frechet_distance(path, path) == 0.0
+    shifted = tuple(Point(p.x, p.y + 0.05) for p in path)
+    assert frechet_distance(path, shifted) == pytest.approx(0.05 / np.sqrt(2)) == frechet_distance(shifted, path)
+    with pytest.raises(ValueError, match="two points"):
+        graded(replace(turn, answer="<place:0>"), "(100, 900), (900, 900)")
 
 
 def test_a_description_scores_the_objects_that_it_names():

@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from gemvlm.data.tokenizer import TURN_END, TURN_START, VISION_END, VISION_START
 from gemvlm.sample import PLACE_MARKER, AnswerKind, Box, Place, Point, Sample
@@ -160,16 +161,21 @@ def _user(text: str, frame_count: int) -> list[Segment | ImageSlot]:
     return [*parts, _CLOSING]
 
 
+MAX_REPLY, MAX_POINTS = 20_000, 64
+"""Characters of a reply, and points in it, beyond which it is not an answer."""
+
+
 @dataclass(frozen=True)
 class ParsedAnswer:
     """What a reply says, or `value` None if it can't be understood, which scores as wrong.
 
     `value` is a str for "text" (normalised) and "choice" (the option as given), a bool for "yes_no", a float for
-    "number" (metres where `unit` is a length, else the plain number), a Point for "point" and a Box for "box".
+    "number" (metres where `unit` is a length, else the plain number), a Point for "point", a Box for "box", and Points
+    in the order of the reply for "points" (one or more) and "trajectory" (two or more).
     """
 
     kind: AnswerKind
-    value: str | bool | float | Point | Box | None
+    value: str | bool | float | Point | Box | tuple[Point, ...] | None
 
 
 def parse(
@@ -180,7 +186,9 @@ def parse(
     coordinates: CoordinateFormat | None = None,
 ) -> ParsedAnswer:
     """Reads a reply as an answer of the given kind; true answers are read by the same function."""
-    reply = reply.split(TURN_END)[0].strip()
+    reply = reply[: MAX_REPLY + 1].split(TURN_END)[0].strip()
+    if len(reply) > MAX_REPLY:
+        return ParsedAnswer(kind, None)
     if kind == "text":
         return ParsedAnswer(kind, normalise(reply) or None)
     if kind == "choice":
@@ -189,7 +197,10 @@ def parse(
         return ParsedAnswer(kind, _yes_no(reply))
     if kind == "number":
         return ParsedAnswer(kind, _number(reply, unit))
-    return ParsedAnswer(kind, _place(reply, kind, coordinates or CoordinateFormat()))
+    coordinates = coordinates or CoordinateFormat()
+    if kind in ("points", "trajectory"):
+        return ParsedAnswer(kind, _points(reply, 2 if kind == "trajectory" else 1, coordinates))
+    return ParsedAnswer(kind, _place(reply, kind, coordinates))
 
 
 def normalise(text: str) -> str:
@@ -237,10 +248,9 @@ def _number(reply: str, unit: str | None) -> float | None:
 def _place(reply: str, kind: AnswerKind, coordinates: CoordinateFormat) -> Point | Box | None:
     """The first tuple of the right length, or Qwen3-VL's JSON; None if absent, outside the image or inside out."""
     needed = 2 if kind == "point" else 4
-    values = _json_place(reply, "point_2d" if kind == "point" else "bbox_2d")
+    values = next(_json_places(reply, "point_2d" if kind == "point" else "bbox_2d"), None)
     if values is None:
-        tuples = ([float(value) for value in match.split(",")] for match in _TUPLE.findall(reply))
-        values = next((found for found in tuples if len(found) == needed), None)
+        values = next((found for found in _tuples(reply) if len(found) == needed), None)
     if values is None or len(values) != needed or not all(0 <= value <= coordinates.scale for value in values):
         return None
     fractions = [value / coordinates.scale for value in values]
@@ -250,13 +260,27 @@ def _place(reply: str, kind: AnswerKind, coordinates: CoordinateFormat) -> Point
     return box if box.x0 <= box.x1 and box.y0 <= box.y1 else None
 
 
-def _json_place(reply: str, key: str) -> list[float] | None:
-    """Numbers under `key` in the first JSON object of the reply that has it (in a code fence, a list, or bare)."""
-    for candidate in re.findall(r"\{[^{}]*\}", reply):
+def _points(reply: str, least: int, coordinates: CoordinateFormat) -> tuple[Point, ...] | None:
+    """Every pair of the reply, in order; None if they are too few or too many, or one is no pair inside the image."""
+    found = list(islice(_json_places(reply, "point_2d"), MAX_POINTS + 1))
+    found = found or list(islice(_tuples(reply), MAX_POINTS + 1))
+    if not least <= len(found) <= MAX_POINTS or any(len(values) != 2 for values in found):
+        return None
+    if not all(0 <= value <= coordinates.scale for values in found for value in values):
+        return None
+    return tuple(Point(x / coordinates.scale, y / coordinates.scale) for x, y in found)
+
+
+def _tuples(reply: str) -> Iterator[list[float]]:
+    return ([float(value) for value in match[1].split(",")] for match in _TUPLE.finditer(reply))
+
+
+def _json_places(reply: str, key: str) -> Iterator[list[float]]:
+    """Numbers under `key` in each JSON object of the reply that has it (in a code fence, a list, or bare)."""
+    for candidate in re.finditer(r"\{[^{}]*\}", reply):
         try:
-            values = json.loads(candidate).get(key)
-        except json.JSONDecodeError:
+            values = json.loads(candidate[0]).get(key)
+            if isinstance(values, list) and all(type(value) in (int, float) for value in values):
+                yield [float(value) for value in values]
+        except (ValueError, RecursionError, OverflowError):
             continue
-        if isinstance(values, list) and all(isinstance(value, (int, float)) for value in values):
-            return [float(value) for value in values]
-    return None

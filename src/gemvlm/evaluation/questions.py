@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
+from typing import Any
 
 from gemvlm.data.conversation import CoordinateFormat, ParsedAnswer, parse
 from gemvlm.evaluation.scoring import score
@@ -124,8 +125,14 @@ def _write_log(
                 "subsets": turn.subsets,
                 "prompt": coordinates.fill(turn.question, turn.places),
                 "reply": reply,
-                "parsed": asdict(answer.value) if is_dataclass(answer.value) else answer.value,
+                "parsed": _plain(answer.value),
                 "answer": coordinates.fill(turn.answer, turn.places),
                 "score": value,
             }
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [asdict(point) for point in value]
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
