@@ -28,8 +28,8 @@ from gemvlm.sample import Frame
 
 LARGEST_FILE = 256 * 2**20
 LARGEST_PIXELS = 64 * 2**20
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-KEPT_FORMATS = ("JPEG", "MPO", "PNG", "WEBP")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+KEPT_FORMATS = ("JPEG", "PNG", "WEBP")
 
 
 def resolve_folder(where: Path | str, revision: str = "", patterns: list[str] | None = None) -> Path:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -80,7 +80,12 @@ class Gem250K:
         )
 
     def _sample(self, raw: RawRecord, record: dict[str, Any]) -> Sample:
-        return self._records.sample(raw, record, self._depth)
+        sample = self._records.sample(raw, record, self._depth)
+        media = [
+            {**file, "depth": self.depth_file(file["path"])} if file["kind"] == "image" else file
+            for file in sample.meta["media"]
+        ]
+        return replace(sample, meta={**sample.meta, "media": media, "layout": "gem"})
 
     def _depth(self, record: Mapping[str, Any], index: int, name: str) -> DepthMap | None:
         file = self.depth_file(name)

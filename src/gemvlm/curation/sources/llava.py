@@ -1,12 +1,13 @@
 """Any folder of LLaVA- or Qwen-style JSON or JSONL with images, videos and depth, and what its relatives share.
 
 The fields are those of `conversations.py`; besides, `depth` may name a depth file for each image, `id` and all other
-fields are kept in `Sample.meta["record"]`, whose messages have lost their text to the turns. `meta["media"]` lists the
-files in the order of their tags, each with its number of frames.
+fields are kept in `Sample.meta["record"]`, as JSON whose messages have lost their text to the turns. `meta["media"]`
+lists the files in the order of their tags, each with its number of frames.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -97,6 +98,7 @@ class LlavaFolder:
         clips = [self._clip(media, name) for name in videos]
         exchanges, frames = lay_out(said.exchanges, pictures, clips, tags=self.tags)
         files = _in_order(tags_in(said.exchanges[0][0]), images, videos, clips)
+        files = [{**file, "path": str(PurePosixPath(self.media) / file["path"])} for file in files]
         size = frames[0].image.shape[:2] if frames else None
         id = f"{self.name}:{raw.file}:{raw.row}"
         return Sample(
@@ -141,8 +143,8 @@ def scene_of(source: str, file: str) -> str:
     return f"{source}:{PurePosixPath(file).with_suffix('')}"
 
 
-def without_text(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The record with its keys in order, each message's text None: the turns hold it."""
+def without_text(record: Mapping[str, Any]) -> str:
+    """The record as JSON with its keys in their order, each message's text null: the turns hold it."""
     shape = dict(record)
     for field in ("conversations", "conversation", "messages"):
         if isinstance(shape.get(field), list):
@@ -150,4 +152,4 @@ def without_text(record: Mapping[str, Any]) -> dict[str, Any]:
                 {key: None if key in ("value", "content") else value for key, value in message.items()}
                 for message in shape[field]
             ]
-    return shape
+    return json.dumps(shape, ensure_ascii=False, allow_nan=False)

@@ -129,7 +129,9 @@ def _json_values(each: object) -> list[float] | None:
     values = each[key]
     if not isinstance(values, list) or len(values) != needed:
         return None
-    return values if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values) else None
+    if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
+        return None
+    return [float(value) for value in values]
 
 
 def place_kind(answer: str, places: Sequence[Place]) -> AnswerKind | None:
