@@ -130,6 +130,7 @@ def turns(draw: st.DrawFn) -> Turn:
         unit=draw(st.none() | words),
         tolerance=draw(st.none() | real),
         region=draw(st.none() | regions),
+        regions=tuple(draw(st.lists(regions, max_size=2))),
         cues=draw(st.dictionaries(words, words, max_size=3)),
         subsets=tuple(draw(st.lists(words, max_size=2))),
     )

@@ -75,19 +75,29 @@ def test_a_resumed_stream_continues_bit_for_bit(streams: Streams) -> None:
     whole = streams()
     for _ in range(7):
         next(whole)
-    resumed = streams(drawn=whole.state())
+    resumed = streams(drawn=whole.state().drawn)
     again = streams()
     again.resume(whole.state())
     for _ in range(5):
         expected = next(whole)
         assert equal(next(resumed), expected) and equal(next(again), expected)
-    assert whole.state() == resumed.state() == 24
+    assert whole.state() == resumed.state() and whole.state().drawn == 24
 
 
 def test_a_run_resumes_on_another_number_of_ranks(streams: Streams) -> None:
     first = [streams(rank=rank, world=2) for rank in (0, 1)]
     drawn = [name for _ in range(3) for stream in first for name in next(stream).sample_ids]
-    assert drawn + ids(streams(drawn=first[0].state()), 4) == ids(streams(), 10)
+    assert drawn + ids(streams(drawn=first[0].state().drawn), 4) == ids(streams(), 10)
+
+
+def test_a_state_of_another_order_is_refused(streams: Streams) -> None:
+    state = streams().state()
+    streams(rank=1, world=2, batch_size=4).resume(state)
+    for other in ({"seed": 4}, {"lengths": [1] * 10}):
+        with pytest.raises(ValueError, match="resume with those of the first run"):
+            streams(**other).resume(state)
+    with pytest.raises(ValueError, match="resume with those of the first run"):
+        streams(lengths=[1] * 10, batch_size=4).resume(streams(lengths=[1] * 10).state())
 
 
 def test_workers_give_the_same_batches_in_the_same_order(streams: Streams) -> None:

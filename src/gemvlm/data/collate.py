@@ -20,17 +20,19 @@ from gemvlm.data.frames import ImageConfig, patches, position_ids
 from gemvlm.sample import Frame, Sample, Turn
 
 Picture = tuple[Float[Tensor, "3 h w"], Bool[Tensor, "h w"]]
+Cached = tuple[Float[Tensor, "3 h w"], Bool[Tensor, "h w"], Float[Tensor, "C hl wl"]]
+"""With the latent of the picture, whose pixels may then be anything."""
 Patches = tuple[Float[Tensor, "_ patch"], tuple[int, int, int]]
 
 
 @runtime_checkable
 class TargetMaker(Protocol):
-    """Makes one kind of target; `data/targets/` holds them, one file each."""
+    """Makes one kind of target; `data/targets/` holds them, one file each. A `LatentCache` stands in for one."""
 
     @property
     def kind(self) -> str: ...
 
-    def make(self, frame: Frame) -> Picture | None:
+    def make(self, frame: Frame) -> Picture | Cached | None:
         """The picture in [-1, 1] that a generator must paint and where it is valid, or None if the frame has none."""
         ...
 
@@ -73,9 +75,11 @@ class Prompt:
 class Collator:
     """Samples of one step to a `Batch`; a function of the samples, the epoch and `seed` alone.
 
-    Without a `turns` sampler every turn is shown in the sample's order. A conversation longer than `max_tokens` loses
-    whole turns from its end, so a span is never cut; ValueError if its images and one turn are still too long. `cache`
-    keeps target pictures in memory (12 bytes per pixel and kind), for small sets whose frames come again every epoch.
+    Without a `turns` sampler every turn is shown in the sample's order. The sampler never takes a dialogue apart: it is
+    shown whole and in order if any of its turns is chosen. A conversation longer than `max_tokens` loses whole turns
+    from its end, so a span is never cut; ValueError if its images and one turn are still too long. A sample's own
+    `system` text goes before the collator's. `cache` keeps target pictures in memory (12 bytes per pixel and kind), for
+    small sets whose frames come again every epoch.
     """
 
     def __init__(
@@ -94,7 +98,7 @@ class Collator:
         self.coordinates, self.images, self.targets = coordinates, images, tuple(targets)
         self.seed, self.turns, self.max_tokens, self.system = seed, turns, max_tokens, system
         self._encode = Encoder(tokenizer)
-        self._cache: dict[tuple[str, int, str], Picture | None] | None = {} if cache else None
+        self._cache: dict[tuple[str, int, str], Picture | Cached | None] | None = {} if cache else None
 
     def __call__(self, samples: Sequence[Sample], epoch: int | Sequence[int] = 0) -> Batch:
         """`epoch` is one for all samples, or one for each."""
@@ -124,10 +128,12 @@ class Collator:
         """The sample's conversation with as many of its chosen turns as `max_tokens` holds."""
         chosen = list(range(len(sample.turns)))
         if self.turns is not None:
-            chosen = self.turns(sample.turns, keyed(self.seed, epoch, sample.id, "turns"))
+            drawn = self.turns(sample.turns, keyed(self.seed, epoch, sample.id, "turns"))
+            chosen = chosen if sample.dialogue and drawn else drawn
+        system = self.system if sample.system is None else sample.system
         image_tokens = self._image_tokens(sample.frames)
         while True:
-            encoded = self._encode(render(sample, chosen, self.coordinates, self.system), image_tokens)
+            encoded = self._encode(render(sample, chosen, self.coordinates, system), image_tokens)
             length = len(encoded.input_ids)
             if length <= self.max_tokens:
                 return encoded
@@ -143,10 +149,11 @@ class Collator:
         """One target of each kind that the frame can give; `image` is its place among the batch's images."""
         targets = []
         for maker in self.targets:
-            picture = self._picture(maker, sample_id, index, frame)
-            if picture is not None:
+            made = self._made(maker, sample_id, index, frame)
+            if made is not None:
                 key = keyed(self.seed, epoch, sample_id, index, maker.kind)
-                targets.append(Target(maker.kind, image, picture[0], picture[1], key))
+                picture, valid, *latent = made
+                targets.append(Target(maker.kind, image, picture, valid, key, *latent))
         return targets
 
     def _image_tokens(self, frames: Sequence[Frame]) -> list[int]:
@@ -178,7 +185,7 @@ class Collator:
             sample_ids=ids,
         )
 
-    def _picture(self, maker: TargetMaker, sample_id: str, index: int, frame: Frame) -> Picture | None:
+    def _made(self, maker: TargetMaker, sample_id: str, index: int, frame: Frame) -> Picture | Cached | None:
         if self._cache is None:
             return maker.make(frame)
         key = (sample_id, index, maker.kind)

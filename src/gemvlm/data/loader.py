@@ -1,25 +1,26 @@
 """The endless, resumable stream of batches that training reads.
 
-The order of samples is a function of (seed, number of samples drawn) alone: a permutation per epoch computed from a
+The order of samples is a function of (plan, number of samples drawn) alone: a permutation per epoch computed from a
 counter, not from a generator that must be replayed. Position p of the stream is sample `permuted(p mod n)` of epoch
-`p div n`, whatever the number of ranks and workers; at each step rank r of w takes the r-th of w consecutive batches.
-The whole state is one integer, the number of samples that all ranks have drawn.
+`p div n`, or what a `Mixture` puts there, whatever the number of ranks and workers; at each step rank r of w takes the
+r-th of w consecutive batches. The whole state is the number of samples that all ranks have drawn and the plan's hash.
 """
 
 from __future__ import annotations
 
-import io
-import pickle
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from typing import NamedTuple, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from gemvlm.batch import Batch
 from gemvlm.data.collate import Collator, keyed
+from gemvlm.data.wire import from_bytes, to_bytes
 from gemvlm.sample import Sample
 
 FEISTEL_ROUNDS = 4
@@ -38,11 +39,54 @@ def permuted(position: int, size: int, seed: int, epoch: int) -> int:
             return position
 
 
+@runtime_checkable
+class Plan(Protocol):
+    """Which sample stands at which position of the stream."""
+
+    @property
+    def hash(self) -> str:
+        """Different for plans that differ in any position."""
+        ...
+
+    def member(self, position: int) -> tuple[int, int]:
+        """(epoch, index into the reader)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Shuffled:
+    """One set of `size` samples, each once per epoch."""
+
+    size: int
+    seed: int
+
+    @property
+    def hash(self) -> str:
+        return digest("shuffled", self.size, self.seed)
+
+    def member(self, position: int) -> tuple[int, int]:
+        epoch, place = divmod(position, self.size)
+        return epoch, permuted(place, self.size, self.seed, epoch)
+
+
+def digest(*parts: object) -> str:
+    """A short hash of plain values, for plans."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+class StreamState(NamedTuple):
+    """Samples drawn so far by all ranks together, and the plan that they were drawn by."""
+
+    drawn: int
+    plan: str
+
+
 class BatchStream:
     """Batches without end: `next(stream)`, or iterate. `state()` and `resume` continue it bit for bit.
 
     Each batch holds `batch_size` samples of `reader`. A sample's epoch keys its turns, noise and dropout, also where a
     batch straddles two epochs. `workers` processes prepare batches ahead, in order; 0 prepares them in this process.
+    `plan` says what stands where, by default `Shuffled` with the seed; a `Mixture` is both reader and plan.
     With `lengths` (tokens per sample, say) samples are sorted within windows of `bucket_batches` steps, so that those
     of a step are of like length; their order then depends on the samples per step, which a resumed run must keep.
     """
@@ -59,12 +103,14 @@ class BatchStream:
         lengths: Sequence[int] | None = None,
         bucket_batches: int = 64,
         drawn: int = 0,
+        plan: Plan | None = None,
     ) -> None:
         if not len(reader):
             raise ValueError("the reader has no samples; make the data first")
         if lengths is not None and len(lengths) != len(reader):
             raise ValueError(f"{len(lengths)} lengths for {len(reader)} samples; give one per sample")
-        self._order = _Order(len(reader), batch_size, seed, rank, world, lengths, bucket_batches)
+        plan = plan or Shuffled(len(reader), seed)
+        self._order = _Order(plan, batch_size, seed, rank, world, lengths, bucket_batches)
         self._source = _Batches(reader, collator, self._order)
         self._workers, self._drawn = workers, drawn
         self._batches: Iterator[Batch] | None = None
@@ -79,40 +125,48 @@ class BatchStream:
         self._drawn += self._order.step
         return batch
 
-    def state(self) -> int:
-        """Samples drawn so far by all ranks together: what `drawn` continues from."""
-        return self._drawn
+    def state(self) -> StreamState:
+        """What `resume` continues from."""
+        return StreamState(self._drawn, self._order.hash)
 
-    def resume(self, state: int) -> None:
-        """Continues as if `state` samples had been drawn; batches prepared ahead are dropped."""
-        self._drawn, self._batches = state, None
+    def resume(self, state: StreamState) -> None:
+        """Continues where the state was taken; batches prepared ahead are dropped.
+
+        ValueError if it was taken from a stream of another order: other sizes, seed, weights or buckets.
+        """
+        if state.plan != self._order.hash:
+            raise ValueError(
+                f"the state belongs to plan {state.plan}, this stream follows {self._order.hash}: data, seed, weights "
+                "or buckets have changed; resume with those of the first run, or start anew"
+            )
+        self._drawn, self._batches = state.drawn, None
 
     def _start(self) -> Iterator[Batch]:
         """Batches from the present position on."""
         steps = _Steps(self._drawn, self._order.step)
         if not self._workers:
             return map(self._source.__getitem__, steps)
-        loader = DataLoader(
-            self._source, batch_size=None, sampler=steps, num_workers=self._workers, collate_fn=_to_bytes
-        )
-        return map(_from_bytes, loader)
+        source = _Sent(self._source)
+        loader = DataLoader(source, batch_size=None, sampler=steps, num_workers=self._workers)
+        return map(from_bytes, loader)
 
 
 class _Order:
     """Which samples each step shows to one rank. It knows no stream, so that a dropped stream ends its workers."""
 
     def __init__(
-        self, size: int, batch_size: int, seed: int, rank: int, world: int, lengths: Sequence[int] | None, bucket: int
+        self, plan: Plan, batch_size: int, seed: int, rank: int, world: int, lengths: Sequence[int] | None, bucket: int
     ) -> None:
         self.step = batch_size * world
-        self._size, self._seed, self._lengths, self._bucket = size, seed, lengths, bucket
+        self.hash = plan.hash if lengths is None else digest(plan.hash, self.step, bucket, seed, list(lengths))
+        self._plan, self._seed, self._lengths, self._bucket = plan, seed, lengths, bucket
         self._own = range(rank * batch_size, (rank + 1) * batch_size)
         self._window: tuple[int, list[tuple[int, int]]] = (-1, [])
 
     def members(self, drawn: int) -> list[tuple[int, int]]:
         """(epoch, index into the reader) of this rank's samples in the step that begins after `drawn` samples."""
         if self._lengths is None:
-            return [self._member(drawn + offset) for offset in self._own]
+            return [self._plan.member(drawn + offset) for offset in self._own]
         if drawn % self.step:
             raise ValueError(
                 f"{drawn} drawn samples are no whole steps of {self.step}; buckets resume with the same step"
@@ -125,13 +179,9 @@ class _Order:
         """The samples of a window from short to long; the last window is remembered."""
         if self._window[0] != window:
             size = self._bucket * self.step
-            members = [self._member(window * size + offset) for offset in range(size)]
+            members = [self._plan.member(window * size + offset) for offset in range(size)]
             self._window = (window, sorted(members, key=lambda member: lengths[member[1]]))
         return self._window[1]
-
-    def _member(self, position: int) -> tuple[int, int]:
-        epoch, place = divmod(position, self._size)
-        return epoch, permuted(place, self._size, self._seed, epoch)
 
 
 class _Steps(Sampler[int]):
@@ -145,7 +195,7 @@ class _Steps(Sampler[int]):
 
 
 class _Batches(Dataset[Batch]):
-    """The batch of the step that begins at a position; this is what worker processes compute."""
+    """The batch of the step that begins at a position."""
 
     def __init__(self, reader: Sequence[Sample], collator: Collator, order: _Order) -> None:
         self._reader, self._collator, self._order = reader, collator, order
@@ -156,17 +206,11 @@ class _Batches(Dataset[Batch]):
         return self._collator(samples, [epoch for epoch, _ in members])
 
 
-class _Pickler(pickle.Pickler):
-    def reducer_override(self, obj: Any) -> Any:
-        return (torch.from_numpy, (obj.numpy(),)) if isinstance(obj, Tensor) else NotImplemented
+class _Sent(Dataset[Tensor]):
+    """The same as bytes; this is what worker processes compute."""
 
+    def __init__(self, batches: _Batches) -> None:
+        self._batches = batches
 
-def _to_bytes(batch: Any) -> Tensor:
-    """A batch as one tensor: between processes, a hundred small tensors cost far more than their bytes."""
-    buffer = io.BytesIO()
-    _Pickler(buffer, pickle.HIGHEST_PROTOCOL).dump(batch)
-    return torch.frombuffer(buffer.getbuffer(), dtype=torch.uint8)
-
-
-def _from_bytes(content: Tensor) -> Batch:
-    return pickle.loads(content.numpy().data)
+    def __getitem__(self, drawn: int) -> Tensor:
+        return to_bytes(self._batches[drawn])

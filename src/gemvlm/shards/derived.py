@@ -34,7 +34,8 @@ class DerivedWriter:
     """Members by media, in the order they are given, `MEMBERS_PER_SHARD` to a file.
 
     StampError if the folder holds members with another stamp. `done` says what is there already; give the rest in the
-    order of the first attempt and call `finish`. An empty member says that the frame has nothing of this kind.
+    order of the first attempt and call `finish`. An empty member says that the frame has nothing of this kind; a
+    refused frame, which could not be computed, counts as such.
     """
 
     def __init__(self, folder: Location, stamp: Stamp, suffix: str, members_per_shard: int = MEMBERS_PER_SHARD) -> None:
@@ -47,6 +48,7 @@ class DerivedWriter:
             files.put(files.join(self.folder, STAMP), _stamp_bytes(stamp))
         self.finished = files.exists(files.join(self.folder, MANIFEST))
         self._archive = ArchiveWriter(self.folder, STEM, members_per_shard=members_per_shard)
+        self._refused: list[str] = []
         if not self.finished:
             self._take_up()
 
@@ -56,11 +58,15 @@ class DerivedWriter:
     def add(self, media: str, content: bytes) -> None:
         self._archive.add(bytes.fromhex(media), media + self._suffix, content)
 
+    def refuse(self, media: str) -> None:
+        """Says that the frame's member could not be computed."""
+        self._refused.append(media)
+
     def finish(self) -> None:
         """Writes the last shard, the index and the manifest."""
         if not self.finished:
-            stored = [asdict(file) for file in self._archive.finish()]
-            files.put(files.join(self.folder, MANIFEST), (json.dumps({"files": stored}, indent=1) + "\n").encode())
+            manifest = {"files": [asdict(file) for file in self._archive.finish()], "refused": self._refused}
+            files.put(files.join(self.folder, MANIFEST), (json.dumps(manifest, indent=1) + "\n").encode())
             self.finished = True
 
     def _take_up(self) -> None:
@@ -81,7 +87,9 @@ class Derived:
         if not files.exists(path):
             raise ValueError(f"{path}: missing; the encoding is unfinished: run `encode` again, it goes on from there")
         try:
-            self._stored = tuple(StoredFile(**file) for file in json.loads(files.read(path))["files"])
+            manifest = json.loads(files.read(path))
+            self._stored = tuple(StoredFile(**file) for file in manifest["files"])
+            self._refused = frozenset(manifest["refused"])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: not a manifest that can be read ({error}); encode again") from error
         self._archive = Archive(self.folder, STEM, [file for file in self._stored if file.file.endswith(".tar")])
@@ -90,8 +98,15 @@ class Derived:
         return len(self._archive.index)
 
     def get(self, media: str) -> bytes:
-        """The member of a frame, empty if the frame has nothing of this kind. ValueError if it was never encoded."""
-        return self._archive.get(bytes.fromhex(media))
+        """The member of a frame, empty if the frame has nothing of this kind. ValueError if it was never computed."""
+        entry = self._archive.index.find(bytes.fromhex(media))
+        if entry is not None:
+            return self._archive.read(entry)
+        if media in self._refused:
+            return b""
+        raise ValueError(
+            f"{self.folder}: knows no media {media}; the set has changed since: remove this folder and encode again"
+        )
 
     def verify(self) -> None:
         """Reads everything. ValueError naming the first file whose bytes are not those that were written."""

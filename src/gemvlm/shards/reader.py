@@ -61,7 +61,7 @@ class ShardReader(Sequence[Sample]):
         if self._samples is not None and index in self._samples:
             return self._samples[index]
         row = self.record(index)
-        frames = [self._frame(row["id"], number, frame) for number, frame in enumerate(row["frames"])]
+        frames = [self.frame(row, number) for number in range(len(row["frames"]))]
         try:
             sample = sample_of(row, frames)
         except (ValueError, KeyError, TypeError) as error:
@@ -116,8 +116,9 @@ class ShardReader(Sequence[Sample]):
                     )
             start += len(rows)
 
-    def _frame(self, id: str, number: int, row: Row) -> StoredFrame:
-        archive, field = self._images, "image"
+    def frame(self, record: Row, number: int) -> StoredFrame:
+        """One frame of a record, decoded. SampleError if it can't be read."""
+        row, archive, field = record["frames"][number], self._images, "image"
         try:
             content = self.image_bytes(row)
             image = decode_image(content)
@@ -130,7 +131,9 @@ class ShardReader(Sequence[Sample]):
             return frame_of(row, image, content, depth)
         except (ValueError, KeyError, TypeError, OSError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:
             key = bytes.fromhex(row["image" if field == "image" else "media"])
-            raise self._error(error, archive, archive.index.find(key), id, f"frames[{number}].{field}") from error
+            raise self._error(
+                error, archive, archive.index.find(key), record["id"], f"frames[{number}].{field}"
+            ) from error
 
     def _error(self, error: Exception, archive: Archive, entry: Entry | None, id: str, field: str) -> SampleError:
         try:

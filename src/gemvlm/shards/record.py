@@ -151,21 +151,30 @@ def _turn_row(turn: Turn) -> Row:
         "places": [_place_row(place) for place in turn.places],
         "options": list(turn.options),
         "tolerance": _real(turn.tolerance),
-        "region": None if turn.region is None else {**vars(turn.region), "runs": list(turn.region.runs)},
+        "region": None if turn.region is None else _region_row(turn.region),
+        "regions": [_region_row(region) for region in turn.regions],
         "cues": dict(turn.cues),
         "subsets": list(turn.subsets),
     }
 
 
 def _turn_of(row: Mapping[str, Any]) -> Turn:
-    region = row["region"]
     return Turn(**{
         **row,
         "places": tuple(_place_of(place) for place in row["places"]),
         "options": tuple(row["options"]),
-        "region": None if region is None else Region(region["height"], region["width"], tuple(region["runs"])),
+        "region": None if row["region"] is None else _region_of(row["region"]),
+        "regions": tuple(_region_of(region) for region in row["regions"]),
         "subsets": tuple(row["subsets"]),
     })  # fmt: skip
+
+
+def _region_row(region: Region) -> Row:
+    return {**vars(region), "runs": list(region.runs)}
+
+
+def _region_of(row: Row) -> Region:
+    return Region(row["height"], row["width"], tuple(row["runs"]))
 
 
 def _place_row(place: Place) -> list[float]:

@@ -56,6 +56,7 @@ def _schema() -> Any:
         camera_to_world=pa.list_(real),
         depth=depth,
     )
+    region = struct(height=whole, width=whole, runs=pa.list_(whole))
     turn = struct(
         question=text,
         answer=text,
@@ -66,7 +67,8 @@ def _schema() -> Any:
         options=texts,
         unit=text,
         tolerance=real,
-        region=struct(height=whole, width=whole, runs=pa.list_(whole)),
+        region=region,
+        regions=pa.list_(region),
         cues=words,
         subsets=texts,
     )
