@@ -96,7 +96,9 @@ def open_task(suite: str, index: int, assets: Path | str) -> Any:
     wrapper = _load()
     folder = Path(assets).resolve()
     if not (folder / "scenes").is_dir():
-        raise ValueError(f"{folder}: no folder of LIBERO assets: it has no subfolder 'scenes'; give libero/libero/assets")
+        raise ValueError(
+            f"{folder}: no folder of LIBERO assets: it has no subfolder 'scenes'; give libero/libero/assets"
+        )
     settings._assets_path_cache = str(folder)
     file = _root() / "bddl_files" / suite / f"{task_names(suite)[index]}.bddl"
     return wrapper.ControlEnv(

@@ -22,6 +22,7 @@ WAITING_STEPS = 10
 WAIT = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0])
 PLACING_STEPS = 30
 TURNING_STEPS = 40
+UPSET_M = 0.03
 LIFT_M = 0.015
 ABREAST_M = 0.04
 """Between things that are put into one place."""
@@ -118,9 +119,13 @@ class LiberoWorld:
         """Brings a goal about by the state of the simulation, not by the robot; whether it then holds by itself.
 
         A thing is put just above its place and let go; a drawer, door or knob is moved to the middle of the range that
-        LIBERO calls open, closed or on.
+        LIBERO calls open, closed or on. If the goal does not hold afterwards, or something else was upset (another goal
+        no longer holds, a thing moved by 3 cm), everything is as it was before.
         """
         predicate, subject, *rest = goal
+        before = self._env.get_sim_state()
+        held = [other for other in self.goals if other != goal and self.holds(other)]
+        places = self._places()
         with _private_chance(self.seed):
             if predicate in ("on", "in"):
                 self._put(subject, rest[0])
@@ -128,7 +133,25 @@ class LiberoWorld:
                 self._turn(subject, predicate)
             for _ in range(PLACING_STEPS):
                 self._env.step(WAIT)
-        return self.holds(goal)
+        moved = {name: float(np.linalg.norm(place - places[name])) for name, place in self._places().items()}
+        loads = self._loads(subject)
+        upset = any(moved_m > UPSET_M for name, moved_m in moved.items() if name != subject and name not in loads)
+        if self.holds(goal) and all(self.holds(other) for other in held) and not upset:
+            return True
+        self._env.regenerate_obs_from_state(before)
+        return False
+
+    def _places(self) -> dict[str, Float[np.ndarray, "3"]]:
+        """Where the movable things are."""
+        problem = self._env.env.parsed_problem
+        return {n: self.data.body(f"{n}_main").xpos.copy() for names in problem["objects"].values() for n in names}
+
+    def _loads(self, subject: str) -> set[str]:
+        """The things inside what a drawer's or door's region belongs to: they may move with it."""
+        owner = next((name for name in self.ids if subject.startswith(name)), subject)
+        names = {object_id: name for name, object_id in self.ids.items()}
+        states = self.view.states(self.data)
+        return {names[s.id] for s in states if self.ids.get(owner) in s.supported_by and s.id in names}
 
     def goal_words(self, goal: Goal) -> str:
         return goal_words(goal)
@@ -139,7 +162,9 @@ class LiberoWorld:
 
     def _checked(self, state_index: int) -> int:
         if not 0 <= state_index < len(self._states):
-            raise ValueError(f"{self.suite}, task {self.index}: has states 0 to {len(self._states) - 1}, not {state_index}")
+            raise ValueError(
+                f"{self.suite}, task {self.index}: has states 0 to {len(self._states) - 1}, not {state_index}"
+            )
         return state_index
 
     def _put(self, subject: str, place: str) -> None:

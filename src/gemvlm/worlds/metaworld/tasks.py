@@ -11,12 +11,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Task:
-    """A task: what to do, in words and as a verb, to which thing (its category), and where (a category, if any)."""
+    """A task: what to do, in words and as a verb, to which thing (its category), and where (a category, if any).
+
+    `hidden` tasks end at a mark that the picture does not show: whether they are done can't be seen.
+    """
 
     instruction: str
     verb: str
     target: str
     place: str | None = None
+    hidden: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ TASKS: dict[str, Task] = {
         "reach around the wall and press the button on the side of the box", "press", "button"
     ),
     "coffee-button-v3": Task("press the button of the coffee machine", "press", "button"),
-    "coffee-pull-v3": Task("pull the mug away from the coffee machine", "pull", "mug"),
+    "coffee-pull-v3": Task("pull the mug away from the coffee machine", "pull", "mug", hidden=True),
     "coffee-push-v3": Task("push the mug under the coffee machine", "push", "mug", "coffee machine"),
     "dial-turn-v3": Task("turn the dial", "turn", "dial"),
     "disassemble-v3": Task("take the nut off the peg", "take", "nut", "peg"),
@@ -53,7 +57,7 @@ TASKS: dict[str, Task] = {
     "faucet-close-v3": Task("turn the faucet off", "turn", "faucet handle"),
     "faucet-open-v3": Task("turn the faucet on", "turn", "faucet handle"),
     "hammer-v3": Task("drive the nail in with the hammer", "hammer", "hammer", "nail"),
-    "hand-insert-v3": Task("put the gripper with the block into the hole", "insert", "block"),
+    "hand-insert-v3": Task("put the gripper with the block into the hole", "insert", "block", hidden=True),
     "handle-press-side-v3": Task("press the sideways handle down", "press", "handle"),
     "handle-press-v3": Task("press the handle down", "press", "handle"),
     "handle-pull-side-v3": Task("pull the sideways handle up", "pull", "handle"),
@@ -61,24 +65,30 @@ TASKS: dict[str, Task] = {
     "lever-pull-v3": Task("pull the lever up", "pull", "lever"),
     "peg-insert-side-v3": Task("insert the peg into the hole in the side of the block", "insert", "peg", "block"),
     "peg-unplug-side-v3": Task("pull the plug out of the socket", "pull", "plug", "socket"),
-    "pick-out-of-hole-v3": Task("take the puck out of the hole", "pick", "puck"),
-    "pick-place-v3": Task("pick up the puck and hold it at the goal", "pick", "puck"),
-    "pick-place-wall-v3": Task("carry the puck over the wall to the goal", "pick", "puck"),
-    "plate-slide-back-side-v3": Task("slide the puck sideways out of the hockey goal", "slide", "puck", "hockey goal"),
-    "plate-slide-back-v3": Task("slide the puck back out of the hockey goal", "slide", "puck", "hockey goal"),
+    "pick-out-of-hole-v3": Task("take the puck out of the hole", "pick", "puck", hidden=True),
+    "pick-place-v3": Task("pick up the puck and hold it at the goal", "pick", "puck", hidden=True),
+    "pick-place-wall-v3": Task("carry the puck over the wall to the goal", "pick", "puck", hidden=True),
+    "plate-slide-back-side-v3": Task(
+        "slide the puck sideways out of the hockey goal", "slide", "puck", "hockey goal", hidden=True
+    ),
+    "plate-slide-back-v3": Task(
+        "slide the puck back out of the hockey goal", "slide", "puck", "hockey goal", hidden=True
+    ),
     "plate-slide-side-v3": Task("slide the puck sideways into the hockey goal", "slide", "puck", "hockey goal"),
     "plate-slide-v3": Task("slide the puck into the hockey goal", "slide", "puck", "hockey goal"),
-    "push-back-v3": Task("push the cube back towards the robot", "push", "cube"),
-    "push-v3": Task("push the puck to the goal", "push", "puck"),
-    "push-wall-v3": Task("push the puck around the wall to the goal", "push", "puck"),
-    "reach-v3": Task("move the gripper to the goal and leave the puck alone", "reach", "puck"),
-    "reach-wall-v3": Task("move the gripper past the wall to the goal and leave the puck alone", "reach", "puck"),
+    "push-back-v3": Task("push the cube back towards the robot", "push", "cube", hidden=True),
+    "push-v3": Task("push the puck to the goal", "push", "puck", hidden=True),
+    "push-wall-v3": Task("push the puck around the wall to the goal", "push", "puck", hidden=True),
+    "reach-v3": Task("move the gripper to the goal and leave the puck alone", "reach", "puck", hidden=True),
+    "reach-wall-v3": Task(
+        "move the gripper past the wall to the goal and leave the puck alone", "reach", "puck", hidden=True
+    ),
     "shelf-place-v3": Task("put the cube on the shelf", "put", "cube", "shelf"),
     "soccer-v3": Task("kick the soccer ball into the soccer goal", "push", "soccer ball", "soccer goal"),
-    "stick-pull-v3": Task("pull the thermos with the stick", "pull", "thermos"),
-    "stick-push-v3": Task("push the thermos with the stick", "push", "thermos"),
+    "stick-pull-v3": Task("pull the thermos with the stick", "pull", "thermos", hidden=True),
+    "stick-push-v3": Task("push the thermos with the stick", "push", "thermos", hidden=True),
     "sweep-into-v3": Task("sweep the block into the hole", "sweep", "block"),
-    "sweep-v3": Task("sweep the cube off to the side of the table", "sweep", "cube"),
+    "sweep-v3": Task("sweep the cube off to the side of the table", "sweep", "cube", hidden=True),
     "window-close-v3": Task("slide the window shut", "close", "window"),
     "window-open-v3": Task("slide the window open", "open", "window"),
 }

@@ -87,6 +87,22 @@ class MetaWorld:
         """What the package's scripted policy would do now."""
         return np.clip(np.asarray(self._policy.get_action(self._state), np.float64), -1, 1)
 
+    def snapshot(self) -> Float[np.ndarray, "S"]:
+        """The state of the physics, for `restore`."""
+        import mujoco
+
+        kind = mujoco.mjtState.mjSTATE_INTEGRATION
+        state = np.empty(mujoco.mj_stateSize(self.model, kind))
+        mujoco.mj_getState(self.model, self.data, state, kind)
+        return state
+
+    def restore(self, snapshot: Float[np.ndarray, "S"]) -> None:
+        """Puts the physics back to look at it; to go on acting, `reset` first."""
+        import mujoco
+
+        mujoco.mj_setState(self.model, self.data, snapshot, mujoco.mjtState.mjSTATE_INTEGRATION)
+        mujoco.mj_forward(self.model, self.data)
+
     def observe(self, camera: str | View, size: tuple[int, int] = (256, 256)) -> Observation:
         """What a camera (by name, the right way up, or any view) sees now; `size` is (height, width) for a name."""
         view = camera if isinstance(camera, View) else model_view(self.model, self.data, camera, size)

@@ -1,0 +1,49 @@
+"""A task of LIBERO as a history: the start, and the scene after each of its goals has been brought about."""
+
+from __future__ import annotations
+
+from gemvlm.camera import View
+from gemvlm.worlds.libero.world import Goal, LiberoWorld
+from gemvlm.worlds.observation import Event, History
+
+VERBS = {"on": "put", "in": "put", "open": "open", "close": "close", "turnon": "turn on", "turnoff": "turn off"}
+
+
+def goal_history(world: LiberoWorld, camera: str | View, size: tuple[int, int]) -> tuple[History, tuple[Goal, ...]]:
+    """Observations from one place before and after each goal, and the goals in the order in which they came about.
+
+    Drawers are opened before and closed after things go in. It ends at the first goal that can't be brought about by
+    itself: an event is there only if LIBERO's predicate holds at its end. The world is reset first.
+    """
+    world.reset()
+    seen = [world.observe(camera, size)]
+    events: list[Event] = []
+    reached: list[Goal] = []
+    for goal in _plan(world):
+        if not world.fulfil(goal):
+            break
+        seen.append(world.observe(camera, size))
+        reached.append(goal)
+        subject, place = _thing(world, goal[1]), _thing(world, goal[2]) if len(goal) > 2 else None
+        step = len(seen) - 1
+        if subject is not None:
+            words = world.goal_words(goal)
+            events.append(Event(VERBS[goal[0]], words, subject, step - 1, step, True, place))
+    return History(tuple(seen), None, tuple(events), world.instruction), tuple(reached)
+
+
+def _plan(world: LiberoWorld) -> list[Goal]:
+    """The goals that don't hold yet, with the openings that they need, in an order that works."""
+    todo = sorted((goal for goal in world.goals if not world.holds(goal)), key=lambda goal: goal[0] == "close")
+    plan: list[Goal] = []
+    for goal in todo:
+        if goal[0] == "in" and "cabinet" in goal[2] and not world.holds(("open", goal[2])):
+            plan.append(("open", goal[2]))
+        plan.append(goal)
+    return plan
+
+
+def _thing(world: LiberoWorld, name: str) -> int | None:
+    """The id of a thing, or of the thing that a region belongs to."""
+    owner = max((known for known in world.ids if name.startswith(known)), key=len, default="")
+    return world.ids.get(owner)
