@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro import cli
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 HELP = """\
 gemvlm: an embodied vision-language model that learns from generating depth
@@ -24,7 +24,10 @@ usage: gemvlm COMMAND ...        gemvlm COMMAND --help tells the options of a co
   adapt MODEL FRAMES --out DIR   adapt a model to RGB-D frames of one place, tested on the last of them
   evaluate MODEL --out DIR       score a model on scenes it has never seen, beside blind baselines
   quickstart                     the whole walk in minutes: data, training, answers, depth, report
-  data tabletop --out DIR        make samples of the simulated tabletop
+  curate RECIPE --out DIR        make a set of samples: sources, depth, questions, filters, funnel
+  inspect DIR                    count, judge and show a set on one page
+  export-data DIR --to FORMAT    write a set in another project's layout
+  encode DIR --checkpoint MODEL  keep the latents of a set's depth beside it
 
 MODEL is a folder that `train` wrote, or the name of a shipped model: nano
 
@@ -41,6 +44,9 @@ ImagesAndQuestion = Annotated[Positional[tuple[str, ...]], arg(metavar="IMAGE...
 Frames = Annotated[Positional[Path], arg(metavar="FRAMES")]
 Recipe = Annotated[Positional[str], arg(metavar="RECIPE")]
 Formats = Annotated[tuple[Literal["view", "png", "npz"], ...], arg(metavar="{view,png,npz}...")]
+Folder = Annotated[Positional[Path], arg(metavar="DIR")]
+Roots = Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME=FOLDER")]
+Benchmarks = Annotated[UseAppendAction[tuple[Path, ...]], arg(metavar="FILE")]
 Device = Annotated[str | None, arg(metavar="NAME")]
 
 
@@ -259,32 +265,100 @@ def quickstart(*, out: Path = Path("quickstart"), images: Path | None = None) ->
     walk(images, out)
 
 
-def data(
-    source: Positional[Literal["tabletop"]],
+def curate(
+    recipe: Recipe,
     *,
     out: Path,
-    scenes: int = 100,
-    views: int = 2,
-    side: int = 96,
-    first_seed: int = 0,
+    engine: Literal["local", "ray"] = "local",
+    ray_address: Annotated[str | None, arg(metavar="ADDRESS")] = None,
+    limit: int | None = None,
+    processes: int | None = None,
+    root: Roots = (),
+    benchmark: Benchmarks = (),
+    plan_only: bool = False,
 ) -> None:
-    """Make samples with questions, exact depth and cameras, as shards in a folder.
+    """Make a set of samples from a plan's sources. Interrupted, the same command goes on; its bytes stay the same.
 
     Args:
-        source: Where samples come from.
-        out: Folder for the shards.
-        scenes: Number of scenes.
-        views: Views of each scene.
-        side: Height and width of the images in pixels.
-        first_seed: Seed of the first scene; the others follow it.
+        recipe: Name of the plan: tabletop_100k, gem_4m.
+        out: New folder for the set; the work in progress lies beside it.
+        engine: Processes of this machine, or Ray Data.
+        ray_address: A Ray cluster; one is started on this machine by default.
+        limit: At most so many samples.
+        processes: Worker processes; all cores by default.
+        root: NAME=FOLDER for each data set that you have; a hub id will do as well.
+        benchmark: Files of benchmark fingerprints that nothing in the set may match.
+        plan_only: Show the plan and what of it is at hand, and make nothing.
     """
-    from gemvlm.curation.sources.tabletop import tabletop_samples
-    from gemvlm.runtime import available_cores
-    from gemvlm.shards import write_shards
+    from rich.console import Console
 
-    seeds = range(first_seed, first_seed + scenes)
-    manifest = write_shards(tabletop_samples(seeds, views, (side, side), processes=available_cores()), out)
-    print(f"{out}: {manifest.samples} samples, {manifest.turns} questions of {len(manifest.families)} families")
+    from gemvlm.curation.engine import engine_of
+    from gemvlm.recipes.curate import command_of, make_set, plan_of, show_plan
+    from gemvlm.runtime import available_cores
+
+    plan, console = plan_of(recipe, root, benchmark, limit), Console()
+    workers = engine_of(engine, processes or available_cores(), ray_address)
+    if plan_only or plan.missing():
+        show_plan(plan, console)
+    if not plan_only:
+        make_set(plan, out, workers, command_of(recipe, plan, limit), console)
+
+
+def inspect(
+    folder: Folder,
+    *,
+    out: Annotated[Path | None, arg(metavar="FILE")] = None,
+    examples: int = 240,
+    seed: int = 0,
+) -> None:
+    """Write one HTML page about a set: counts, balances, depth, shortcuts, licences, losses, and samples to look at.
+
+    Args:
+        folder: Folder of a set.
+        out: The page; FOLDER.html by default.
+        examples: So many samples to look at, drawn evenly from families and sources.
+        seed: Of the drawing.
+    """
+    from gemvlm.recipes.inspect_set import inspect_set
+
+    print(inspect_set(folder, out or folder.with_name(folder.name + ".html"), examples, seed))
+
+
+def export_data(
+    folder: Folder,
+    *,
+    to: Literal["gem", "qwen", "lerobot"],
+    out: Path,
+    media: Path | None = None,
+) -> None:
+    """Write a set in another project's layout.
+
+    Args:
+        folder: Folder of a set.
+        to: GEM's own layout, plain Qwen fine-tuning data, or LeRobot episodes.
+        out: New folder for the files.
+        media: Folder that samples with videos were imported from: their files are copied.
+    """
+    from gemvlm.curation.export import export
+    from gemvlm.shards import ShardReader
+
+    print(f"{out}: {export(ShardReader(folder), out, to, media)} records")
+
+
+def encode(folder: Folder, *, checkpoint: str, kind: Literal["depth", "rgb"] = "depth", device: Device = None) -> None:
+    """Run every frame's target through a model's autoencoder once; training then reads the latents.
+
+    Args:
+        folder: Folder of a set; the latents go into it, with the stamp of what made them.
+        checkpoint: Checkpoint folder, or the name of a shipped model.
+        kind: What is encoded: depth, or the image itself.
+        device: cpu, cuda or mps; the best there is by default.
+    """
+    from gemvlm.curation.encode import Codec
+    from gemvlm.curation.encode import encode as encode_set
+    from gemvlm.runtime import default_device
+
+    print(encode_set(folder, Codec.from_checkpoint(checkpoint, kind), device=str(default_device(device))))
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -294,7 +368,10 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "adapt": adapt,
     "evaluate": evaluate,
     "quickstart": quickstart,
-    "data": data,
+    "curate": curate,
+    "inspect": inspect,
+    "export-data": export_data,
+    "encode": encode,
 }
 
 
@@ -319,7 +396,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "gemvlm":
             raise
-        return _refuse(f"{error.name} is not installed; pip install 'gemvlm[worlds]'")
+        return _refuse(f"{error.name} is not installed; pip install 'gemvlm[worlds,curate]'")
     except KeyboardInterrupt:
         return 130
     return 0

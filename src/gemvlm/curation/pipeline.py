@@ -98,8 +98,10 @@ def _parts(plan: Plan, work: Path, engine: Engine, tell: Progress, source: str) 
     names = list(use.open().parts())
     _remember(work / f"{source}.parts.json", names)
     tasks = [Task(source, number, name) for number, name in enumerate(names)]
+    quota, stored = plan.quotas()[source], 0
     for task in engine.run(partial(make_part, plan, work), tasks):
-        tell(source, task.number + 1, len(tasks))
+        stored += _counts(task.folder(work)).kept[source]
+        tell(source, *((task.number + 1, len(tasks)) if quota is None else (min(stored, quota), quota)))
         yield task
 
 
@@ -135,7 +137,7 @@ def _account(decisions: Decisions, work: Path, draft: Path) -> Funnel:
     """Writes every rejection of the parts and of the decisions, some with a picture; returns the counts, checked."""
     funnel, pictures = Funnel(), _Pictures(draft / PICTURES)
     for task in decisions.tasks:
-        funnel.add(Funnel.from_json(json.loads((task.folder(work) / COUNTS).read_bytes())))
+        funnel.add(_counts(task.folder(work)))
     path = draft / REJECTIONS
     with path.open("wb") as file:
         for task in decisions.tasks:
@@ -149,6 +151,11 @@ def _account(decisions: Decisions, work: Path, draft: Path) -> Funnel:
     files.fsync(path)
     funnel.check()
     return funnel
+
+
+def _counts(folder: Path) -> Funnel:
+    """The funnel of a part."""
+    return Funnel.from_json(json.loads((folder / COUNTS).read_bytes()))
 
 
 def _take_over(folder: Path, file: BinaryIO, pictures: _Pictures) -> None:

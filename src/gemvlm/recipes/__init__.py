@@ -1,10 +1,11 @@
-"""Named, complete, frozen trainings: the only home of the paper's numbers.
+"""Named, complete, frozen trainings and plans of sets: the only home of the paper's numbers.
 
 Each number is marked: [paper], [code] (the authors' released code) or [ours].
 """
 
 from __future__ import annotations
 
+from gemvlm.curation.plan import Plan
 from gemvlm.recipes.recipe import Recipe
 
 
@@ -27,3 +28,14 @@ def _all() -> dict[str, Recipe]:
     from gemvlm.recipes.quickstart import QUICKSTART
 
     return {recipe.name: recipe for recipe in (DEBUG, QUICKSTART, GEM_NANO)}
+
+
+def get_plan(name: str) -> Plan:
+    """The plan of a set of that name, or an error that lists what there is."""
+    from gemvlm.recipes.gem_4m import GEM_4M
+    from gemvlm.recipes.tabletop_100k import TABLETOP_100K
+
+    plans = {plan.name: plan for plan in (GEM_4M, TABLETOP_100K)}
+    if name not in plans:
+        raise ValueError(f"unknown plan {name!r}; there are {', '.join(sorted(plans))}")
+    return plans[name]
