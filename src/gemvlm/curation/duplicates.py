@@ -6,8 +6,8 @@ order of the prints alone, not on how many processes made them.
 
 Kept prints are found by 16-bit bands: four of a picture's hash, each also with one bit turned, or sixteen of a text's
 signature. A look-up meets N / 65,536 of N kept prints per band, and all of the last few, which wait to be sorted in.
-Memory per million kept prints: 280 MB (128 of signatures, 8 of hashes, 16 or 64 of bands, the rest ids); time
-90 µs per print at 400,000.
+Memory per million kept prints: 280 MB (128 of signatures, 8 of hashes, 16 or 64 of bands, the rest ids); some
+50 µs of processor time per print at 150,000.
 """
 
 from __future__ import annotations
