@@ -27,6 +27,8 @@ LIFT_M = 0.015
 ABREAST_M = 0.04
 """Between things that are put into one place."""
 
+INSIDE = ("top_region", "middle_region", "bottom_region", "heating_region")
+
 Goal = tuple[str, ...]
 """A predicate and its arguments: ("on", "plate_1", "flat_stove_1_cook_region"), ("turnon", "flat_stove_1")."""
 
@@ -112,8 +114,20 @@ class LiberoWorld:
 
     def observe(self, camera: str | View, size: tuple[int, int] = (256, 256)) -> Observation:
         """What a camera (by name, rows from the top, or any view) sees now; `size` is (height, width) for a name."""
-        view = camera if isinstance(camera, View) else model_view(self.model, self.data, camera, size)
+        view = camera if isinstance(camera, View) else self.named_view(camera, size)
         return self.view.observe(self.data, view, self.name)
+
+    def named_view(self, camera: str, size: tuple[int, int]) -> View:
+        return model_view(self.model, self.data, camera, size)
+
+    def centre(self) -> Float[np.ndarray, "3"]:
+        """The middle of the movable things, in metres."""
+        return np.mean(list(self._places().values()), axis=0)
+
+    def compartments(self) -> tuple[str, ...]:
+        """Regions that can be opened and closed: drawers, the inside of a microwave."""
+        sites = self._env.env.object_sites_dict.items()
+        return tuple(name for name, site in sorted(sites) if name.endswith(INSIDE) and getattr(site, "joints", None))
 
     def fulfil(self, goal: Goal) -> bool:
         """Brings a goal about by the state of the simulation, not by the robot; whether it then holds by itself.

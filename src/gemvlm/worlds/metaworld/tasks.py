@@ -93,6 +93,23 @@ TASKS: dict[str, Task] = {
     "window-open-v3": Task("slide the window open", "open", "window"),
 }
 
+ALTERNATIVES: tuple[tuple[str, ...], ...] = (
+    ("assembly-v3", "disassemble-v3"),
+    ("coffee-button-v3", "coffee-pull-v3", "coffee-push-v3"),
+    ("door-close-v3", "door-open-v3"),
+    ("door-lock-v3", "door-unlock-v3"),
+    ("drawer-close-v3", "drawer-open-v3"),
+    ("faucet-close-v3", "faucet-open-v3"),
+    ("hand-insert-v3", "sweep-into-v3"),
+    ("handle-press-v3", "handle-pull-v3"),
+    ("handle-press-side-v3", "handle-pull-side-v3"),
+    ("plate-slide-v3", "plate-slide-back-v3"),
+    ("plate-slide-side-v3", "plate-slide-back-side-v3"),
+    ("stick-pull-v3", "stick-push-v3"),
+    ("window-close-v3", "window-open-v3"),
+)
+"""Tasks that share a scene and can be told apart by what is done in it."""
+
 _PUCK = {"obj": Kind("puck", "red", True)}
 _WALL = {"wall": Kind("brick wall", "brown")}
 _BUTTON = {"box": Kind("box", "yellow"), "button": Kind("button", "red")}

@@ -1,0 +1,145 @@
+"""What the sources of simulated tasks share: from a task's history to samples of one picture, several places, a video.
+
+Scenes hold things that are moved (a mug), fixtures (a drawer) and the room. Questions that name, place or compare are
+about the first two; questions about lifting and standing need to know which is which.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from gemvlm.curation.questions import FAMILIES, write_questions
+from gemvlm.curation.questions.histories import HISTORY_FAMILIES, write_history_questions
+from gemvlm.curation.questions.wording import pick, shuffled
+from gemvlm.sample import Frame, Provenance, Sample, Turn
+from gemvlm.worlds.observation import History, Observation
+
+ROOM = frozenset({"floor", "wall", "table", "table edge", "desk", "robot"})
+LEFT_OUT = frozenset({"count", "point_extremum", "consequence", "scan"})
+"""Two say "object" of everything in view, where a robot and parts of things could be meant; one needs a simulation of
+removal, one names of a single word."""
+DESCRIPTION = ("describe",)
+HANDLING = ("free_space", "support", "removal_order", "can_lift", "fits")
+HANDLING_IN_TIME = ("can_lift_now",)
+LEFT_OUT_IN_TIME = frozenset({"consequence_now", "count_over_images"})
+NAMING = tuple(name for name in FAMILIES if name not in LEFT_OUT and name not in (*HANDLING, *DESCRIPTION))
+TELLING = tuple(name for name in HISTORY_FAMILIES if name not in LEFT_OUT_IN_TIME and name not in HANDLING_IN_TIME)
+TASK_OPTIONS = 4
+
+
+@dataclass(frozen=True)
+class Told:
+    """A history, and what its questions need besides.
+
+    `done[i]` says whether the task is done at observation i (None if that can't be seen), `other_tasks` are
+    instructions that this scene would allow and that were not followed.
+    """
+
+    history: History
+    done: tuple[bool | None, ...]
+    other_tasks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What all samples of one source and episode have in common."""
+
+    source: str
+    scene: str
+    provenance: Provenance
+    turns_per_family: int = 2
+
+    def key(self, what: str) -> tuple[int, int]:
+        """Seeds the questions of one sample."""
+        return zlib.crc32(self.scene.encode()), zlib.crc32(what.encode())
+
+    def sample(self, what: str, frames: Sequence[Frame], turns: Sequence[Turn], **meta: object) -> Sample:
+        name = f"{self.source}-{self.scene}-{what}"
+        return Sample(name, tuple(frames), tuple(turns), self.scene, self.source, meta, self.provenance)
+
+
+def picture_sample(sheet: Sheet, what: str, observation: Observation, extra: Sequence[Turn] = ()) -> Sample:
+    """One picture with questions about what stands where, and `extra` turns."""
+    key, count = sheet.key(what), sheet.turns_per_family
+    turns = [
+        *write_questions(as_objects(observation, with_robot=True), key, DESCRIPTION, 1),
+        *write_questions(as_objects(observation), key, NAMING, count),
+        *write_questions(observation, key, HANDLING, count),
+        *extra,
+    ]
+    return sheet.sample(what, [frame_of(observation)], turns)
+
+
+def views_sample(sheet: Sheet, what: str, observations: Sequence[Observation]) -> Sample:
+    """One moment from several places."""
+    history = History(tuple(as_objects(observation) for observation in observations))
+    turns = write_history_questions(history, sheet.key(what), TELLING, sheet.turns_per_family)
+    return sheet.sample(what, [frame_of(observation) for observation in observations], turns)
+
+
+def video_sample(sheet: Sheet, what: str, told: Told, shown: Sequence[int], ordered: bool = True) -> Sample:
+    """Some observations of a history: what moved, what was done, what remains, which task it was."""
+    history, key, count = told.history, sheet.key(what), sheet.turns_per_family
+    named = replace(history, observations=tuple(as_objects(o) for o in history.observations))
+    turns = write_history_questions(named, key, TELLING, count, shown, ordered)
+    turns += write_history_questions(history, key, HANDLING_IN_TIME, count, shown, ordered)
+    rng = np.random.default_rng((*key, 1))
+    if ordered:
+        turns += [*task_name(told, shown, rng), *task_done(told, shown, rng)]
+    times = history.times_s if ordered else None
+    frames = [
+        frame_of(history.observations[index], None if times is None else times[index] - times[shown[0]])
+        for index in shown
+    ]
+    return sheet.sample(what, frames, turns, task=history.task)
+
+
+def task_name(told: Told, shown: Sequence[int], rng: np.random.Generator) -> Iterator[Turn]:
+    """Which task do the images show (P12)? From start to a seen success; the others fit the same scene."""
+    if len(shown) < 2 or told.done[shown[0]] is not False or told.done[shown[-1]] is not True or not told.other_tasks:
+        return
+    wrong = shuffled(sorted(set(told.other_tasks)), rng)[: TASK_OPTIONS - 1]
+    options = tuple(shuffled([told.history.task, *wrong], rng))
+    question = pick(
+        (
+            "Which task is carried out over these images?",
+            "The images show a task from its start to its end. Which one?",
+            "What was the instruction that is followed in these images?",
+        ),
+        rng,
+    )
+    yield Turn(question, told.history.task, "task_name", "planning", "choice", options=options)
+
+
+def task_done(told: Told, shown: Sequence[int], rng: np.random.Generator) -> Iterator[Turn]:
+    """Is the task done in an image (P4)? By the simulator's own predicate, at the first and at the last moment shown.
+
+    Only of tasks whose end can be seen, and in pairs of one yes and one no. The cue is the time.
+    """
+    if len(shown) < 2 or told.done[shown[0]] is not False or told.done[shown[-1]] is not True:
+        return
+    for image, answer in shuffled([(0, "no"), (len(shown) - 1, "yes")], rng):
+        here = f"image {image + 1}"
+        question = pick(
+            (
+                f"The task is: {told.history.task}. Is it done in {here}?",
+                f"Someone was to {told.history.task}. Does {here} show that finished?",
+            ),
+            rng,
+        )
+        yield Turn(question, answer, "task_done", "planning", "yes_no", cues={"time": "no" if image == 0 else "yes"})
+
+
+def as_objects(observation: Observation, with_robot: bool = False) -> Observation:
+    """The same with fixtures as things to ask about; the room stays what things stand in."""
+    room = ROOM - {"robot"} if with_robot else ROOM
+    states = tuple(replace(state, movable=state.category not in room) for state in observation.objects)
+    return replace(observation, objects=states)
+
+
+def frame_of(observation: Observation, time_s: float | None = None) -> Frame:
+    return Frame(observation.image, observation.depth, observation.view, time_s=time_s)
