@@ -136,15 +136,16 @@ def moved_far(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
 def trajectory(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
     """The path of a handled object's centre in the first image, 3 to 8 points (G12), whether or not the end is shown.
 
-    The object is seen before the act begins, the path stays within the image, and is 5 % of its diagonal long. An act
-    that is yet to come must say where to: on another object, where it will stay.
+    The object is seen whole before the act begins, the path stays within the image, and is 5 % of its diagonal long.
+    An act that is yet to come must say where to: on another object, where it will stay.
     """
     if not moments.is_told_in_order:
         return
     view, (height, width) = moments.observation(0).view, moments.observation(0).ids.shape
     for event, indices in shuffled(_handlings(moments), rng):
         known = indices[-1] <= moments.shown[-1]
-        if event.object_id not in moments.nameable[0] or indices[0] > moments.shown[-1]:
+        o = moments.nameable[0].get(event.object_id)
+        if o is None or o.touches_border or indices[0] > moments.shown[-1]:
             continue
         if not known and not (event.succeeded and event.target_id in moments.states):
             continue

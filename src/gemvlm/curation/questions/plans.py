@@ -113,17 +113,17 @@ def what_was_done(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
 def has_succeeded(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
     """Is it done by then (P4)? In pairs: yes in an image after a step that came off; no before it, or after it failed.
 
-    Where the object rests on what it should rest on, but for another reason, nothing is asked. The cue is the time: yes
+    Where the words are true for another reason, or are no longer true, nothing is asked. The cue is the time: yes
     for the later half of the images.
     """
     if not moments.is_told_in_order:
         return
     yes, no = [], []
     for event in moments.history.events:
-        if event.target_id is None or not _is_nameable_target(moments, event):
+        if event.action == "push" or not _is_nameable_target(moments, event):
             continue
         for image, index in enumerate(moments.shown):
-            holds = _holds(moments, event, index)
+            holds = _holds(moments, event, image)
             if index >= event.end and event.succeeded and holds:
                 yes.append((event, image))
             elif not holds and (index <= event.start or (index >= event.end and not event.succeeded)):
@@ -274,12 +274,14 @@ def _is_within_a_step(moments: Moments, image: int) -> bool:
 
 
 def _is_nameable_target(moments: Moments, event: Event) -> bool:
-    return event.target_id not in moments.states or bool(moments.references(event.target_id))
+    return event.target_id is None or event.target_id not in moments.states or bool(moments.references(event.target_id))
 
 
-def _holds(moments: Moments, event: Event, index: int) -> bool:
-    states = {o.id: o for o in moments.history.observations[index].objects}
-    return states[event.object_id].supported_by == (event.target_id,)
+def _holds(moments: Moments, event: Event, image: int) -> bool:
+    """What the step is to bring about is so: the object is in the air, or rests on its target alone."""
+    if event.target_id is None:
+        return moments.is_in_the_air(event.object_id, image)
+    return moments.state(event.object_id, image).supported_by == (event.target_id,)
 
 
 def _with_another_object(moments: Moments, words: str, ids: Sequence[int], rng: np.random.Generator) -> list[str]:

@@ -95,6 +95,8 @@ def after_moving(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
     Sectors of 90 degrees in the level frame, 20 degrees off their borders, with 70 % of the box's corners inside. Each
     possible answer is as likely; the cue is what the turn alone would say of something straight ahead.
     """
+    if not moments.is_still:
+        return
     for image in shuffled(range(len(moments)), rng):
         for object_id in shuffled(sorted(moments.nameable[image]), rng):
             by_answer: dict[str, list[tuple[int, float]]] = {}

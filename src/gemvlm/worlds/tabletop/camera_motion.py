@@ -121,12 +121,15 @@ def _moved(
 
 
 def _is_clear(view: View, layout: Layout, centres: Float[np.ndarray, "N 3"]) -> bool:
-    """In front of the walls, above the table, not too near to anything, with at least one object's centre in sight."""
+    """Before the walls, above the table, not too near to things and strings, with an object's centre in sight."""
     x, y, z = view.camera_to_world[:3, 3]
     half_x, half_y = layout.table_half
     if z < layout.table_height_m + LOWEST_M or ("back" in layout.walls and y > half_y - 0.1):
         return False
     if "left" in layout.walls and x < -half_x + 0.1:
+        return False
+    strings = [body.position[:2] for body in layout.structures if body.category == "string"]
+    if any(np.hypot(x - sx, y - sy) < CLEARANCE_M for sx, sy in strings):
         return False
     seen = view.to_camera(centres)
     pixels = view.camera.project(np.where(seen[:, 2:] > 0.05, seen, [[1e6, 1e6, 1.0]]))

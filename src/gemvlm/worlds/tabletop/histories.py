@@ -7,7 +7,7 @@ in the hand is seen in the air.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -16,6 +16,7 @@ from gemvlm.camera import View
 from gemvlm.worlds.observation import Event, History, ObjectState, Observation
 from gemvlm.worlds.tabletop.camera_motion import several_views, walk
 from gemvlm.worlds.tabletop.handling import Handling
+from gemvlm.worlds.tabletop.layout import SceneConfig
 from gemvlm.worlds.tabletop.scene import TabletopScene
 from gemvlm.worlds.tabletop.script import Plan, Planner, perform, words
 from gemvlm.worlds.tabletop.viewpoint import choose_view
@@ -23,6 +24,7 @@ from gemvlm.worlds.tabletop.viewpoint import choose_view
 WALK_STEP_S = 1.0
 SEEN_FRACTION, SEEN_PIXELS = 0.5, 80
 """Of an object that a plan may name, in the first picture."""
+LOW_ELEVATION_DEG = (8.0, 22.0)
 MAX_DRAWS = 12
 _SEVERAL, _WALK, _ACTS, _PLAN = 4, 5, 6, 7
 """Keys of the random streams, beside those of layout, light and single views."""
@@ -52,21 +54,31 @@ class Episode:
 
 
 def handle(scene: TabletopScene, index: int = 0, acts: int = 2, size: tuple[int, int] = (96, 96)) -> Episode | None:
-    """Up to `acts` objects pushed, put elsewhere or dropped; None if nothing could be done in any of the draws."""
-    return _play(scene, [scene.seed, _ACTS, index], size, lambda planner: planner.acts(acts))
+    """Up to `acts` objects pushed, put elsewhere or dropped; None if nothing could be done in any of the draws.
+
+    Half of the cameras stand low, and there one thing is put before another.
+    """
+    key = [scene.seed, _ACTS, index]
+    low = bool(np.random.default_rng(key).random() < 0.5)
+    config = replace(scene.config, elevation_deg=LOW_ELEVATION_DEG) if low else scene.config
+    return _play(scene, config, key, size, lambda planner: planner.acts(acts, low))
 
 
 def follow_plan(scene: TabletopScene, index: int = 0, size: tuple[int, int] = (96, 96)) -> Episode | None:
     """A task carried out step by step, until it is done or a step fails; None if there is none in any of the draws."""
-    return _play(scene, [scene.seed, _PLAN, index], size, lambda planner: planner.goal())
+    return _play(scene, scene.config, [scene.seed, _PLAN, index], size, lambda planner: planner.goal())
 
 
 def _play(
-    scene: TabletopScene, key: list[int], size: tuple[int, int], draw: Callable[[Planner], Plan | None]
+    scene: TabletopScene,
+    config: SceneConfig,
+    key: list[int],
+    size: tuple[int, int],
+    draw: Callable[[Planner], Plan | None],
 ) -> Episode | None:
     for attempt in range(MAX_DRAWS):
         rng = np.random.default_rng([*key, attempt])
-        view = choose_view(rng, scene.config, scene.layout, list(_centres(scene)), size)
+        view = choose_view(rng, config, scene.layout, list(_centres(scene)), size)
         first = scene.look(view, rng)
         plan = draw(Planner(scene, [o.id for o in first.objects if _is_well_seen(o)], rng))
         if plan and (episode := _carry_out(scene, plan, view, first, rng)):
@@ -88,7 +100,7 @@ def _carry_out(
 
     for step in plan.steps:
         start = len(scenes) - 1
-        succeeded = perform(handling, step, rng, note)
+        succeeded = perform(handling, step, view.camera_to_world[:3, 3], rng, note)
         if succeeded is None:
             return None
         note()

@@ -33,13 +33,15 @@ UNSTABLE_BASES = ("ball", "pyramid")
 
 @dataclass(frozen=True)
 class Step:
-    """One act. `target_id` is what it shall rest on; `height_m` how high above it is let go."""
+    """One act. `target_id` is what it shall rest on; `height_m` how high above it is let go; `hides` is what it shall
+    stand before, as the camera sees it."""
 
     action: Action
     object_id: int
     target_id: int | None = None
     careless: bool = False
     height_m: float = 0.0
+    hides: int | None = None
 
 
 @dataclass(frozen=True)
@@ -87,11 +89,15 @@ class Planner:
                 return plan
         return None
 
-    def acts(self, count: int) -> Plan | None:
-        """`count` acts without a goal: pushes, and things put or dropped somewhere; each object at most once."""
-        steps: list[Step] = []
-        chosen = [int(i) for i in self.rng.permutation(self.visible)]
-        for object_id in chosen[:count]:
+    def acts(self, count: int, hide: bool) -> Plan | None:
+        """`count` acts without a goal: pushes, and things put or dropped somewhere; each object at most once.
+
+        With `hide` the first puts something before something smaller, if there is such a pair.
+        """
+        steps = self._hide() if hide else []
+        used = {i for step in steps for i in (step.object_id, step.hides)}
+        free = [int(i) for i in self.rng.permutation(self.visible) if i not in used]
+        for object_id in free[: count - bool(steps)]:
             if self.loads[object_id] or self.rng.random() < 0.4:
                 steps.append(Step("push", object_id))
                 continue
@@ -161,6 +167,18 @@ class Planner:
         odd = [i for i in self.visible if i != object_id and self.states[i - 1].category in unstable]
         return [*self._that_carry(object_id, self.visible), *odd]
 
+    def _hide(self) -> list[Step]:
+        """Something put before a lower, hardly wider thing on the table; no steps if there is no such pair."""
+        lower = [i for i in self.visible if self.states[i - 1].supported_by == (self.table,) and not self.loads[i]]
+        for object_id in self._shuffled([i for i in self.visible if not self.loads[i]]):
+            mine = self.shapes[object_id - 1]
+            for hidden in self._shuffled([i for i in lower if i != object_id]):
+                theirs = self.shapes[hidden - 1]
+                narrow = theirs.footprint_radius < 1.2 * mine.footprint_radius
+                if narrow and theirs.half_extents[2] < 0.9 * mine.half_extents[2]:
+                    return [Step("pick", object_id), Step("place", object_id, self.table, hides=hidden)]
+        return []
+
     def _stands_on(self, upper: int, lower: int) -> bool:
         waiting = list(self.states[upper - 1].supported_by)
         while waiting:
@@ -174,16 +192,23 @@ class Planner:
         return [int(i) for i in self.rng.permutation(np.array(ids, dtype=int))]
 
 
-def perform(handling: Handling, step: Step, rng: np.random.Generator, midway: Callable[[], None]) -> bool | None:
+def perform(
+    handling: Handling,
+    step: Step,
+    eye: Float[np.ndarray, "3"],
+    rng: np.random.Generator,
+    midway: Callable[[], None],
+) -> bool | None:
     """Carries out one step. True or False as it succeeds or not; None if it can't be carried out at all.
 
-    `midway` is called when the object is above where it will be let go, and halfway through a push.
+    The camera is at `eye`. `midway` is called when the object is above where it will be let go, and halfway through a
+    push.
     """
     if step.action == "pick":
         return True if handling.pick(step.object_id) else None
     if step.action == "push":
         return _push(handling, step.object_id, rng, midway)
-    spot = _spot(handling, step, rng)
+    spot = _spot(handling, step, eye, rng)
     if spot is None or not handling.carry_over(spot):
         return None
     midway()
@@ -208,12 +233,14 @@ def _push(handling: Handling, object_id: int, rng: np.random.Generator, midway: 
     return way >= max(PUSHED_M, PUSHED_SHARE * distance)
 
 
-def _spot(handling: Handling, step: Step, rng: np.random.Generator) -> Float[np.ndarray, "3"] | None:
+def _spot(
+    handling: Handling, step: Step, eye: Float[np.ndarray, "3"], rng: np.random.Generator
+) -> Float[np.ndarray, "3"] | None:
     """Where the underside of what is held shall come to rest: on its target's top, or on a free place of the table."""
     assert step.target_id is not None
     layout = handling.scene.layout
     if step.target_id > len(layout.objects):
-        return _free_spot(handling, step.object_id, rng)
+        return _free_spot(handling, step.object_id, _before(handling, step, eye), rng)
     base = layout.objects[step.target_id - 1].shape
     turn = rng.uniform(0, 2 * np.pi)
     share = rng.uniform(0.75, 1.1) if step.careless and base.top_radius else rng.uniform(0, 0.15)
@@ -224,20 +251,30 @@ def _spot(handling: Handling, step: Step, rng: np.random.Generator) -> Float[np.
     return None
 
 
-def _free_spot(handling: Handling, object_id: int, rng: np.random.Generator) -> Float[np.ndarray, "3"] | None:
+def _before(handling: Handling, step: Step, eye: Float[np.ndarray, "3"]) -> list[Float[np.ndarray, "2"]]:
+    """Places before what the step shall hide, on the line to the camera, nearest first; none if it hides nothing."""
+    if step.hides is None:
+        return []
+    hidden = handling.position(step.hides)[:2]
+    towards = (eye[:2] - hidden) / np.linalg.norm(eye[:2] - hidden)
+    mine, theirs = (handling.scene.layout.objects[i - 1].shape.footprint_radius for i in (step.object_id, step.hides))
+    return [hidden + towards * (mine + theirs + 2 * GAP_M + further) for further in np.arange(0, 0.12, 0.02)]
+
+
+def _free_spot(
+    handling: Handling, object_id: int, wished: list[Float[np.ndarray, "2"]], rng: np.random.Generator
+) -> Float[np.ndarray, "3"] | None:
+    """A place on the table with room for the object: one of those wished for, else among the other things."""
     layout = handling.scene.layout
     mine = layout.objects[object_id - 1].shape.footprint_radius
-    around = np.array([body.position[:2] for body in layout.objects])
-    reach = np.abs(around).max(axis=0)
-    others = [i for i in range(1, len(layout.objects) + 1) if i != object_id]
-    states = handling.now().states()
+    reach = np.abs([body.position[:2] for body in layout.objects]).max(axis=0)
+    others = [state for state in handling.now().states() if state.movable and state.id != object_id]
     shelf = [body.position[1] - body.shape.half_extents[1] for body in layout.structures if body.category == "shelf"]
-    for _ in range(MAX_TRIES):
-        spot = rng.uniform(-reach, reach)
+    for spot in (*wished, *rng.uniform(-reach, reach, size=(MAX_TRIES, 2))):
         edge = np.array(layout.table_half) - np.abs(spot)
         if np.any(edge < mine + GAP_M) or any(spot[1] + mine + GAP_M > front for front in shelf):
             continue
-        if all(_gap(spot, states[i - 1]) > mine + GAP_M for i in others):
+        if all(_gap(spot, state) > mine + GAP_M for state in others):
             return np.array([*spot, layout.table_height_m])
     return None
 
