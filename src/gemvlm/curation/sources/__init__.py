@@ -32,13 +32,22 @@ class _Registry(Mapping[str, type[Any]]):
 
 SOURCES: Mapping[str, type[Any]] = _Registry(
     {
+        "7-scenes": "rgbd_folder:SevenScenes",
+        "episodes": "episodes:Episodes",
         "gem-250k": "gem_250k:Gem250K",
         "llava": "llava:LlavaFolder",
+        "mindcube": "mindcube:MindCube",
         "refspatial": "refspatial:RefSpatial",
+        "rgbd-folder": "rgbd_folder:RgbdFolders",
+        "robo2vlm": "robo2vlm:Robo2Vlm",
         "robopoint": "robopoint:RoboPoint",
+        "robovqa": "robovqa:RoboVqa",
         "sat": "sat:Sat",
+        "scannet": "scannet:ScanNet",
         "sharerobot": "sharerobot:ShareRobot",
+        "spar": "spar:Spar",
         "tabletop": "tabletop:Tabletop",
+        "tum-rgbd": "tum_rgbd:TumRgbd",
         "vsi-590k": "vsi_590k:Vsi590K",
     }
 )

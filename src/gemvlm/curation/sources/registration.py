@@ -14,9 +14,7 @@ SAME_PLACE = 1e-4
 """Entries of a transform (metres, or of a rotation) that are nothing but rounding."""
 
 
-def register(
-    depth: DepthMap, source: Camera, target: Camera, target_from_source: Float[np.ndarray, "4 4"]
-) -> DepthMap:
+def register(depth: DepthMap, source: Camera, target: Camera, target_from_source: Float[np.ndarray, "4 4"]) -> DepthMap:
     """z-depth of the camera `source` as z-depth of `target`, which stands elsewhere by a rigid transform in metres.
 
     Cameras that stand and look alike share their rays: each pixel of the target then takes the depth where its ray meets
@@ -43,9 +41,7 @@ def resampled(depth: DepthMap, source: Camera, target: Camera) -> DepthMap:
     return replace(depth, values=np.where(valid, depth.values[rows, columns], 0).astype(np.float32), valid=valid)
 
 
-def splatted(
-    depth: DepthMap, source: Camera, target: Camera, target_from_source: Float[np.ndarray, "4 4"]
-) -> DepthMap:
+def splatted(depth: DepthMap, source: Camera, target: Camera, target_from_source: Float[np.ndarray, "4 4"]) -> DepthMap:
     """Every depth pixel lands where its centre projects, the nearest winning.
 
     Pixels that stay empty take what the edges and corners of depth pixels reach, so that sampling leaves no holes;

@@ -36,7 +36,7 @@ class Robo2Vlm:
 
     @property
     def name(self) -> str:
-        return "robo2vlm-1"
+        return "robo2vlm"
 
     def parts(self) -> Sequence[str]:
         root = self._root()
@@ -67,7 +67,9 @@ class Robo2Vlm:
         provenance = Provenance(self.revision, self.split, record=f"{raw.file}:{raw.row}")
         # questions on one trajectory are `..._q0`, `..._q1`, ...
         scene = re.sub(r"_q\d+$", "", id)
-        return Sample(f"{self.name}/{id}", (read_frame(data),), (turn,), f"{self.name}/{scene}", self.name, {}, provenance)
+        return Sample(
+            f"{self.name}/{id}", (read_frame(data),), (turn,), f"{self.name}/{scene}", self.name, {}, provenance
+        )
 
 
 def _choices(value: object) -> tuple[str, ...]:

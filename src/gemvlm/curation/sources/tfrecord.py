@@ -42,7 +42,9 @@ def tfrecord_parts(path: Path, file: str) -> list[str]:
     if not starts:
         raise ValueError(f"{path}: no records in it; fetch the file again")
     borders = [*starts[::RECORDS_PER_PART], size]
-    return [f"{file}:{a}-{b}:{i * RECORDS_PER_PART}" for i, (a, b) in enumerate(zip(borders, borders[1:], strict=False))]
+    return [
+        f"{file}:{a}-{b}:{i * RECORDS_PER_PART}" for i, (a, b) in enumerate(zip(borders, borders[1:], strict=False))
+    ]
 
 
 def tfrecord_records(root: Path, part: str) -> Iterator[RawRecord]:

@@ -127,7 +127,9 @@ def nearest_pairs(first: Float[np.ndarray, "N"], second: Float[np.ndarray, "M"])
     candidates = []
     for i, time in enumerate(first):
         low, high = np.searchsorted(second, [time - FARTHEST_APART_S, time + FARTHEST_APART_S])
-        candidates += [(abs(second[j] - time), i, j) for j in range(low, high) if abs(second[j] - time) < FARTHEST_APART_S]
+        candidates += [
+            (abs(second[j] - time), i, j) for j in range(low, high) if abs(second[j] - time) < FARTHEST_APART_S
+        ]
     pairs: dict[int, int] = {}
     taken: set[int] = set()
     for _, i, j in sorted(candidates):
@@ -142,7 +144,9 @@ def transform(pose: Sequence[float]) -> Float[np.ndarray, "4 4"]:
     x, y, z, w = pose[3:]
     norm = math.sqrt(x * x + y * y + z * z + w * w)
     if not (all(map(math.isfinite, pose)) and abs(norm - 1) < 0.01):
-        raise RecordError("pose_lost", f"the quaternion of {tuple(pose)} has length {norm:.3f}, not 1", "groundtruth.txt")
+        raise RecordError(
+            "pose_lost", f"the quaternion of {tuple(pose)} has length {norm:.3f}, not 1", "groundtruth.txt"
+        )
     x, y, z, w = x / norm, y / norm, z / norm, w / norm
     matrix = np.eye(4)
     matrix[:3, :3] = [

@@ -4,4 +4,13 @@ from gemvlm.data.episodes.episode import ArrayData, CameraInfo, Episode, Episode
 from gemvlm.data.episodes.lerobot import LeRobotFolder
 from gemvlm.data.episodes.lerobot_writer import write_lerobot
 
-__all__ = ["ArrayData", "CameraInfo", "Episode", "EpisodeData", "EpisodeSet", "LeRobotFolder", "SubTask", "write_lerobot"]
+__all__ = [
+    "ArrayData",
+    "CameraInfo",
+    "Episode",
+    "EpisodeData",
+    "EpisodeSet",
+    "LeRobotFolder",
+    "SubTask",
+    "write_lerobot",
+]

@@ -62,7 +62,9 @@ class DepthCodes:
     def encode(self, depth: DepthMap) -> UInt16[np.ndarray, "H W"]:
         """Codes of a metric map of z-depth, 0 where it is invalid. ValueError if valid depths are out of range."""
         if depth.kind != "metric_z":
-            raise ValueError(f"depth from {depth.source!r} is {depth.kind}: LeRobot holds metres along the optical axis")
+            raise ValueError(
+                f"depth from {depth.source!r} is {depth.kind}: LeRobot holds metres along the optical axis"
+            )
         metres = np.where(depth.valid, depth.values, self.depth_min).astype(np.float64)
         low, high = self._ends
         scalar = np.log(metres + self.shift) if self.use_log else metres
@@ -82,6 +84,8 @@ class DepthCodes:
         scalar = low + np.arange(LARGEST_CODE + 1) / LARGEST_CODE * (high - low)
         table = (np.exp(scalar) - self.shift if self.use_log else scalar).astype(np.float32)
         if codes.size and int(codes.max()) > LARGEST_CODE:
-            raise ValueError(f"{source}: depth code {int(codes.max())} is more than 12 bits hold; is this a depth video?")
+            raise ValueError(
+                f"{source}: depth code {int(codes.max())} is more than 12 bits hold; is this a depth video?"
+            )
         valid = (codes > 0) & (codes < LARGEST_CODE)
         return DepthMap(np.where(valid, table[codes], 0).astype(np.float32), valid, "metric_z", "m", source)

@@ -69,7 +69,9 @@ class Episode:
 
     def __post_init__(self) -> None:
         if self.length < 1 or not self.fps > 0:
-            raise ValueError(f"episode {self.id!r}: {self.length} frames at {self.fps} per second; both must be above 0")
+            raise ValueError(
+                f"episode {self.id!r}: {self.length} frames at {self.fps} per second; both must be above 0"
+            )
         end = 0
         for part in self.subtasks:
             if not (end <= part.start < part.stop <= self.length) or not part.text:

@@ -144,7 +144,10 @@ class LeRobotFolder:
                 sizes = f"{self._size(key)} and {self._size(colours[0])}"
                 found[key] = (colours[0], f"depth and colour differ in size ({sizes}) and no calibration is stored")
             elif features[key]["dtype"] == "video" and not stated:
-                found[key] = (colours[0], "its info does not say which metres its codes stand for (video.depth_max, ...)")
+                found[key] = (
+                    colours[0],
+                    "its info does not say which metres its codes stand for (video.depth_max, ...)",
+                )
             else:
                 found[key] = (colours[0], "")
         return found
@@ -181,7 +184,9 @@ class LeRobotFolder:
     def _spoken(self, place: Placement) -> tuple[SubTask, ...]:
         rows = self.column(place, "language_persistent", 0, 1).to_pylist()[0] or []
         fps = float(self.layout.info["fps"])
-        begins = sorted((round(float(r["timestamp"]) * fps), str(r["content"]).strip()) for r in rows if r["style"] == "subtask")
+        begins = sorted(
+            (round(float(r["timestamp"]) * fps), str(r["content"]).strip()) for r in rows if r["style"] == "subtask"
+        )
         ends = [start for start, _ in begins[1:]] + [place.length]
         return tuple(
             SubTask(text, start, min(end, place.length))
@@ -239,7 +244,9 @@ class _Reader:
     def frames(self, camera: str, indices: Sequence[int]) -> tuple[Frame, ...]:
         images, encoded = self._pictures(camera, indices)
         depth_key = self.folder._depth_of.get(camera)
-        depths: Sequence[DepthMap | None] = [None] * len(indices) if depth_key is None else self._depths(depth_key, indices)
+        depths: Sequence[DepthMap | None] = (
+            [None] * len(indices) if depth_key is None else self._depths(depth_key, indices)
+        )
         fps = float(self.folder.layout.info["fps"])
         return tuple(
             Frame(image, depth, encoded=data, time_s=index / fps)
@@ -274,7 +281,9 @@ class _Reader:
             codes = DepthCodes.from_info(info)
             maps = [codes.decode(picture, where) for picture in self._video(key, indices, depth=True)]
         else:
-            maps = [_depth_picture(_decoded(self._bytes(key, i), where), info.get("depth_unit"), where) for i in indices]
+            maps = [
+                _depth_picture(_decoded(self._bytes(key, i), where), info.get("depth_unit"), where) for i in indices
+            ]
         return [replace(depth, origin=self.folder.depth_origin) for depth in maps]
 
     def _video(self, key: str, indices: Sequence[int], depth: bool) -> list[Any]:
@@ -347,8 +356,15 @@ def _camera_name(key: str) -> str:
 
 def _dimension_names(key: str, spec: Mapping[str, Any]) -> tuple[str, ...]:
     shape, names = spec.get("shape"), spec.get("names")
-    if not isinstance(shape, list) or len(shape) != 1 or not isinstance(shape[0], int) or not 0 < shape[0] <= LARGEST_VECTOR:
-        raise ValueError(f"meta/info.json: feature {key}: shape {shape!r} is not that of a vector of 1..{LARGEST_VECTOR}")
+    if (
+        not isinstance(shape, list)
+        or len(shape) != 1
+        or not isinstance(shape[0], int)
+        or not 0 < shape[0] <= LARGEST_VECTOR
+    ):
+        raise ValueError(
+            f"meta/info.json: feature {key}: shape {shape!r} is not that of a vector of 1..{LARGEST_VECTOR}"
+        )
     if isinstance(names, dict) and len(names) == 1:
         names = next(iter(names.values()))
     if isinstance(names, list) and len(names) == shape[0]:

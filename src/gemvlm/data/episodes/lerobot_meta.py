@@ -72,7 +72,9 @@ class Layout(ABC):
         """A path inside the folder; ValueError if it would leave it."""
         pure = PurePosixPath(relative)
         if pure.is_absolute() or ".." in pure.parts or "\\" in relative or "\0" in relative:
-            raise ValueError(f"{self.root}: the path {relative!r} leaves the folder; paths must be relative, without ..")
+            raise ValueError(
+                f"{self.root}: the path {relative!r} leaves the folder; paths must be relative, without .."
+            )
         return self.root / pure
 
     def name(self, template: str, **values: int | str) -> str:

@@ -53,7 +53,9 @@ class LayoutV3(Layout):
         return read_texts(self.root / "meta" / "tasks.parquet", "task")
 
     def _video(self, row: Mapping[str, Any], key: str, where: str) -> VideoPlace:
-        chunk, file = (whole(row.get(f"videos/{key}/{n}_index"), f"{where}: {key} {n}_index") for n in ("chunk", "file"))
+        chunk, file = (
+            whole(row.get(f"videos/{key}/{n}_index"), f"{where}: {key} {n}_index") for n in ("chunk", "file")
+        )
         from_s = row.get(f"videos/{key}/from_timestamp")
         if not isinstance(from_s, (int, float)) or not 0 <= from_s < 1e7:
             raise ValueError(f"{where}: videos/{key}/from_timestamp is {from_s!r}; fetch meta/ again")

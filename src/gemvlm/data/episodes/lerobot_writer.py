@@ -119,7 +119,9 @@ class _Numbers:
         mean = self.total / self.count
         deviation = np.sqrt(np.maximum(self.squares / self.count - mean**2, 0))
         arrays = {"min": self.low, "max": self.high, "mean": mean, "std": deviation}
-        return {name: np.asarray(array, np.float64).tolist() for name, array in arrays.items()} | {"count": [self.count]}
+        return {name: np.asarray(array, np.float64).tolist() for name, array in arrays.items()} | {
+            "count": [self.count]
+        }
 
 
 @dataclass
@@ -150,7 +152,10 @@ class _Writer:
         for key in self._add_frames(episode, place):
             start = self.in_file / episode.fps
             row |= {f"videos/{key}/{name}": value for name, value in place.items()}
-            row |= {f"videos/{key}/from_timestamp": start, f"videos/{key}/to_timestamp": start + episode.length / episode.fps}
+            row |= {
+                f"videos/{key}/from_timestamp": start,
+                f"videos/{key}/to_timestamp": start + episode.length / episode.fps,
+            }
         self.rows.append(row | {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0})
         self.total, self.in_file = self.total + episode.length, self.in_file + episode.length
 
@@ -255,8 +260,17 @@ def _picture_feature(
     height: int, width: int, channels: int, fps: float, codec: str, pixels: str, info: Mapping[str, Any]
 ) -> dict[str, Any]:
     stream = {"height": height, "width": width, "codec": codec, "pix_fmt": pixels, "fps": fps, "channels": channels}
-    info = {f"video.{name}": value for name, value in stream.items()} | {"has_audio": False, "is_depth_map": False, **info}
-    return {"dtype": "video", "shape": [height, width, channels], "names": ["height", "width", "channels"], "info": info}
+    info = {f"video.{name}": value for name, value in stream.items()} | {
+        "has_audio": False,
+        "is_depth_map": False,
+        **info,
+    }
+    return {
+        "dtype": "video",
+        "shape": [height, width, channels],
+        "names": ["height", "width", "channels"],
+        "info": info,
+    }
 
 
 def _indexed(texts: Mapping[str, int], name: str) -> Any:

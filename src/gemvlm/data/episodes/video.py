@@ -37,7 +37,9 @@ def decode_frames(
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
             if max(stream.codec_context.width, stream.codec_context.height) > LARGEST_SIDE:
-                raise ValueError(f"{path}: {stream.codec_context.width} x {stream.codec_context.height} pixels is too large")
+                raise ValueError(
+                    f"{path}: {stream.codec_context.width} x {stream.codec_context.height} pixels is too large"
+                )
             base, first = float(stream.time_base), float((stream.start_time or 0) * stream.time_base)
             frames, last = None, None
             for i in order:
@@ -66,7 +68,9 @@ def _codes(frame: Any, path: Path) -> UInt16[np.ndarray, "H W"]:
     """The luma plane as it is: converting it to another pixel format would stretch its range."""
     bits = frame.format.components[0].bits
     if bits != 12:
-        raise ValueError(f"{path}: {frame.format.name} has {bits} bits, a depth video 12; is this feature marked wrongly?")
+        raise ValueError(
+            f"{path}: {frame.format.name} has {bits} bits, a depth video 12; is this feature marked wrongly?"
+        )
     plane = frame.planes[0]
     return np.frombuffer(plane, np.uint16).reshape(-1, plane.line_size // 2)[: frame.height, : frame.width].copy()
 
@@ -88,7 +92,9 @@ class VideoWriter:
         self._stream.codec_context.thread_count = 1
         if depth:
             keys = f"keyint={KEY_FRAME_EVERY}:min-keyint={KEY_FRAME_EVERY}"
-            self._stream.options = {"x265-params": f"lossless=1:pools=none:frame-threads=1:bframes=0:{keys}:log-level=none"}
+            self._stream.options = {
+                "x265-params": f"lossless=1:pools=none:frame-threads=1:bframes=0:{keys}:log-level=none"
+            }
         else:
             self._stream.options = {"crf": "18", "g": str(KEY_FRAME_EVERY), "bf": "0", "preset": "veryfast"}
 
