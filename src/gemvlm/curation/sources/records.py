@@ -117,8 +117,11 @@ def rejection(error: BaseException, file: str, row: int) -> Rejection:
 
 def json_parts(path: Path, file: str) -> list[str]:
     """Parts of `path` (`.jsonl`: one object per line; else a JSON array), named with `file`. ValueError if empty."""
-    with _mapped(path) as content:
-        borders = _lines(content) if path.suffix == ".jsonl" else _elements(content, path)
+    try:
+        with _mapped(path) as content:
+            borders = _lines(content) if path.suffix == ".jsonl" else _elements(content, path)
+    except OSError as error:
+        raise ValueError(f"{path}: can't be read ({error}); check the name, or fetch the file again") from error
     if not borders:
         raise ValueError(f"{path}: no records in it; fetch the file again")
     return [

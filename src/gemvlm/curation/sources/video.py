@@ -73,6 +73,8 @@ def _times(av: object, content: bytes) -> list[float]:
         if not container.streams.video:
             raise RecordError("video_unreadable", "there is no video in it")
         stream = container.streams.video[0]
+        if not stream.codec_context.width:
+            raise RecordError("video_unreadable", "its head does not say how large its frames are")
         check_size(stream.codec_context.width, stream.codec_context.height)
         shown = []
         for packet in container.demux(stream):
@@ -87,6 +89,7 @@ def _times(av: object, content: bytes) -> list[float]:
 
 def _decoded(av: object, content: bytes, chosen: list[float]) -> list[Frame]:
     frames: dict[float, Frame] = {}
+    colours = av.video.reformatter.VideoReformatter()  # type: ignore[attr-defined]
     with av.open(io.BytesIO(content)) as container:  # type: ignore[attr-defined]
         stream = container.streams.video[0]
         for decoded in container.decode(stream):
@@ -96,7 +99,7 @@ def _decoded(av: object, content: bytes, chosen: list[float]) -> list[Frame]:
             check_size(decoded.width, decoded.height)
             if decoded.is_corrupt:
                 raise RecordError("video_unreadable", f"the frame at {time_s:.3f} s is damaged")
-            frames[time_s] = Frame(decoded.to_ndarray(format="rgb24"), time_s=time_s)
+            frames[time_s] = Frame(colours.reformat(decoded, format="rgb24").to_ndarray(), time_s=time_s)
             if len(frames) == len(set(chosen)):
                 break
     if len(frames) != len(set(chosen)):
