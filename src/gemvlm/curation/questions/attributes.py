@@ -2,6 +2,7 @@
 whether it is hidden.
 
 Rules R13 (count) and G14 (place to name), R18 (occlusion) of the data notes; the others need a unique reference only.
+Worlds without colours have "" for one, and no question there speaks of colours.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gemvlm.curation.questions.relations import is_left_of, is_nearer
 from gemvlm.curation.questions.visibility import Seen, SeenObject, interior, pixel_centre
-from gemvlm.curation.questions.wording import pick, plural, shuffled, with_article
+from gemvlm.curation.questions.wording import lettered, pairs, pick, plural, shuffled, with_article
 from gemvlm.sample import Point, Turn
 
 HIDDEN_SHARE, WHOLE_SHARE = 0.3, 0.03
@@ -20,6 +22,8 @@ HIDDEN_SHARE, WHOLE_SHARE = 0.3, 0.03
 def colour(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
     """The colour of the only mug, or of the object at a place."""
     for o in shuffled(seen.nameable, rng):
+        if not o.state.colour:
+            continue
         by_name = seen.fits_one(o.state.category) and rng.random() < 0.5
         if not by_name and not o.can_be_pointed_at:
             continue
@@ -32,7 +36,7 @@ def colour(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
 def shape(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
     """The kind of the only red object, or of the object at a place."""
     for o in shuffled(seen.nameable, rng):
-        by_colour = seen.fits_one(f"{o.state.colour} object") and rng.random() < 0.5
+        by_colour = o.colour_name is not None and seen.fits_one(o.colour_name) and rng.random() < 0.5
         if not by_colour and not o.can_be_pointed_at:
             continue
         if by_colour:
@@ -60,7 +64,7 @@ def count(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
     """
     kinds: dict[str, list[SeenObject]] = {}
     for o in seen.objects:
-        for noun in (plural(o.state.category), f"{o.state.colour} objects", "objects"):
+        for noun in map(plural, o.nouns):
             kinds.setdefault(noun, []).append(o)
     by_number: dict[int, list[str]] = {}
     for noun, members in kinds.items():
@@ -89,9 +93,8 @@ def exists(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
 def _absent_combinations(seen: Seen) -> list[tuple[SeenObject, SeenObject]]:
     """Pairs of nameable objects such that no visible object has the first's colour and the second's kind."""
     present = {o.full_name for o in seen.objects}
-    return [
-        (a, b) for a in seen.nameable for b in seen.nameable if f"{a.state.colour} {b.state.category}" not in present
-    ]
+    coloured = [o for o in seen.nameable if o.state.colour]
+    return [(a, b) for a in coloured for b in seen.nameable if f"{a.state.colour} {b.state.category}" not in present]
 
 
 def occluded(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
@@ -105,6 +108,111 @@ def occluded(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
             question = pick((f"Is the {name} partly hidden?", f"Does anything hide part of the {name}?"), rng)
             cues = {"height": "yes" if o.y < height else "no", "size": "yes" if o.area < size else "no"}
             yield Turn(question, answer, family="occluded", task="reasoning", kind="yes_no", cues=cues)
+
+
+def name_choice(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
+    """What is at a place, by letter (G14): other choices are in view first, then kinds and colours that could be."""
+    for o in shuffled(seen.nameable, rng):
+        if not o.can_be_pointed_at:
+            continue
+        there = shuffled(sorted({other.full_name for other in seen.objects} - {o.full_name}), rng)
+        absent = sorted({f"{a.state.colour} {b.state.category}" for a, b in _absent_combinations(seen)})
+        wrong = [*there, *shuffled(absent, rng)][:3]
+        if not wrong:
+            continue
+        names = shuffled([o.full_name, *wrong], rng)
+        asked = pick(
+            ("What is at <place:0>?", "Which object is marked at <place:0>?", "What does <place:0> show?",
+             "Name what lies at <place:0>.", "Which of these is at <place:0>?"),
+            rng,
+        )  # fmt: skip
+        question, letters = lettered(asked, names)
+        yield Turn(
+            question,
+            letters[names.index(o.full_name)],
+            family="name_choice",
+            task="grounding",
+            kind="choice",
+            places=(_some_place(o, rng),),
+            options=letters,
+        )
+
+
+def count_beside(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
+    """How many objects are on one side of another (R13): each is clearly on it or clearly not.
+
+    Each number is asked once per view; zero in one question of ten.
+    """
+    if any(o.is_undecidable for o in seen.objects):
+        return
+    by_number: dict[int, list[tuple[SeenObject, str]]] = {}
+    for anchor in seen.referable:
+        others = [o for o in seen.nameable if o is not anchor]
+        for words, is_beside in _BESIDE:
+            clear = sum(is_beside(seen, o, anchor) for o in others)
+            opposite = sum(is_beside(seen, anchor, o) for o in others)
+            if others and clear + opposite == len(others):
+                by_number.setdefault(clear, []).append((anchor, words))
+    for number in shuffled(sorted(by_number), rng):
+        if number == 0 and rng.random() >= 0.1:
+            continue
+        anchor, words = pick(by_number[number], rng)
+        where = words.format(seen.refer(anchor, rng))
+        question = pick(
+            (
+                f"How many objects are {where}?",
+                f"Count the objects that are {where}.",
+                f"How many things can be seen that are {where}?",
+                f"What is the number of objects {where}?",
+            ),
+            rng,
+        )
+        yield Turn(question, str(number), family="count_beside", task="reasoning", kind="number", tolerance=0.0)
+
+
+_BESIDE = (
+    ("left of the {} in the image", lambda seen, o, anchor: is_left_of(o, anchor)),
+    ("right of the {} in the image", lambda seen, o, anchor: is_left_of(anchor, o)),
+    ("closer to the camera than the {}", is_nearer),
+    ("farther from the camera than the {}", lambda seen, o, anchor: is_nearer(seen, anchor, o)),
+)
+
+
+def more_of(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
+    """Of which of two kinds, or two colours, there are more (R13); no instance is undecidable.
+
+    The size cue says the group that fills more of the image.
+    """
+    groups = {
+        noun: group
+        for noun, group in seen.groups(least=1).items()
+        if noun != "object" and not any(o.is_undecidable for o in group)
+    }
+    by_colour = {noun for noun in groups if noun.endswith(" object")}
+    for one, other in pairs(sorted(groups), rng):
+        if (one in by_colour) != (other in by_colour) or len(groups[one]) == len(groups[other]):
+            continue
+        options = (plural(one), plural(other))
+        question = pick(
+            (
+                f"Are there more {options[0]} or more {options[1]}?",
+                f"Which are there more of, {options[0]} or {options[1]}?",
+                f"Which are more numerous, {options[0]} or {options[1]}?",
+                f"What can be seen more often, {options[0]} or {options[1]}?",
+            ),
+            rng,
+        )
+        first_has_more = len(groups[one]) > len(groups[other])
+        first_fills_more = sum(o.area for o in groups[one]) > sum(o.area for o in groups[other])
+        yield Turn(
+            question,
+            options[0 if first_has_more else 1],
+            family="more_of",
+            task="reasoning",
+            kind="choice",
+            options=options,
+            cues={"size": options[0 if first_fills_more else 1]},
+        )
 
 
 def _some_place(o: SeenObject, rng: np.random.Generator) -> Point:

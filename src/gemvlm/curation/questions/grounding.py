@@ -47,11 +47,11 @@ def point_relation(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
     """
     for anchor in shuffled(seen.referable, rng):
         others = [o for o in seen.objects if o is not anchor]
-        nouns = sorted({noun for o in others for noun in (o.state.category, f"{o.state.colour} object", "object")})
+        nouns = sorted({noun for o in others for noun in o.nouns})
         for noun, relation in shuffled(
             [(noun, relation) for noun in nouns for relation in ("left", "right", "on")], rng
         ):
-            candidates = [o for o in others if noun in (o.state.category, f"{o.state.colour} object", "object")]
+            candidates = [o for o in others if noun in o.nouns]
             if (target := _the_only(relation, anchor, candidates)) and len(candidates) > 1 and target.can_be_pointed_at:
                 name = seen.refer(anchor, rng)
                 where = f"on the {name}" if relation == "on" else f"{relation} of the {name} in the image"

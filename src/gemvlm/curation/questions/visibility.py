@@ -24,6 +24,7 @@ MIN_SHARE = 0.0005
 """Of the image, where that is more."""
 NAMEABLE_FRACTION = 0.3
 MEASURABLE_FRACTION = 0.6
+WHOLE_FRACTION = 0.8
 INVISIBLE_FRACTION = 0.05
 MIN_RADIUS_SHARE = 3 / 448
 """A pointing answer must sit this deep (of the shorter side), and 2 pixels at least: its neighbours are inside too."""
@@ -96,6 +97,16 @@ class SeenObject:
     def full_name(self) -> str:
         return f"{self.state.colour} {self.state.category}".strip()
 
+    @property
+    def colour_name(self) -> str | None:
+        """ "red object"; None in worlds that know no colours."""
+        return f"{self.state.colour} object" if self.state.colour else None
+
+    @property
+    def nouns(self) -> tuple[str, ...]:
+        """What the object is one of: "mug", "red object", "object"."""
+        return tuple(noun for noun in (self.state.category, self.colour_name, "object") if noun)
+
     @cached_property
     def x(self) -> float:
         return float((self.columns.mean() + 0.5) / self.size[1])
@@ -164,6 +175,11 @@ class SeenObject:
         return self.is_large_enough and self.state.visible_fraction >= MEASURABLE_FRACTION and not self.touches_border
 
     @property
+    def is_whole(self) -> bool:
+        """Seen well enough to read its length or height off the picture."""
+        return self.is_measurable and self.state.visible_fraction >= WHOLE_FRACTION
+
+    @property
     def is_undecidable(self) -> bool:
         """Neither clearly there nor clearly hidden: whoever counts could go either way."""
         hidden = self.state.visible_fraction <= INVISIBLE_FRACTION and not self.is_large_enough
@@ -215,10 +231,11 @@ class Seen:
 
     @cached_property
     def _matches(self) -> Counter[str]:
-        """How many visible objects each phrase fits; "red object" is the colour alone."""
+        """How many visible objects each phrase fits: "red object" is the colour alone, "bowl" fits a soup bowl too."""
         phrases: Counter[str] = Counter()
         for o in self.objects:
-            phrases.update({o.state.category, o.full_name, f"{o.state.colour} object"})
+            words = o.full_name.split()
+            phrases.update({" ".join(words[i:]) for i in range(len(words))} | {*o.nouns} - {"object"})
         return phrases
 
     def fits_one(self, phrase: str) -> bool:
@@ -226,7 +243,16 @@ class Seen:
 
     def references(self, o: SeenObject) -> tuple[str, ...]:
         """Phrases that fit this visible object and no other: colour and shape, and the shape alone."""
-        return tuple(phrase for phrase in (o.full_name, o.state.category) if self.fits_one(phrase))
+        phrases = dict.fromkeys((o.full_name, o.state.category))
+        return tuple(phrase for phrase in phrases if self.fits_one(phrase))
+
+    def groups(self, least: int = 2) -> dict[str, tuple[SeenObject, ...]]:
+        """Visible objects by the nouns that they share; whoever says "mug" means all of a group or none."""
+        members: dict[str, list[SeenObject]] = {}
+        for o in self.objects:
+            for noun in dict.fromkeys(o.nouns):
+                members.setdefault(noun, []).append(o)
+        return {noun: tuple(group) for noun, group in sorted(members.items()) if len(group) >= least}
 
     def refer(self, o: SeenObject, rng: np.random.Generator) -> str:
         """One of the object's unique references; callers choose from `referable`."""

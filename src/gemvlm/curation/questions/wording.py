@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
+from string import ascii_uppercase
 from typing import TypeVar
 
 import numpy as np
@@ -23,6 +24,25 @@ def pairs(items: Sequence[T], rng: np.random.Generator) -> Iterator[tuple[T, T]]
     """Every unordered pair once, in random order, each with its members in random order."""
     for first, second in shuffled(list(combinations(items, 2)), rng):
         yield (first, second) if rng.random() < 0.5 else (second, first)
+
+
+def in_turn(by_answer: Mapping[str, Sequence[T]], rng: np.random.Generator) -> Iterator[tuple[str, T]]:
+    """Everything once, with its answer: one of each answer in random order, then the next of each."""
+    waiting = {answer: shuffled(items, rng) for answer, items in sorted(by_answer.items())}
+    while any(waiting.values()):
+        for answer in shuffled([answer for answer, items in waiting.items() if items], rng):
+            yield answer, waiting[answer].pop()
+
+
+def listing(words: Sequence[str], joint: str) -> str:
+    """ "a, b or c": the last joined by `joint`."""
+    return f"{', '.join(words[:-1])} {joint} {words[-1]}"
+
+
+def lettered(question: str, choices: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """A question with its choices behind letters, and the letters: "Which? A: red mug, B: can"."""
+    letters = tuple(ascii_uppercase[: len(choices)])
+    return f"{question} " + ", ".join(f"{a}: {text}" for a, text in zip(letters, choices, strict=True)), letters
 
 
 def with_article(phrase: str) -> str:
