@@ -151,11 +151,17 @@ class MujocoView:
             image = shade(z, hit, self._albedo[geoms], view.camera)
         return Observation(image, depth, ids, view, self._states(data, ids, alone), scene)
 
-    def visible_fractions(self, data: Any, view: View) -> dict[int, float]:
-        """For each id how much of what `view` could see of it is not hidden; 0 if out of view. Colours are not drawn."""
+    def visible_shares(self, data: Any, view: View) -> dict[int, tuple[float, float]]:
+        """For each id how much of what `view` could see of it is not hidden, and its share of the picture.
+
+        Both are 0 if it is out of view. Nothing is drawn.
+        """
         geoms, _, alone = self._cast(data, view)
         counts = np.bincount(self._thing_of[geoms[geoms >= 0]], minlength=len(self.things) + 1)
-        return {index: int(counts[index]) / max(pixels, 1) for index, pixels in alone.items()}
+        return {
+            index: (int(counts[index]) / max(pixels, 1), int(counts[index]) / geoms.size)
+            for index, pixels in alone.items()
+        }
 
     def states(self, data: Any) -> tuple[ObjectState, ...]:
         """Every thing without regard to a view: both visible fields are 0."""

@@ -33,7 +33,9 @@ TASKS_PER_SUITE, STATES = 10, 50
 STATES_PER_PART = 10
 ORBIT = Orbit(azimuth_deg=(-65, 65), elevation_deg=(25, 60), distance_m=(0.9, 1.3))
 """From the side across from the robot."""
-VIEWS, DRAWS, SEEN_WELL = 3, 8, 0.4
+VIEWS, DRAWS = 3, 8
+SEEN_WELL, SEEN_LARGE = 0.5, 0.01
+"""Share of a thing's own pixels, or of the picture: a closed drawer shows only its front."""
 SMALL = (64, 64)
 MAIN = "agentview"
 
@@ -118,7 +120,7 @@ class LiberoSource:
     def _viewpoints(self, world: LiberoWorld) -> list[View]:
         """Three places (the suite's own view is one) from each of which the task's things are well seen, if there are."""
         rng = np.random.default_rng((world.state_index, world.index, SUITES.index(world.suite)))
-        things = {world.ids[goal[1]] for goal in world.goals if goal[1] in world.ids}
+        things = {thing for goal in world.goals if (thing := world.thing_of(goal[1])) is not None}
         centres = [world.view.box(world.data, thing).center for thing in sorted(things)]
         own = world.named_view(MAIN, self.size)
         middle = np.mean([*centres, world.centre()], axis=0)
@@ -126,8 +128,8 @@ class LiberoSource:
         for _ in range(DRAWS * VIEWS):
             view = ORBIT.draw(rng, middle, self.size)
             small = View(view.camera.resized(SMALL[1], SMALL[0]), view.camera_to_world)
-            seen = world.view.visible_fractions(world.data, small)
-            if all(seen[thing] >= SEEN_WELL for thing in things):
+            seen = world.view.visible_shares(world.data, small)
+            if all(seen[thing][0] >= SEEN_WELL or seen[thing][1] >= SEEN_LARGE for thing in things):
                 found.append(view)
             if len(found) == VIEWS - 1:
                 break

@@ -8,6 +8,9 @@ from gemvlm.worlds.observation import Event, History
 
 VERBS = {"on": "put", "in": "put", "open": "open", "close": "close", "turnon": "turn on", "turnoff": "turn off"}
 
+STEP_S = 5.0
+"""About what a robot needs for one goal: the moments are in order, but nothing was filmed."""
+
 
 def goal_history(world: LiberoWorld, camera: str | View, size: tuple[int, int]) -> tuple[History, tuple[Goal, ...]]:
     """Observations from one place before and after each goal, and the goals in the order in which they came about.
@@ -17,6 +20,7 @@ def goal_history(world: LiberoWorld, camera: str | View, size: tuple[int, int]) 
     """
     world.reset()
     seen = [world.observe(camera, size)]
+    times = [0.0]
     events: list[Event] = []
     reached: list[Goal] = []
     for goal in _plan(world):
@@ -24,12 +28,13 @@ def goal_history(world: LiberoWorld, camera: str | View, size: tuple[int, int]) 
             break
         seen.append(world.observe(camera, size))
         reached.append(goal)
-        subject, place = _thing(world, goal[1]), _thing(world, goal[2]) if len(goal) > 2 else None
+        times.append(times[-1] + STEP_S)
+        subject, place = world.thing_of(goal[1]), world.thing_of(goal[2]) if len(goal) > 2 else None
         step = len(seen) - 1
         if subject is not None:
             words = world.goal_words(goal)
             events.append(Event(VERBS[goal[0]], words, subject, step - 1, step, True, place))
-    return History(tuple(seen), None, tuple(events), world.instruction), tuple(reached)
+    return History(tuple(seen), tuple(times), tuple(events), world.instruction), tuple(reached)
 
 
 def _plan(world: LiberoWorld) -> list[Goal]:
@@ -41,9 +46,3 @@ def _plan(world: LiberoWorld) -> list[Goal]:
             plan.append(("open", goal[2]))
         plan.append(goal)
     return plan
-
-
-def _thing(world: LiberoWorld, name: str) -> int | None:
-    """The id of a thing, or of the thing that a region belongs to."""
-    owner = max((known for known in world.ids if name.startswith(known)), key=len, default="")
-    return world.ids.get(owner)

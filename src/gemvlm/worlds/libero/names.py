@@ -41,10 +41,18 @@ KINDS: dict[str, tuple[str, str]] = {
     "white_yellow_mug": ("mug", "yellow and white"),
     "wine_bottle": ("wine bottle", ""),
     "wine_rack": ("wine rack", ""),
-    "wooden_cabinet": ("cabinet", "wooden"),
+    "wooden_cabinet": ("wooden cabinet", ""),
 }
+PARTS = {
+    "cabinet_top": "top drawer",
+    "cabinet_middle": "middle drawer",
+    "cabinet_bottom": "bottom drawer",
+    "microdoorroot": "microwave door",
+    "button": "stove knob",
+}
+"""Bodies of fixtures that move by themselves, named by the end of their names."""
 
-_PARTS = {
+_REGIONS = {
     "top_region": "top drawer of the {}",
     "middle_region": "middle drawer of the {}",
     "bottom_region": "bottom drawer of the {}",
@@ -73,7 +81,7 @@ def category_of(name: str) -> str:
 
 def thing_words(name: str) -> str:
     category, colour = KINDS[category_of(name)]
-    return f"{colour} {category}".strip() if colour != "wooden" else category
+    return f"{colour} {category}".strip()
 
 
 def place_words(name: str) -> str:
@@ -83,7 +91,7 @@ def place_words(name: str) -> str:
     match = re.fullmatch(r"(.+_\d+)_([a-z_]+)", name)
     if match is None:
         return thing_words(name)
-    return _PARTS[match[2]].format(KINDS[category_of(match[1])][0])
+    return _REGIONS[match[2]].format(KINDS[category_of(match[1])][0].removeprefix("wooden "))
 
 
 def goal_words(goal: tuple[str, ...]) -> str:
@@ -94,3 +102,13 @@ def goal_words(goal: tuple[str, ...]) -> str:
         return f"put the {thing_words(subject)} {where}"
     verb = {"open": "open", "close": "close", "turnon": "turn on", "turnoff": "turn off"}[predicate]
     return f"{verb} the {place_words(subject)}"
+
+
+def part_of(name: str) -> str | None:
+    """The body that moves when a region or a fixture is opened, closed or turned on; None for a thing without parts."""
+    if name.startswith("microwave"):
+        return "microwave_1_microdoorroot"
+    if name.startswith("flat_stove"):
+        return "flat_stove_1_button"
+    match = re.fullmatch(r"((?:white|wooden)_cabinet_\d+)_(top|middle|bottom)_region", name)
+    return match and f"{match[1]}_cabinet_{match[2]}"

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gemvlm.camera import View
-from gemvlm.worlds.libero.names import KINDS, goal_words, instruction
+from gemvlm.worlds.libero.names import KINDS, PARTS, goal_words, instruction, part_of
 from gemvlm.worlds.libero.package import initial_states, open_task, task_names
 from gemvlm.worlds.mujoco_view import Drawing, MujocoView, Thing, geoms_of, model_view, subtree
 from gemvlm.worlds.observation import Observation
@@ -26,8 +26,6 @@ UPSET_M = 0.03
 LIFT_M = 0.015
 ABREAST_M = 0.04
 """Between things that are put into one place."""
-
-INSIDE = ("top_region", "middle_region", "bottom_region", "heating_region")
 
 Goal = tuple[str, ...]
 """A predicate and its arguments: ("on", "plate_1", "flat_stove_1_cook_region"), ("turnon", "flat_stove_1")."""
@@ -125,9 +123,17 @@ class LiberoWorld:
         return np.mean(list(self._places().values()), axis=0)
 
     def compartments(self) -> tuple[str, ...]:
-        """Regions that can be opened and closed: drawers, the inside of a microwave."""
-        sites = self._env.env.object_sites_dict.items()
-        return tuple(name for name, site in sorted(sites) if name.endswith(INSIDE) and getattr(site, "joints", None))
+        """What can be opened and closed: drawers by their regions, a microwave by its name."""
+        sites = self._env.env.object_sites_dict
+        drawers = [name for name in sorted(sites) if part_of(name) in self.ids and sites[name].joints]
+        return (*drawers, *(name for name in self._env.env.fixtures_dict if name.startswith("microwave")))
+
+    def thing_of(self, name: str) -> int | None:
+        """The id of a thing, of the drawer or door that a region is about, or of the thing that a region belongs to."""
+        if part_of(name) in self.ids:
+            return self.ids[str(part_of(name))]
+        owner = max((known for known in self.ids if name.startswith(known)), key=len, default="")
+        return self.ids.get(owner)
 
     def fulfil(self, goal: Goal) -> bool:
         """Brings a goal about by the state of the simulation, not by the robot; whether it then holds by itself.
@@ -161,11 +167,10 @@ class LiberoWorld:
         return {n: self.data.body(f"{n}_main").xpos.copy() for names in problem["objects"].values() for n in names}
 
     def _loads(self, subject: str) -> set[str]:
-        """The things inside what a drawer's or door's region belongs to: they may move with it."""
-        owner = next((name for name in self.ids if subject.startswith(name)), subject)
+        """The things that stand on or in what a goal is about: they may move with it."""
+        mover = self.thing_of(subject)
         names = {object_id: name for name, object_id in self.ids.items()}
-        states = self.view.states(self.data)
-        return {names[s.id] for s in states if self.ids.get(owner) in s.supported_by and s.id in names}
+        return {names[s.id] for s in self.view.states(self.data) if mover in s.supported_by and s.id in names}
 
     def goal_words(self, goal: Goal) -> str:
         return goal_words(goal)
@@ -222,32 +227,42 @@ class LiberoWorld:
             self._env.step(WAIT)
 
     def _things(self) -> list[Thing]:
-        """Objects, fixtures, the table or floor, the room and the robot, in this order."""
+        """Objects, fixtures and their drawers, doors and knobs, the table or floor, the room and the robot."""
         domain, model = self._env.env, self.model
-        things: list[Thing] = []
-
-        def add(name: str, kind: tuple[str, str], root: int, movable: bool, holder: bool = False) -> None:
-            geoms = geoms_of(model, subtree(model, root))
-            things.append(Thing(*kind, geoms, root, movable, holder))
-            self.ids[name] = len(things)
-
         problem = domain.parsed_problem
-        for category, names in problem["objects"].items():
-            for name in names:
-                add(name, KINDS[category], model.body(f"{name}_main").id, movable=True)
-        for category, names in problem["fixtures"].items():
-            for name in names:
-                root = domain.fixtures_dict[name].root_body if name in domain.fixtures_dict else None
-                table = {"main_table": "table", "kitchen_table": "table"}.get(name, name)
-                add(name, KINDS[category], model.body(root or table).id, movable=False)
-        for category, start in (("floor", "floor"), ("wall", "wall_")):
-            geoms = tuple(g for g in geoms_of(model, [0]) if model.geom(g).name.startswith(start))
-            if geoms:
-                things.append(Thing(category, "", geoms, 0, movable=False))
-        if "floor" not in problem["fixtures"] and any(model.body(b).name == "floor" for b in range(model.nbody)):
-            things.append(Thing("floor", "", geoms_of(model, [model.body("floor").id]), 0, movable=False))
-        add("robot", ("robot", ""), model.body("robot0_base").id, movable=False, holder=True)
+        bodies = [model.body(index).name for index in range(model.nbody)]
+        roots = {name: (kind, f"{name}_main", True) for kind, name in _named(problem["objects"])}
+        for kind, name in _named(problem["fixtures"]):
+            is_table = name not in domain.fixtures_dict
+            root = {"main_table": "table", "kitchen_table": "table"}.get(name, name) if is_table else f"{name}_main"
+            roots[name] = (kind, root, False)
+            for body in bodies if not is_table else ():
+                ending = next((end for end in PARTS if body == f"{name}_{end}"), None)
+                if ending is not None:
+                    roots[body] = ((PARTS[ending], ""), body, False)
+        if "floor" in bodies:
+            roots.setdefault("floor", (("floor", ""), "floor", False))
+        roots["robot"] = (("robot", ""), "robot0_base", False)
+
+        starts = {model.body(root).id for _, root, _ in roots.values()}
+        things = []
+        for name, (kind, root, movable) in roots.items():
+            start = model.body(root).id
+            inside = set(subtree(model, start))
+            for other in starts & inside - {start}:
+                inside -= set(subtree(model, other))
+            things.append(Thing(*kind, geoms_of(model, sorted(inside)), start, movable, holder=name == "robot"))
+            self.ids[name] = len(things)
+        for category, beginning in (("floor", "floor"), ("wall", "wall_")):
+            room = tuple(g for g in geoms_of(model, [0]) if model.geom(g).name.startswith(beginning))
+            if room:
+                things.append(Thing(category, "", room, 0, movable=False))
         return things
+
+
+def _named(section: dict[str, list[str]]) -> list[tuple[tuple[str, str], str]]:
+    """Words and name of each thing in a section of the problem."""
+    return [(KINDS[category], name) for category, names in section.items() for name in names]
 
 
 @contextmanager
