@@ -30,9 +30,9 @@ def turn_deg(view: View, then: View) -> float | None:
     return float(np.degrees(np.arctan2(y, x)))
 
 
-def bearing_deg(offset: Float[np.ndarray, "*N 3"]) -> Float[np.ndarray, "*N"]:
+def bearing_deg(offsets: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
     """Of offsets in a level frame: 0 straight ahead, positive to the right, in -180..180 degrees."""
-    return np.degrees(np.arctan2(offset[..., 0], offset[..., 1]))
+    return np.degrees(np.arctan2(offsets[:, 0], offsets[:, 1]))
 
 
 def quadrant(bearing: float, margin_deg: float) -> str | None:

@@ -210,7 +210,7 @@ def has_stayed(moments: Moments, object_id: int, a: int, b: int) -> bool:
     """Within 5 mm and 5 degrees, between two images."""
     before, after = (moments.state(object_id, image).box.rotation for image in (a, b))
     cosine = (np.trace(before.T @ after) - 1) / 2
-    return _distance_m(moments, object_id, a, b) < STAYED_M and cosine > STAYED_COSINE
+    return bool(_distance_m(moments, object_id, a, b) < STAYED_M and cosine > STAYED_COSINE)
 
 
 def _cues(moments: Moments, image: int, names: dict[int, str]) -> dict[str, str]:

@@ -134,14 +134,15 @@ def _where_after(moments: Moments, image: int, object_id: int, turn: int, walk_m
     axes = level_axes(view)
     if axes is None:
         return None
-    turned = axes @ _about_up(turn)
+    turned = axes @ _about_up(float(turn))
     stand = view.camera_to_world[:3, 3] + walk_m * turned[:, 1]
     box = moments.state(object_id, image).box
-    offset = (box.center - stand) @ turned
-    where = quadrant(float(bearing_deg(offset)), QUADRANT_MARGIN_DEG)
-    corners = [quadrant(float(b), 0.0) for b in bearing_deg((box.corners() - stand) @ turned)]
+    offsets = (np.concatenate([box.center[None], box.corners()]) - stand) @ turned
+    center, *others = (float(bearing) for bearing in bearing_deg(offsets))
+    where = quadrant(center, QUADRANT_MARGIN_DEG)
+    corners = [quadrant(bearing, 0.0) for bearing in others]
     clear = where is not None and corners.count(where) >= CORNERS_IN_QUADRANT * len(corners)
-    return where if clear and AFTER_DISTANCE_M[0] <= np.linalg.norm(offset[:2]) <= AFTER_DISTANCE_M[1] else None
+    return where if clear and AFTER_DISTANCE_M[0] <= np.linalg.norm(offsets[0, :2]) <= AFTER_DISTANCE_M[1] else None
 
 
 def perspective_across(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:

@@ -87,7 +87,7 @@ class Handling:
             self._step()
             if place is not None:
                 self._pin(place)
-            calm = self.data.time - began >= least_s and np.abs(self.data.qvel).max() < REST_SPEED
+            calm = self.data.time - began >= least_s and bool(np.abs(self.data.qvel).max() < REST_SPEED)
         self.data.qvel[:] = 0
         mujoco.mj_forward(self.scene.model, self.data)
         objects = range(1, len(self.scene.layout.objects) + 1)
