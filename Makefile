@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= out/quickstart
 IMAGES ?=
 
-.PHONY: quickstart test test-all check format clean
+.PHONY: quickstart test test-all check format clean worlds-libero
 
 quickstart: $(VENV)/.worlds
 	$(BIN)/gemvlm quickstart --out $(OUT) $(if $(IMAGES),--images $(IMAGES))
@@ -29,6 +29,16 @@ format: $(VENV)/.dev
 
 clean:
 	rm -rf $(VENV) out dist
+
+# LIBERO and robosuite declare far more than their simulation uses (a training stack, a second OpenCV, another torch)
+worlds-libero: $(VENV)/.libero
+
+$(VENV)/.libero: $(VENV)/.worlds
+	$(BIN)/pip install -q --disable-pip-version-check --no-input --no-deps -c constraints.txt hf-libero robosuite bddl
+	$(BIN)/pip install -q --disable-pip-version-check --no-input -c constraints.txt cloudpickle easydict future gymnasium \
+	    matplotlib networkx numba opencv-python-headless pyyaml scipy termcolor tqdm
+	$(BIN)/python -c "from gemvlm.worlds.libero import SUITES, task_names; [task_names(suite) for suite in SUITES]" < /dev/null
+	touch $@
 
 $(VENV)/bin/python:
 	$(PYTHON) -c "import sys; sys.exit('gemvlm needs Python 3.11 or newer, this is ' + sys.version.split()[0] + '; set PYTHON=python3.11') if sys.version_info < (3, 11) else None"
