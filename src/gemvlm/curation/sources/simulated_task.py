@@ -6,28 +6,48 @@ about the first two; questions about lifting and standing need to know which is 
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gemvlm.curation.questions import FAMILIES, write_questions
-from gemvlm.curation.questions.histories import HISTORY_FAMILIES, write_history_questions
+from gemvlm.curation.questions import write_questions
+from gemvlm.curation.questions.histories import write_history_questions
 from gemvlm.curation.questions.wording import pick, shuffled
 from gemvlm.sample import Frame, Provenance, Sample, Turn
 from gemvlm.worlds.observation import History, Observation
 
 ROOM = frozenset({"floor", "wall", "table", "table edge", "desk", "robot"})
-LEFT_OUT = frozenset({"count", "point_extremum", "consequence", "scan"})
-"""Two say "object" of everything in view, where a robot and parts of things could be meant; one needs a simulation of
-removal, one names of a single word."""
 DESCRIPTION = ("describe",)
-HANDLING = ("free_space", "support", "removal_order", "can_lift", "fits")
-HANDLING_IN_TIME = ("can_lift_now",)
-LEFT_OUT_IN_TIME = frozenset({"consequence_now", "count_over_images"})
-NAMING = tuple(name for name in FAMILIES if name not in LEFT_OUT and name not in (*HANDLING, *DESCRIPTION))
-TELLING = tuple(name for name in HISTORY_FAMILIES if name not in LEFT_OUT_IN_TIME and name not in HANDLING_IN_TIME)
+NAMING = (
+    *("point", "box", "point_relation", "point_all", "point_ordinal", "point_compared", "point_superlative"),
+    *(
+        "point_on_top",
+        "name_choice",
+        "colour",
+        "shape",
+        "object_at",
+        "count",
+        "exists",
+        "occluded",
+        "more_of",
+        "inside",
+    ),
+    *("left_right", "above_below", "closer", "nearest_of", "larger", "nearer_to", "perspective", "depth_order"),
+    *("nearest_choice", "neighbour_choice", "taller", "longer", "direction_seen", "direction_standing"),
+    *("clock_direction", "turn_angle", "object_depth", "distance", "point_depth", "gap_cm", "size_cm", "size_choice"),
+)
+HANDLING = ("free_space", "point_between", "support", "removal_order", "can_lift", "fits")
+SEEING = (
+    *("same_point", "hidden_place", "trajectory", "camera_turn", "camera_move", "after_moving", "perspective_across"),
+    *("view_showing", "view_overlap", "appearance_order", "out_of_sight"),
+    *("what_moved", "did_it_move", "moved_way", "moved_far"),
+)
+PLANNING = ("next_step", "remaining_steps", "what_was_done", "has_succeeded", "can_lift_now", "frame_order", "progress")
+VAGUE = re.compile(r"\bobjects?\b(?! at <)")
+"""What a question must not say: "the leftmost object" could be the robot or half of a thing."""
 TASK_OPTIONS = 4
 
 
@@ -67,8 +87,8 @@ def picture_sample(sheet: Sheet, what: str, observation: Observation, extra: Seq
     key, count = sheet.key(what), sheet.turns_per_family
     turns = [
         *write_questions(as_objects(observation, with_robot=True), key, DESCRIPTION, 1),
-        *write_questions(as_objects(observation), key, NAMING, count),
-        *write_questions(observation, key, HANDLING, count),
+        *_clear(write_questions(as_objects(observation), key, NAMING, 2 * count), count),
+        *_clear(write_questions(observation, key, HANDLING, 2 * count), count),
         *extra,
     ]
     return sheet.sample(what, [frame_of(observation)], turns)
@@ -77,7 +97,9 @@ def picture_sample(sheet: Sheet, what: str, observation: Observation, extra: Seq
 def views_sample(sheet: Sheet, what: str, observations: Sequence[Observation]) -> Sample:
     """One moment from several places."""
     history = History(tuple(as_objects(observation) for observation in observations))
-    turns = write_history_questions(history, sheet.key(what), TELLING, sheet.turns_per_family)
+    turns = _clear(
+        write_history_questions(history, sheet.key(what), SEEING, 2 * sheet.turns_per_family), sheet.turns_per_family
+    )
     return sheet.sample(what, [frame_of(observation) for observation in observations], turns)
 
 
@@ -85,8 +107,8 @@ def video_sample(sheet: Sheet, what: str, told: Told, shown: Sequence[int], orde
     """Some observations of a history: what moved, what was done, what remains, which task it was."""
     history, key, count = told.history, sheet.key(what), sheet.turns_per_family
     named = replace(history, observations=tuple(as_objects(o) for o in history.observations))
-    turns = write_history_questions(named, key, TELLING, count, shown, ordered)
-    turns += write_history_questions(history, key, HANDLING_IN_TIME, count, shown, ordered)
+    turns = _clear(write_history_questions(named, key, SEEING, 2 * count, shown, ordered), count)
+    turns += _clear(write_history_questions(history, key, PLANNING, 2 * count, shown, ordered), count)
     rng = np.random.default_rng((*key, 1))
     if ordered:
         turns += [*task_name(told, shown, rng), *task_done(told, shown, rng)]
@@ -132,6 +154,15 @@ def task_done(told: Told, shown: Sequence[int], rng: np.random.Generator) -> Ite
             rng,
         )
         yield Turn(question, answer, "task_done", "planning", "yes_no", cues={"time": "no" if image == 0 else "yes"})
+
+
+def _clear(turns: Sequence[Turn], count: int) -> list[Turn]:
+    """The first `count` turns of each family that are not vague."""
+    kept: dict[str, list[Turn]] = {}
+    for turn in turns:
+        if not VAGUE.search(turn.question):
+            kept.setdefault(turn.family, []).append(turn)
+    return [turn for family in kept.values() for turn in family[:count]]
 
 
 def as_objects(observation: Observation, with_robot: bool = False) -> Observation:
