@@ -19,8 +19,8 @@ SHADOW_MAP = 1024
 """Texels per side. The models ask for 2048 or 4096, which in software is most of the cost of a small picture."""
 LARGEST_SIDE = 2048
 MISSING = (
-    "colour by OpenGL needs OSMesa (Debian: libosmesa6) and PyOpenGL, and MUJOCO_GL unset or 'osmesa': {}. Install them, "
-    "or ask for drawing='plain', which shades the same scene with flat colours and needs neither"
+    "colour by OpenGL needs OSMesa (Debian: libosmesa6) and PyOpenGL, and MUJOCO_GL unset or 'osmesa': {}. Install "
+    "them, or ask for drawing='plain', which shades the same scene with flat colours and needs neither"
 )
 
 
@@ -48,7 +48,7 @@ class Canvas:
         return self._read(data, view)[0]
 
     def z_depth(self, data: Any, view: View) -> Float32[np.ndarray, "H W"]:
-        """The depth buffer as metric z: sharp only for a canvas of `samples` 0; the far plane where nothing is drawn."""
+        """The depth buffer as metric z, the far plane where nothing is drawn; sharp only if `samples` is 0."""
         buffer = self._read(data, view)[1]
         near, far = self._clip()
         return (near / (1 - buffer * (1 - near / far))).astype(np.float32)

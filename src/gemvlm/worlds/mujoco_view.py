@@ -1,9 +1,10 @@
 """A MuJoCo model and its state read as an `Observation`: exact depth and ids by rays, poses, boxes, who carries whom.
 
-Nothing here needs OpenGL. One ray per pixel centre meets what the simulator would draw: geoms of the drawn groups. Glass
-(less than half opaque) is looked through, as the simulator's own depth buffer does. Each body is cast by itself, in the window of pixels that its box can cover, so that how much
-of a thing is hidden costs nothing more (`mj_multiRay` of MuJoCo 3.3.0 also skips bodies by bounds that are wrong for
-what lies straight above or below the camera; a private copy of the model has no such bounds).
+Nothing here needs OpenGL. One ray per pixel centre meets what the simulator would draw: geoms of the drawn groups, but
+not glass (less than half opaque), which is looked through, as in the simulator's own depth buffer. Each body is cast by
+itself, in the window of pixels that its box can cover, so that how much of a thing is hidden costs nothing more.
+(`mj_multiRay` of MuJoCo 3.3.0 also skips bodies by bounds that are wrong for what lies straight above or below the
+camera; a private copy of the model has no such bounds.)
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ class MujocoView:
             self._canvas.close()
 
     def observe(self, data: Any, view: View, scene: str) -> Observation:
-        """What `view` sees of the state `data` (poses up to date). ImportError if colour needs what is not installed."""
+        """What `view` sees of `data` (poses up to date). ImportError if colour needs what is not installed."""
         geoms, z, alone = self._cast(data, view)
         hit = geoms >= 0
         ids = np.where(hit, self._thing_of[geoms], 0).astype(np.int16)
@@ -232,7 +233,7 @@ class MujocoView:
         return carriers
 
     def _cast(self, data: Any, view: View) -> tuple[Int32[np.ndarray, "H W"], Float[np.ndarray, "H W"], dict[int, int]]:
-        """First geom per pixel (-1 for none), its z-depth in metres (0 for none), pixels of each id when it is alone."""
+        """First geom per pixel (-1 for none), its z-depth in metres (0 for none), pixels of each id when alone."""
         height, width = view.camera.height, view.camera.width
         rays = view.camera.rays()
         lengths = np.sqrt(np.einsum("hwi,hwi->hw", rays, rays))

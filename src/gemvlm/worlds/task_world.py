@@ -1,4 +1,4 @@
-"""What a world with a task promises: reset, step, observe. Sources of data and policies see the same places through it."""
+"""What a world with a task promises: reset, step, observe. Data and policies see the same places through it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from gemvlm.worlds.observation import Observation
 class TaskWorld(Protocol):
     """One task in one simulated place. Everything is a function of what it was made with and of the actions taken.
 
-    `instruction` is the task in English, `cameras` the names of the simulator's own views. `step` takes an action in the
-    simulator's own convention (its length is `action_size`, its values are clipped to [-1, 1]) and says whether the task
-    is done now. `state` is what the simulator tells a policy besides pictures.
+    `instruction` is the task in English, `cameras` the names of the simulator's own views. `step` takes an action in
+    the simulator's own convention (its length is `action_size`, its values are clipped to [-1, 1]) and says whether
+    the task is done now. `state` is what the simulator tells a policy besides pictures.
     """
 
     name: str

@@ -49,7 +49,7 @@ class LiberoSource:
     "plain" needs no OpenGL. ValueError for unknown suites; `parts` raises ImportError where LIBERO is not installed.
     """
 
-    assets: Path
+    assets: Path | str
     suites: tuple[str, ...] = SUITES
     states: int = 1
     first_state: int = 0
@@ -63,13 +63,13 @@ class LiberoSource:
             raise ValueError(f"libero: suites {unknown} are unknown; choose from {SUITES}")
         if self.states < 1 or self.first_state < 0 or self.first_state + self.states > STATES or min(self.size) < 1:
             raise ValueError(
-                f"libero: first_state {self.first_state} and states {self.states} must name some of the {STATES} states "
-                f"and size {self.size} (height, width) be positive"
+                f"libero: first_state {self.first_state} and states {self.states} must name some of the {STATES} "
+                f"states and size {self.size} (height, width) be positive"
             )
 
     def parts(self) -> Sequence[str]:
         """A suite, a task and a range of states each: "libero_goal:3:0-9". ValueError if the assets are not there."""
-        if not (self.assets / "scenes").is_dir():
+        if not (Path(self.assets) / "scenes").is_dir():
             raise ValueError(f"{self.assets}: no folder of LIBERO assets (no subfolder 'scenes'); give its path")
         task_names(self.suites[0])
         end = self.first_state + self.states
@@ -118,7 +118,7 @@ class LiberoSource:
         yield video_sample(sheet, "order", told, tuple(int(i) for i in rng.permutation([0, last])), ordered=False)
 
     def _viewpoints(self, world: LiberoWorld) -> list[View]:
-        """Three places (the suite's own view is one) from each of which the task's things are well seen, if there are."""
+        """Three places, the suite's own view among them, from which the task's things are well seen, if there are."""
         rng = np.random.default_rng((world.state_index, world.index, SUITES.index(world.suite)))
         things = {thing for goal in world.goals if (thing := world.thing_of(goal[1])) is not None}
         centres = [world.view.box(world.data, thing).center for thing in sorted(things)]
@@ -165,7 +165,7 @@ def _other_tasks(world: LiberoWorld) -> tuple[str, ...]:
 
 
 @cache
-def _version(assets: Path) -> str:
+def _version(assets: Path | str) -> str:
     made = stand_ins(assets)
     kind = f"assets with {made} stand-ins: not LIBERO's pictures" if made else "LIBERO's assets"
     return f"{versions()}, names {VERSION}, {kind}"

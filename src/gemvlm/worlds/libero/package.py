@@ -1,8 +1,8 @@
 """LIBERO's packages, loaded so that they ask nothing, download nothing, log nothing and need no graphics card.
 
-Facts of hf-libero 0.1.4 and robosuite 1.4.0 that this file works around: `libero.libero` asks on standard input unless a
-`config.yaml` stands in `LIBERO_CONFIG_PATH`, yet reads no asset folder from it; robosuite demands EGL at import unless
-its switches say otherwise, and writes a log file; the initial states are pickles, which are read here with
+Facts of hf-libero 0.1.4 and robosuite 1.4.0 that this file works around: `libero.libero` asks on standard input unless
+a `config.yaml` stands in `LIBERO_CONFIG_PATH`, yet reads no asset folder from it; robosuite demands EGL at import
+unless its switches say otherwise, and writes a log file; the initial states are pickles, which are read here with
 nothing allowed but arrays.
 """
 
@@ -112,8 +112,8 @@ def task_names(suite: str) -> tuple[str, ...]:
     if suite not in SUITES:
         raise ValueError(f"LIBERO has no suite {suite!r} of ten tasks; choose from {SUITES}")
     _load()
-    with _environment(LIBERO_CONFIG_PATH=os.environ.get("LIBERO_CONFIG_PATH", "")):
-        from libero.libero.benchmark.libero_suite_task_map import libero_task_map
+    from libero.libero.benchmark.libero_suite_task_map import libero_task_map
+
     return tuple(libero_task_map[suite])
 
 
@@ -125,7 +125,7 @@ def initial_states(suite: str, index: int) -> Float64[np.ndarray, "states S"]:
     file = _root() / "init_files" / suite / f"{task_names(suite)[index]}.pruned_init"
     if not file.is_file() or file.stat().st_size > LARGEST_STATES:
         raise ValueError(f"{file}: no file of initial states, or not one of LIBERO's; reinstall hf-libero")
-    arrays = [(_reconstruct, "numpy.core.multiarray._reconstruct"), np.ndarray, np.dtype, np.dtypes.Float64DType]
+    arrays: list[Any] = [(_reconstruct, "numpy.core.multiarray._reconstruct"), np.ndarray, np.dtype, np.dtypes.Float64DType]
     with torch.serialization.safe_globals(arrays):
         states = np.asarray(torch.load(file, weights_only=True))
     if states.ndim != 2 or not np.isfinite(states).all():
@@ -147,4 +147,4 @@ def stand_ins(assets: Path | str) -> int:
 
 
 def _root() -> Path:
-    return Path(_load().__file__).parents[1]
+    return Path(str(_load().__file__)).parents[1]

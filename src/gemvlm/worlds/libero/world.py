@@ -34,9 +34,9 @@ Goal = tuple[str, ...]
 class LiberoWorld:
     """Task `index` of `suite` from its official initial state `state_index`. See `TaskWorld`.
 
-    An action is (dx, dy, dz, three of rotation, grip) for the operational-space controller, +1 closes the gripper. Fixtures
-    (stove, cabinet) are placed by `seed`. `assets` is the folder with LIBERO's meshes and textures. ValueError for an
-    unknown suite, index or state; ImportError where LIBERO is not installed.
+    An action is (dx, dy, dz, three of rotation, grip) for the operational-space controller; +1 closes the gripper.
+    Fixtures (stove, cabinet) are placed by `seed`. `assets` is the folder with LIBERO's meshes and textures. ValueError
+    for an unknown suite, index or state; ImportError where LIBERO is not installed.
     """
 
     action_size = 7

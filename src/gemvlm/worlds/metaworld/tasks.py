@@ -1,7 +1,7 @@
 """The 50 tasks of Meta-World v3 in words, and what stands on each table.
 
-Names and colours are ours, chosen by looking at every scene: the models name bodies, but not as a person would. Keys are
-the simulator's task, model file and body names (package `metaworld` 3.1.1, its `env_dict` and `assets/sawyer_xyz`).
+Names and colours are ours, chosen by looking at every scene: the models name bodies, but not as a person would. Keys
+are the simulator's task, model file and body names (package `metaworld` 3.1.1, its `env_dict` and `assets/sawyer_xyz`).
 """
 
 from __future__ import annotations

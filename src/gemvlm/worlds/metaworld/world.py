@@ -25,8 +25,8 @@ class MetaWorld:
     """Task `task` with the places of its things drawn from `seed`. See `TaskWorld`.
 
     An action is (dx, dy, dz, grip) in [-1, 1], `state` the 39 numbers of the goal-observable environment. With
-    `goal_mark` the package's own marks show in colour, as in its pictures; depth and ids never have them. ValueError for
-    an unknown task, ImportError without the package.
+    `goal_mark` the package's own marks show in colour, as in its pictures; depth and ids never have them. ValueError
+    for an unknown task, ImportError without the package.
     """
 
     action_size = 4
@@ -35,16 +35,17 @@ class MetaWorld:
         if task not in TASKS:
             raise ValueError(f"Meta-World has no task {task!r}; choose from {sorted(TASKS)}")
         try:
-            from metaworld.env_dict import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE as ENVIRONMENTS
-            from metaworld.policies import ENV_POLICY_MAP
+            from metaworld import env_dict, policies
         except ImportError as error:
             raise ImportError(f"{EXTRA} ({error})") from error
         self.task: Task = TASKS[task]
         self.seed = seed
         self.name = f"metaworld-{task}-{seed}"
         self.instruction = self.task.instruction
-        self._env: Any = ENVIRONMENTS[f"{task}-goal-observable"](seed=seed)
-        self._policy: Any = ENV_POLICY_MAP[task]()
+        environments: dict[str, Any] = dict(env_dict.ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE)
+        experts: dict[str, Any] = dict(policies.ENV_POLICY_MAP)
+        self._env = environments[f"{task}-goal-observable"](seed=seed)
+        self._expert = experts[task]()
         self.model, self.data = self._env.model, self._env.data
         self.kinds = THINGS[Path(self._env.model_name).name] | EVERYWHERE
         self.view = MujocoView(
@@ -85,7 +86,7 @@ class MetaWorld:
 
     def expert_action(self) -> Float[np.ndarray, "4"]:
         """What the package's scripted policy would do now."""
-        return np.clip(np.asarray(self._policy.get_action(self._state), np.float64), -1, 1)
+        return np.clip(np.asarray(self._expert.get_action(self._state), np.float64), -1, 1)
 
     def snapshot(self) -> Float[np.ndarray, "S"]:
         """The state of the physics, for `restore`."""
