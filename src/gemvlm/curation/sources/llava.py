@@ -78,7 +78,7 @@ class LlavaFolder:
 
     def _depth(self, record: Mapping[str, Any], index: int, name: str) -> DepthMap | None:
         files = file_names(record, "depth", "depths")
-        if self.depth is None or not files:
+        if self.depth is None or all(record.get(field) is None for field in ("depth", "depths")):
             return None
         images = file_names(record, "image", "images")
         if len(files) != len(images):

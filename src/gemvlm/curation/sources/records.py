@@ -107,6 +107,8 @@ def imported(
 
 def rejection(error: BaseException, file: str, row: int) -> Rejection:
     """The record in row `row` of `file` left out because of `error`."""
+    if isinstance(error, KeyError) and error.args and isinstance(error.args[0], str):
+        error = RecordError("missing_field", f"there is no field {error.args[0]!r}", error.args[0])
     reason = error.reason if isinstance(error, RecordError) else f"bad_{type(error).__name__}"
     field = error.field if isinstance(error, RecordError) else ""
     where = f"{file}, row {row}" + (f", field {field!r}" if field else "")

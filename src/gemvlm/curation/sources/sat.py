@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gemvlm.curation.source import Rejection
-from gemvlm.curation.sources.conversations import TurnRules, make_turn, read_text
+from gemvlm.curation.sources.conversations import TurnRules, make_turn, read_name, read_text
 from gemvlm.curation.sources.folder import read_frame, resolve_folder
 from gemvlm.curation.sources.records import RawRecord, RecordError, imported, parquet_parts, parquet_records
 from gemvlm.sample import Provenance, Sample
@@ -59,7 +59,7 @@ class Sat:
             raise RecordError("no_options", f"expected a list of options, found {answers!r:.80}", "answers")
         published = [*answers, row["correct_answer"]]
         *options, answer = (read_text(text, "answers").replace(STRAY, "").strip() for text in published)
-        family = read_text(row["question_type"], "question_type")
+        family = read_name(row["question_type"], "question_type")
         question = read_text(row["question"], "question")
         listed = f"{question} Choose between the following options: {', '.join(options[:-1])} or {options[-1]}."
         turn = make_turn(listed, answer, TurnRules(family, choices="required"), frames[0].image.shape[:2], options)

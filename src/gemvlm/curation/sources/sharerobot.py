@@ -22,7 +22,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from gemvlm.curation.source import Rejection
-from gemvlm.curation.sources.conversations import TurnRules, file_names, make_turns, read_conversation, read_text
+from gemvlm.curation.sources.conversations import (
+    TurnRules,
+    file_names,
+    make_turns,
+    read_conversation,
+    read_name,
+    read_text,
+)
 from gemvlm.curation.sources.folder import inside, read_frame, resolve_folder
 from gemvlm.curation.sources.llava import scene_of, without_text
 from gemvlm.curation.sources.places import Coordinates
@@ -73,7 +80,9 @@ class ShareRobot:
 
     def _planning(self, raw: RawRecord, record: dict[str, Any]) -> Sample:
         said = read_conversation(record)
-        (names,) = (file_names(record, "image"),)
+        names = file_names(record, "image")
+        if not names:
+            raise RecordError("missing_file", "no pictures are named", "image")
         shown = _SHOWN.findall(said.exchanges[0][0])
         if len(shown) != 1 or any(_SHOWN.search(question) for question, _ in said.exchanges[1:]):
             raise RecordError("placeholders", "expected one <image A-B> in the first question only", "conversations")
@@ -82,7 +91,7 @@ class ShareRobot:
         frames = tuple(read_frame(path) for path in pictures)
         question = _SHOWN.sub(IMAGE_PLACEHOLDER * len(frames) + "\n", said.exchanges[0][0], count=1)
         exchanges = ((question, said.exchanges[0][1]), *said.exchanges[1:])
-        family = read_text(record.get("task", "planning"), "task").lower()
+        family = read_name(record.get("task", "planning"), "task").lower()
         turns = make_turns(exchanges, TurnRules(family, "planning"), None)
         meta = {"record": without_text(record), "frames": [path.name for path in pictures]}
         return self._made(raw, record, frames, turns, scene_of(self.name, names[0]), meta)

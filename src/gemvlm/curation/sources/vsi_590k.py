@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gemvlm.curation.source import Rejection
-from gemvlm.curation.sources.conversations import TurnRules, read_text
+from gemvlm.curation.sources.conversations import TurnRules, read_name
 from gemvlm.curation.sources.folder import resolve_folder
 from gemvlm.curation.sources.llava import LlavaFolder
 from gemvlm.curation.sources.records import RawRecord, imported, json_records
@@ -66,7 +66,7 @@ class Vsi590K:
         )
 
     def _sample(self, raw: RawRecord, record: dict[str, Any]) -> Sample:
-        family = read_text(record["question_type"], "question_type")
+        family = read_name(record["question_type"], "question_type")
         sample = self._records(family).sample(raw, record, lambda *_: None)
         return replace(sample, turns=tuple(_as_number(turn) for turn in sample.turns))
 
