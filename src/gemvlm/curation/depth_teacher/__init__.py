@@ -8,13 +8,13 @@ from gemvlm.curation.depth_teacher.alignment import AlignmentRules, align, fill_
 from gemvlm.curation.depth_teacher.label import LabelRules, label_depth, label_part
 from gemvlm.curation.depth_teacher.quality import (
     AcceptanceRules,
-    Refusal,
     accept,
     agreement,
     flip_consistency,
     relief,
 )
 from gemvlm.curation.depth_teacher.teacher import DepthTeacher, FunctionTeacher
+from gemvlm.curation.refusal import Refusal
 
 __all__ = [
     "AcceptanceRules",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float
 
-from gemvlm.curation.depth_teacher.quality import Refusal
+from gemvlm.curation.refusal import Refusal
 from gemvlm.depth_map import DepthKind, DepthMap, Space, from_space, to_space
 from gemvlm.depth_map.depth import AFFINE_KINDS
 from gemvlm.depth_map.origin import Alignment, DepthOrigin

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from gemvlm.curation.depth_teacher.alignment import AlignmentRules, align, fill_holes
 from gemvlm.curation.depth_teacher.quality import (
     AcceptanceRules,
-    Refusal,
     accept,
     agreement,
     flip_consistency,
     with_quality,
 )
 from gemvlm.curation.depth_teacher.teacher import DepthTeacher
+from gemvlm.curation.refusal import Refusal
 from gemvlm.curation.source import Rejection
 from gemvlm.depth_map import DepthMap
 from gemvlm.sample import Frame, Sample

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from gemvlm.curation.depth_teacher.teacher import DepthTeacher
+from gemvlm.curation.refusal import Refusal
 from gemvlm.depth_map import DepthMap, Space, space_values
 from gemvlm.depth_map.depth import AFFINE_KINDS
 from gemvlm.depth_map.origin import DepthOrigin
@@ -21,13 +21,6 @@ from gemvlm.depth_map.origin import DepthOrigin
 CLOSE = 0.1
 """Of the depth where it is metric; of the range (2nd to 98th percentile) where it is relative."""
 DELTA = 1.25
-
-
-class Refusal(NamedTuple):
-    """Why a map is not used: a short code and a sentence."""
-
-    reason: str
-    detail: str
 
 
 @dataclass(frozen=True)
