@@ -14,38 +14,6 @@ pytest.importorskip("mujoco", reason="the tabletop world needs the extra `worlds
 SCENES = range(40)
 
 
-class Pixels:
-    """What the depth picture says about an observation: a cloud of world points for every name."""
-
-    def __init__(self, observation):
-        self.observation = observation
-        view = observation.view
-        height, width = observation.ids.shape
-        rows, columns = np.mgrid[:height, :width]
-        pixels = np.stack([columns + 0.5, rows + 0.5], axis=-1)
-        self.world = view.to_world(view.camera.unproject(pixels, observation.depth.values.astype(np.float64)))
-        self.eye = view.camera_to_world[:3, 3]
-        self.visible = [o for o in observation.objects if (observation.ids == o.id).any()]
-
-    def mask(self, phrase):
-        found = [o for o in self.visible if phrase in (o.category, f"{o.colour} {o.category}")]
-        assert len(found) == 1, f"{phrase!r} fits {len(found)} visible objects"
-        return self.observation.ids == found[0].id
-
-    def cloud(self, phrase):
-        return self.world[self.mask(phrase)]
-
-    def depth(self, phrase):
-        return self.observation.depth.values[self.mask(phrase)]
-
-    def column(self, phrase):
-        return np.nonzero(self.mask(phrase))[1].mean()
-
-    def middle(self, phrase):
-        cloud = self.cloud(phrase)
-        return (cloud.min(axis=0) + cloud.max(axis=0)) / 2
-
-
 def gap(a, b):
     return np.linalg.norm(a[:, None] - b[None], axis=2).min()
 
@@ -104,7 +72,7 @@ CHOICES = {
 
 
 @pytest.fixture(scope="module")
-def views():
+def views(pixels_of):
     from gemvlm.worlds.tabletop import build_scene
 
     families = [
@@ -119,7 +87,7 @@ def views():
         "count",
     ]
     observations = [build_scene(seed).observe(0) for seed in SCENES]
-    return [(Pixels(o), write_questions(o, (i,), families, turns_per_family=6)) for i, o in enumerate(observations)]
+    return [(pixels_of(o), write_questions(o, (i,), families, turns_per_family=6)) for i, o in enumerate(observations)]
 
 
 def of_family(views, family):

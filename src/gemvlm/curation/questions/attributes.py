@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gemvlm.curation.questions.relations import is_left_of, is_nearer
+from gemvlm.curation.questions.relations import is_left_of, is_surely_nearer
 from gemvlm.curation.questions.visibility import Seen, SeenObject, interior, pixel_centre
 from gemvlm.curation.questions.wording import lettered, pairs, pick, plural, shuffled, with_article
 from gemvlm.sample import Point, Turn
@@ -139,11 +139,11 @@ def name_choice(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
 
 
 def count_beside(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
-    """How many objects are on one side of another (R13): each is clearly on it or clearly not.
+    """How many objects are on one side of another (R13): each is clearly on it or clearly not, and clearly in view.
 
     Each number is asked once per view; zero in one question of ten.
     """
-    if any(o.is_undecidable for o in seen.objects):
+    if len(seen.nameable) < len(seen.objects):
         return
     by_number: dict[int, list[tuple[SeenObject, str]]] = {}
     for anchor in seen.referable:
@@ -173,8 +173,8 @@ def count_beside(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
 _BESIDE = (
     ("left of the {} in the image", lambda seen, o, anchor: is_left_of(o, anchor)),
     ("right of the {} in the image", lambda seen, o, anchor: is_left_of(anchor, o)),
-    ("closer to the camera than the {}", is_nearer),
-    ("farther from the camera than the {}", lambda seen, o, anchor: is_nearer(seen, anchor, o)),
+    ("closer to the camera than the {}", is_surely_nearer),
+    ("farther from the camera than the {}", lambda seen, o, anchor: is_surely_nearer(seen, anchor, o)),
 )
 
 

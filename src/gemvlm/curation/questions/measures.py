@@ -20,6 +20,7 @@ DEPTH_SPREAD = 0.1
 """Between the quartiles of the visible depth, relative: an object deeper than that has no one distance."""
 DEPTH_TOLERANCE, DISTANCE_TOLERANCE = 0.1, 0.2
 MIN_DISTANCE_M = 0.1
+GAP_SPREAD = 0.1
 SIZE_TOLERANCE = 0.2
 SMALLER, LARGER = (0.45, 0.59, 0.77), (1.25, 1.51, 1.8)
 """Of the true size, what else is offered: 0.4 to 1.8, nothing within 20 % of the truth or of each other."""
@@ -97,10 +98,14 @@ def point_depth(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
 
 
 def gap_cm(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
-    """Distance between the closest points of two objects in centimetres (R4), at least 10 cm."""
+    """Distance between the closest points of two objects in centimetres (R4), at least 10 cm.
+
+    Asked where the distance of the boxes and that of what is seen, which bound it, differ by less than a tenth.
+    """
     for a, b in pairs([o for o in seen.referable if not o.touches_border], rng):
-        metres = seen.gap_m(a, b)
-        if metres >= MIN_DISTANCE_M:
+        low, high = seen.gap_bounds_m(a, b)
+        if low >= MIN_DISTANCE_M and high < (1 + GAP_SPREAD) * low:
+            metres = (low + high) / 2
             first, second = seen.refer(a, rng), seen.refer(b, rng)
             question = pick(
                 (

@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 
 from gemvlm.curation.questions.boxes import center_distance_m, longest_side_m, vertical_interval_m, volume_m3
-from gemvlm.curation.questions.relations import SIZE_RATIO, VERTICAL_GAP_M, is_nearer, nearer_neighbour
+from gemvlm.curation.questions.relations import SIZE_RATIO, VERTICAL_GAP_M, is_surely_nearer, nearer_neighbour
 from gemvlm.curation.questions.visibility import Seen, SeenObject
 from gemvlm.curation.questions.wording import pick, plural, shuffled
 from gemvlm.sample import Turn
@@ -134,10 +134,10 @@ def _nearest_to(seen: Seen, anchor: SeenObject, candidates: list[SeenObject]) ->
 
 
 _RELATIONS = (
-    ("closer to the camera than", _the_only(is_nearer, _might_be_nearer)),
+    ("closer to the camera than", _the_only(is_surely_nearer, _might_be_nearer)),
     (
         "farther from the camera than",
-        _the_only(lambda s, a, b: is_nearer(s, b, a), lambda s, a, b: _might_be_nearer(s, b, a)),
+        _the_only(lambda s, a, b: is_surely_nearer(s, b, a), lambda s, a, b: _might_be_nearer(s, b, a)),
     ),
     ("higher above the floor than", _the_only(_is_higher, _might_be_higher)),
     ("taller than", _the_only(_is_taller, _might_be_taller)),

@@ -90,6 +90,13 @@ def is_nearer(seen: Seen, a: SeenObject, b: SeenObject) -> bool:
     return bool(np.linalg.norm(a.state.box.center - eye) < np.linalg.norm(b.state.box.center - eye))
 
 
+def is_surely_nearer(seen: Seen, a: SeenObject, b: SeenObject) -> bool:
+    """`is_nearer`, and so are the nearest of what is seen of both along their lines of sight."""
+    eye = seen.observation.view.camera_to_world[:3, 3]
+    near, far = (float(np.linalg.norm(seen.cloud(o.rows, o.columns) - eye, axis=1).min()) for o in (a, b))
+    return is_nearer(seen, a, b) and near < far
+
+
 def larger(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
     """Larger in reality (R12): box volumes in a clear ratio, and no shorter than the other.
 
@@ -164,7 +171,7 @@ def depth_order(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
     chosen = [trio for k in sizes for trio in combinations(seen.referable, k)]
     for members in shuffled(chosen, rng):
         near_first = sorted(members, key=lambda o: o.near_m)
-        if not all(is_nearer(seen, a, b) for a, b in pairwise(near_first)):
+        if not all(is_surely_nearer(seen, a, b) for a, b in pairwise(near_first)):
             continue
         names = {o.id: seen.refer(o, rng) for o in members}
         listed = listing([f"the {names[o.id]}" for o in shuffled(members, rng)], "and")
@@ -194,7 +201,7 @@ def nearest_choice(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
     """The nearest of four to the camera, by letter (R1): ahead of all others by the margin of `closer`."""
     for chosen in shuffled(list(combinations(seen.referable, 4)), rng):
         nearest = min(chosen, key=lambda o: o.near_m)
-        if all(is_nearer(seen, nearest, o) for o in chosen if o is not nearest):
+        if all(is_surely_nearer(seen, nearest, o) for o in chosen if o is not nearest):
             question = pick(
                 (
                     "Which of these is nearest to the camera?",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 
 from gemvlm.curation.questions.boxes import closest_points, distance_to_box_m, footprint, vertical_interval_m
 from gemvlm.curation.questions.surfaces import MIN_REGION_SHARE, SURFACE_TOLERANCE_M, UPRIGHT, Surface, surfaces
@@ -19,6 +19,8 @@ from gemvlm.sample import Region, Turn
 
 LEAST_GAP_M = 0.06
 """Between two objects, to have a middle third worth pointing to."""
+GAP_SPREAD = 1.25
+"""Between what is seen of the two there may be so much more than between their boxes."""
 OVERHANG_M = 0.03
 GAP_RATIO = 0.15
 GAP_WIDTH_M = (0.03, 0.4)
@@ -31,7 +33,8 @@ def point_between(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
         for a, b in pairs(standing, rng):
             here, there = (point[:2] for point in closest_points(a.state.box, b.state.box))
             gap_m = float(np.linalg.norm(there - here))
-            if gap_m < LEAST_GAP_M:
+            low, high = seen.gap_bounds_m(a, b)
+            if gap_m < LEAST_GAP_M or high > GAP_SPREAD * low:
                 continue
             along = (there - here) / gap_m
             offset = surface.points[:, :2] - here
@@ -58,7 +61,7 @@ def point_on_top(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
             continue
         known = seen.observation.depth.valid[o.rows, o.columns]
         rows, columns = o.rows[known], o.columns[known]
-        height = _world_points(seen, rows, columns)[:, 2]
+        height = seen.cloud(rows, columns)[:, 2]
         top = np.abs(height - vertical_interval_m(o.state)[1]) <= SURFACE_TOLERANCE_M
         if top.mean() > 0.9:  # nothing else of it is in view: any pixel of the object would do
             continue
@@ -102,18 +105,16 @@ def point_under(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
 def gap_passes(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
     """Would something so wide pass between two objects (R16)? In pairs: the same width, a wide gap and a narrow one.
 
-    The gap is that between the closest points, along the floor, of objects on one surface with nothing between. It is
-    15 % wider than what should pass, or as much narrower.
+    The gap is that between the closest points of objects on one surface with nothing between. What passes is 15 %
+    narrower than the gap between their boxes; what does not is as much wider than the gap between what is seen of them.
     """
     for surface in shuffled(surfaces(seen), rng):
-        gaps = [
-            (gap_m, a, b) for a, b in pairs(_standing_on(seen, surface), rng) if (gap_m := _clear_gap_m(seen, a, b))
-        ]
-        for (narrow_m, *narrow), (wide_m, *wide) in shuffled(
-            [(one, other) for one in gaps for other in gaps if one[0] * (1 + GAP_RATIO) / (1 - GAP_RATIO) < other[0]],
-            rng,
-        ):
+        level = pairs(_standing_on(seen, surface), rng)
+        gaps = [(*seen.gap_bounds_m(a, b), a, b) for a, b in level if _is_clear(seen, a, b)]
+        for (_, narrow_m, *narrow), (wide_m, _, *wide) in shuffled([(a, b) for a in gaps for b in gaps], rng):
             low, high = narrow_m / (1 - GAP_RATIO), wide_m / (1 + GAP_RATIO)
+            if low >= high:
+                continue
             width_cm = round(100 * float(np.sqrt(low * high)))
             if not (GAP_WIDTH_M[0] <= width_cm / 100 <= GAP_WIDTH_M[1] and low <= width_cm / 100 <= high):
                 continue
@@ -129,21 +130,20 @@ def gap_passes(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
                     rng,
                 )
                 apart = abs(a.x - b.x) * a.size[1] / a.size[0]
-                typical = np.median([abs(p.x - q.x) * p.size[1] / p.size[0] for _, p, q in gaps])
+                typical = np.median([abs(p.x - q.x) * p.size[1] / p.size[0] for *_, p, q in gaps])
                 cues = {"image_distance": "yes" if apart > typical else "no"}
                 yield Turn(question, answer, family="gap_passes", task="reasoning", kind="yes_no", cues=cues)
 
 
-def _clear_gap_m(seen: Seen, a: SeenObject, b: SeenObject) -> float:
-    """Width of the free gap between two objects, 0 if a third one stands in it or if it is not level."""
+def _is_clear(seen: Seen, a: SeenObject, b: SeenObject) -> bool:
+    """Whether there is a level gap between two objects in which no third one stands."""
     here, there = closest_points(a.state.box, b.state.box)
     gap_m = float(np.linalg.norm((there - here)[:2]))
     if gap_m == 0 or abs(there[2] - here[2]) > 1e-3 + 0.1 * gap_m:
-        return 0.0
+        return False
     way = here + np.linspace(0.0, 1.0, 9)[:, None] * (there - here)
     others = [o for o in seen.observation.objects if o.movable and o.id not in (a.id, b.id)]
-    blocked = any(distance_to_box_m(way, o.box).min() < gap_m / 2 for o in others)
-    return 0.0 if blocked else gap_m
+    return all(distance_to_box_m(way, o.box).min() >= gap_m / 2 for o in others)
 
 
 def _standing_on(seen: Seen, surface: Surface) -> list[SeenObject]:
@@ -154,12 +154,6 @@ def _standing_on(seen: Seen, surface: Surface) -> list[SeenObject]:
         and o.state.supported_by == (surface.structure.id,)
         and np.abs(o.state.box.rotation[2]).max() >= UPRIGHT
     ]
-
-
-def _world_points(seen: Seen, rows: np.ndarray, columns: np.ndarray) -> Float[np.ndarray, "N 3"]:
-    view = seen.observation.view
-    pixels = np.stack([columns + 0.5, rows + 0.5], axis=-1)
-    return view.to_world(view.camera.unproject(pixels, seen.observation.depth.values[rows, columns].astype(np.float64)))
 
 
 def _spot(seen: Seen, family: str, question: str, rows: np.ndarray, columns: np.ndarray) -> Iterator[Turn]:

@@ -26,6 +26,8 @@ NAMEABLE_FRACTION = 0.3
 MEASURABLE_FRACTION = 0.6
 WHOLE_FRACTION = 0.8
 INVISIBLE_FRACTION = 0.05
+MOST_CLOUD = 256
+"""Points of an object that are compared with another's, one by one."""
 MIN_RADIUS_SHARE = 3 / 448
 """A pointing answer must sit this deep (of the shorter side), and 2 pixels at least: its neighbours are inside too."""
 
@@ -263,6 +265,26 @@ class Seen:
     def by_id(self) -> dict[int, SeenObject]:
         """Visible objects and structures."""
         return {o.id: o for o in self._visible}
+
+    def cloud(self, rows: Int[np.ndarray, "N"], columns: Int[np.ndarray, "N"]) -> Float[np.ndarray, "M 3"]:
+        """World points (metres) of those of the given pixels that have depth."""
+        depth, view = self.observation.depth, self.observation.view
+        known = depth.valid[rows, columns]
+        rows, columns = rows[known], columns[known]
+        pixels = np.stack([columns + 0.5, rows + 0.5], axis=-1)
+        return view.to_world(view.camera.unproject(pixels, depth.values[rows, columns].astype(np.float64)))
+
+    def gap_bounds_m(self, a: SeenObject, b: SeenObject) -> tuple[float, float]:
+        """Between the closest points of two things there is no less than between their boxes and no more than this.
+
+        That is, than between the points of both that are seen: of a round thing in a box, or of one that hides its near
+        side, neither number alone is the gap.
+        """
+        return self.gap_m(a, b), float(np.linalg.norm(self._some(a)[:, None] - self._some(b), axis=-1).min())
+
+    def _some(self, o: SeenObject) -> Float[np.ndarray, "M 3"]:
+        step = -(-o.area // MOST_CLOUD)
+        return self.cloud(o.rows[::step], o.columns[::step])
 
     def gap_m(self, a: SeenObject, b: SeenObject) -> float:
         """Distance between the closest points of the two objects' boxes."""
