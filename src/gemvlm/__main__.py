@@ -47,6 +47,7 @@ Formats = Annotated[tuple[Literal["view", "png", "npz"], ...], arg(metavar="{vie
 Folder = Annotated[Positional[Path], arg(metavar="DIR")]
 Roots = Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME=FOLDER")]
 Benchmarks = Annotated[UseAppendAction[tuple[Path, ...]], arg(metavar="FILE")]
+Licences = Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="ID")]
 Device = Annotated[str | None, arg(metavar="NAME")]
 
 
@@ -275,6 +276,8 @@ def curate(
     processes: int | None = None,
     root: Roots = (),
     benchmark: Benchmarks = (),
+    depth_teacher: Annotated[str | None, arg(metavar="KIND:FOLDER")] = None,
+    licence: Licences = (),
     plan_only: bool = False,
 ) -> None:
     """Make a set of samples from a plan's sources. Interrupted, the same command goes on; its bytes stay the same.
@@ -288,6 +291,9 @@ def curate(
         processes: Worker processes; all cores by default.
         root: NAME=FOLDER for each data set that you have; a hub id will do as well.
         benchmark: Files of benchmark fingerprints that nothing in the set may match.
+        depth_teacher: Gives depth to frames that have none: depth-anything-v2, depth-pro or depth-anything-3 and the
+            folder of its weights, or gem and a checkpoint.
+        licence: SPDX ids to be allowed besides the open ones; "unknown" allows what says nothing.
         plan_only: Show the plan and what of it is at hand, and make nothing.
     """
     from rich.console import Console
@@ -296,12 +302,12 @@ def curate(
     from gemvlm.recipes.curate import command_of, make_set, plan_of, show_plan
     from gemvlm.runtime import available_cores
 
-    plan, console = plan_of(recipe, root, benchmark, limit), Console()
+    plan, console = plan_of(recipe, root, benchmark, limit, depth_teacher, licence), Console()
     workers = engine_of(engine, processes or available_cores(), ray_address)
     if plan_only or plan.missing():
         show_plan(plan, console)
     if not plan_only:
-        make_set(plan, out, workers, command_of(recipe, plan, limit), console)
+        make_set(plan, out, workers, command_of(recipe, plan, limit, licence), console)
 
 
 def inspect(

@@ -41,7 +41,7 @@ class Toy:
         if kind == 6:
             image[:] = 128
         values = rng.uniform(0.5, 3.0, (SIDE, SIDE)).astype(np.float32)
-        view = View(Camera.from_fov(SIDE, SIDE, 60), np.eye(4))
+        view = View(Camera.from_fov(SIDE, SIDE, 60.0), np.eye(4))
         side = "left" if like % 3 else "right"
         turns = (
             Turn("Where is the ball, left or right?", side, "side", "reasoning", "choice", options=("left", "right")),

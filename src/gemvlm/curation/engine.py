@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, runtime_checkable
 
 EngineName = Literal["local", "ray"]
 
@@ -31,10 +31,11 @@ RAY_RETRIES = 3
 """How often Ray begins a task again whose worker died."""
 
 
+@runtime_checkable
 class Engine(Protocol):
     """A context: its workers live while it is open, over several calls of `run`."""
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Engine: ...
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: Any) -> None: ...
 
@@ -62,7 +63,7 @@ class LocalEngine:
         self._processes = processes
         self._workers: list[_Worker] = []
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> LocalEngine:
         if self._processes > 1:
             self._workers = [_Worker() for _ in range(self._processes)]
         return self
@@ -208,7 +209,7 @@ class RayEngine:
     def __init__(self, processes: int, address: str | None) -> None:
         self._processes, self._address = processes, address
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> RayEngine:
         ray = _import_ray()
         local = {} if self._address else {"num_cpus": self._processes, "include_dashboard": False}
         ray.init(self._address or "local", log_to_driver=False, logging_level="ERROR", **local)

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gemvlm.sample import PLACE_MARKER
+
 LARGEST_NUMBER_TABLE = 1000
 """Different answers of a family that are told apart; the others count together."""
 
@@ -90,7 +92,7 @@ class Facts:
         if turn["kind"] == "choice":
             position = turn["options"].index(turn["answer"]) if turn["answer"] in turn["options"] else -1
             family.letters[chr(ord("A") + position) if 0 <= position < 26 else OTHER] += 1
-        if turn["kind"] in ("choice", "yes_no", "number", "text") and not turn["places"]:
+        if turn["kind"] in ("choice", "yes_no", "number", "text") and not PLACE_MARKER.search(turn["answer"]):
             answer = turn["answer"][:60]
             new = answer not in family.answers and len(family.answers) >= LARGEST_NUMBER_TABLE
             family.answers[OTHER if new else answer] += 1

@@ -1,6 +1,8 @@
 """One part of a source, through every stage that needs nothing but the part itself.
 
-    read → check → depth → questions → filter → licence → overlap → prints
+    read → check → depth → filter → licence → overlap → prints
+
+Questions are written by the sources, which know the truth that they ask about.
 
 What comes of it lies in one folder, which is there whole or not at all:
 
@@ -31,7 +33,7 @@ from gemvlm.curation.duplicates import MediaPrint, media_print
 from gemvlm.curation.funnel import Funnel, rejection_fields
 from gemvlm.curation.plan import Plan
 from gemvlm.curation.source import Rejection, Source
-from gemvlm.curation.stages import Stage, make_stages
+from gemvlm.curation.stages import Stage, after_depth, before_depth, with_depth
 from gemvlm.sample import Sample
 from gemvlm.shards import ShardWriter, files
 from gemvlm.shards.record import to_json
@@ -135,10 +137,6 @@ class PartLog:
         if isinstance(item, Sample):
             self.funnel.turns_read[self._task.source] += len(item.turns)
 
-    def asked(self, turns: int) -> None:
-        """So many questions were added by us."""
-        self.funnel.turns_read[self._task.source] += turns
-
     def keep(self, sample: Sample) -> None:
         self.funnel.kept[self._task.source] += 1
         self.funnel.turns_kept[self._task.source] += len(sample.turns)
@@ -189,8 +187,17 @@ def small_picture(sample: Sample) -> bytes | None:
 def _passed(plan: Plan, task: Task, log: PartLog) -> Iterator[Sample]:
     """Samples of a part that pass every stage."""
     use = next(use for use in plan.sources if use.name == task.source)
-    stages = make_stages(plan)
-    for item in _read(use.open(), task):
+    stages = after_depth(plan)
+    for whole, item in with_depth(plan.depth, _usable(use.open(), task, log)):
+        if isinstance(item, Rejection):
+            log.reject(item, whole)
+        elif (sample := _through(stages, item, log)) is not None:
+            yield sample
+
+
+def _usable(source: Source, task: Task, log: PartLog) -> Iterator[Sample]:
+    stages = before_depth()
+    for item in _read(source, task):
         log.read(item)
         if isinstance(item, Rejection):
             log.reject(item)
@@ -206,7 +213,6 @@ def _through(stages: Sequence[Stage], sample: Sample, log: PartLog) -> Sample | 
             return None
         for rejection in rejections:
             log.reject_turn(rejection, sample)
-        log.asked(len(left.turns) + len(rejections) - len(sample.turns))
         sample = left
     return sample
 

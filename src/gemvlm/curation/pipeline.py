@@ -31,6 +31,7 @@ from gemvlm.curation.facts import Facts
 from gemvlm.curation.funnel import Funnel, rejection_fields
 from gemvlm.curation.part import COUNTS, DRAFT, PICTURES, REJECTIONS, Task, make_part, small_picture
 from gemvlm.curation.plan import Plan
+from gemvlm.curation.stages import teacher_of
 from gemvlm.shards import MANIFEST, Manifest, ShardReader, ShardWriter, files
 from gemvlm.shards.record import sample_of, to_json, turn_rows
 
@@ -66,7 +67,7 @@ def curate(plan: Plan, out: Path, engine: Engine, command: str = "", progress: P
         raise ValueError(
             f"plan {plan.name!r}: none of its data is here; give folders with --root NAME=FOLDER ({names})"
         )
-    identity = {"plan": plan.to_json(), "code": _code_digest(), "libraries": _versions()}
+    identity = _identity(plan)
     work = out.with_name(out.name + ".work") / _key(plan, identity)
     if out.exists() and any(out.iterdir()):
         there = _finished(out, identity)
@@ -230,6 +231,18 @@ def _alone(work: Path) -> Iterator[None]:
 
 def _key(plan: Plan, identity: dict[str, Any]) -> str:
     return hashlib.sha256(to_json({**identity, "located": plan.digest()})).hexdigest()[:16]
+
+
+def _identity(plan: Plan) -> dict[str, Any]:
+    """What a set's bytes depend on besides its data."""
+    identity: dict[str, Any] = {"plan": plan.to_json(), "code": _code_digest(), "libraries": _versions()}
+    if plan.depth.teacher is not None:
+        identity["teacher"] = teacher_of(
+            plan.depth.teacher, json.dumps(dict(plan.depth.options), sort_keys=True)
+        ).weights
+    if plan.benchmarks:
+        identity["benchmarks"] = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in plan.benchmarks]
+    return identity
 
 
 @cache

@@ -10,7 +10,7 @@ import hashlib
 import importlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -64,13 +64,15 @@ class SourceUse:
 
 @dataclass(frozen=True)
 class DepthPolicy:
-    """True depth stays. Frames without any are given a `teacher`'s (see `depth_teacher`), or are left as they are.
+    """True depth stays. Frames without any are given that of a `teacher`, "kind:folder" (see `load_teacher`), if named.
 
-    With `required`, a sample whose frames lack depth after that is rejected.
+    `labels` are fields of `LabelRules`, which say what of a teacher's is accepted. With `required`, a sample of which a
+    frame lacks depth after that is rejected.
     """
 
     teacher: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    labels: Mapping[str, Any] = field(default_factory=lambda: {"required": False})
     required: bool = False
 
 
@@ -146,6 +148,10 @@ class Plan:
         fields = asdict(self)
         for use in fields["sources"]:
             del use["root"]
+        if self.depth.teacher is not None:
+            kind, _, folder = self.depth.teacher.partition(":")
+            fields["depth"]["teacher"] = f"{kind}:{Path(folder).name}"
+        fields["benchmarks"] = [Path(path).name for path in self.benchmarks]
         return json.loads(json.dumps(fields))
 
     def digest(self) -> str:
@@ -153,7 +159,7 @@ class Plan:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
-def _source_class(kind: str) -> type[Source]:
+def _source_class(kind: str) -> Callable[..., Source]:
     if ":" in kind:
         module, name = kind.split(":", 1)
         return getattr(importlib.import_module(module), name)

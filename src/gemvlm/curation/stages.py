@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, partial
 
 from gemvlm.curation import filters, licences
+from gemvlm.curation.depth_teacher import DepthTeacher, LabelRules, label_part, load_teacher
 from gemvlm.curation.overlap import Blocklist, OverlapRules
 from gemvlm.curation.plan import DepthPolicy, Plan
 from gemvlm.curation.source import Rejection
@@ -18,9 +21,16 @@ Judged = tuple[Sample | None, list[Rejection]]
 Stage = Callable[[Sample], Judged]
 
 
-def make_stages(plan: Plan) -> tuple[Stage, ...]:
+def before_depth() -> tuple[Stage, ...]:
+    """What is not worth a teacher's time goes first."""
+    return (partial(_judged, _unusable),)
+
+
+def after_depth(plan: Plan) -> tuple[Stage, ...]:
     """The stages that the plan asks for. ValueError if a file of benchmark fingerprints can't be read."""
-    stages: list[Stage] = [partial(_judged, _unusable), partial(_with_depth, plan.depth)]
+    stages: list[Stage] = []
+    if plan.depth.required:
+        stages.append(partial(_judged, _without_depth))
     if plan.filters is not None:
         stages.append(partial(_judged, partial(filters.check, rules=plan.filters)))
     if plan.licences is not None:
@@ -28,6 +38,29 @@ def make_stages(plan: Plan) -> tuple[Stage, ...]:
     if plan.benchmarks:
         stages.append(partial(_judged, _blocklist(plan.benchmarks, plan.overlap).check))
     return tuple(stages)
+
+
+def with_depth(policy: DepthPolicy, samples: Iterable[Sample]) -> Iterator[tuple[Sample, Sample | Rejection]]:
+    """Each sample with what became of it: depth in the frames that had none, as it was, or a rejection."""
+    if policy.teacher is None:
+        yield from ((sample, sample) for sample in samples)
+        return
+    waiting: deque[Sample] = deque()
+
+    def remembered() -> Iterator[Sample]:
+        for sample in samples:
+            waiting.append(sample)
+            yield sample
+
+    teacher = teacher_of(policy.teacher, json.dumps(dict(policy.options), sort_keys=True))
+    for item in label_part(remembered(), teacher, LabelRules(**policy.labels)):
+        yield waiting.popleft(), item
+
+
+@lru_cache(maxsize=1)
+def teacher_of(spec: str, options: str) -> DepthTeacher:
+    """The teacher, kept for the life of a worker: its weights take longer to load than a part to label."""
+    return load_teacher(spec, **json.loads(options))
 
 
 def _judged(judge: Callable[[Sample], Iterable[Rejection]], sample: Sample) -> Judged:
@@ -44,13 +77,12 @@ def _unusable(sample: Sample) -> list[Rejection]:
     return [Rejection("import", "unusable", str(defect), sample.id, sample.provenance.record, defect.field)]
 
 
-def _with_depth(policy: DepthPolicy, sample: Sample) -> Judged:
-    """Frames without depth are given a teacher's, if there is one."""
+def _without_depth(sample: Sample) -> list[Rejection]:
     bare = [i for i, frame in enumerate(sample.frames) if frame.depth is None]
-    if bare and policy.required:
-        detail = f"{len(bare)} of {len(sample.frames)} frames have no depth; name a teacher in the plan"
-        return None, [filters.reject(sample, "no_depth", detail, f"frames[{bare[0]}].depth", "depth")]
-    return sample, []
+    if not bare:
+        return []
+    detail = f"{len(bare)} of {len(sample.frames)} frames have no depth; name a teacher in the plan"
+    return [filters.reject(sample, "no_depth", detail, f"frames[{bare[0]}].depth", "depth")]
 
 
 @lru_cache(maxsize=1)

@@ -115,12 +115,14 @@ function browser(section) {
   const bar = make("div", { class: "bar" });
   const holder = make("div");
   const choices = {};
+  const asked = new URLSearchParams(location.hash.slice(1)); // page.html#family=box opens with that choice
   let page = 0;
   const names = [...new Set(cards.flatMap((card) => Object.keys(card.tags)))];
   for (const name of names) {
     const values = [...new Set(cards.flatMap((card) => card.tags[name] || []))].sort();
     if (values.length < 2) continue;
     const select = make("select", {}, new Option("all", ""), ...values.map((value) => new Option(value, value)));
+    if (values.includes(asked.get(name))) select.value = asked.get(name);
     select.addEventListener("change", () => { page = 0; render(); });
     choices[name] = select;
     bar.append(make("label", {}, name, select));

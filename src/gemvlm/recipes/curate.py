@@ -13,14 +13,27 @@ from rich.table import Table
 from rich.text import Text
 
 from gemvlm.curation.engine import Engine
+from gemvlm.curation.licences import LicenceRules
 from gemvlm.curation.pipeline import Curated, curate
 from gemvlm.curation.plan import Plan
 from gemvlm.recipes import get_plan
 
 
-def plan_of(recipe: str, roots: Sequence[str], benchmarks: Sequence[Path], limit: int | None) -> Plan:
+def plan_of(
+    recipe: str,
+    roots: Sequence[str] = (),
+    benchmarks: Sequence[Path] = (),
+    limit: int | None = None,
+    teacher: str | None = None,
+    licences: Sequence[str] = (),
+) -> Plan:
     """The plan of that name with its data located ("name=folder"). ValueError for what does not fit."""
     plan = get_plan(recipe)
+    if teacher is not None:
+        plan = replace(plan, depth=replace(plan.depth, teacher=teacher))
+    if licences and plan.licences is not None:
+        known = tuple(licence for licence in licences if licence != "unknown")
+        plan = replace(plan, licences=LicenceRules((*plan.licences.allowed, *known), len(known) < len(licences)))
     located: dict[str, str] = {}
     for entry in roots:
         name, equals, place = entry.partition("=")
@@ -31,12 +44,14 @@ def plan_of(recipe: str, roots: Sequence[str], benchmarks: Sequence[Path], limit
     return (plan if limit is None else replace(plan, limit=limit)).located(located)
 
 
-def command_of(recipe: str, plan: Plan, limit: int | None) -> str:
+def command_of(recipe: str, plan: Plan, limit: int | None, licences: Sequence[str] = ()) -> str:
     """The command that makes this set: without what changes no byte of it, and with no folder of this machine."""
     words = ["gemvlm", "curate", recipe]
     words += [] if limit is None else ["--limit", str(limit)]
     words += [word for use in plan.sources if use.root is not None for word in ("--root", f"{use.name}=FOLDER")]
     words += [word for path in plan.benchmarks for word in ("--benchmark", Path(path).name)]
+    words += [] if plan.depth.teacher is None else ["--depth-teacher", plan.to_json()["depth"]["teacher"]]
+    words += [word for licence in licences for word in ("--licence", licence)]
     return " ".join(words)
 
 

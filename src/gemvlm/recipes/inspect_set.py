@@ -57,7 +57,8 @@ def inspect_set(folder: Path, out: Path, examples: int = 240, seed: int = 0) -> 
 
 def sample_card(sample: Sample) -> Card:
     """A sample as a card of the gallery; of many frames a few, evenly chosen, the first and the last among them."""
-    shown = np.unique(np.linspace(0, len(sample.frames) - 1, FRAMES_SHOWN).round().astype(int)) if sample.frames else []
+    last = len(sample.frames) - 1
+    shown = sorted({round(i * last / (FRAMES_SHOWN - 1)) for i in range(FRAMES_SHOWN)}) if sample.frames else []
     many = len(sample.frames) > 1
     note = f"{sample.source} · scene {sample.scene} · {sample.provenance.licence}"
     note += f" · {len(sample.frames)} frames" if many else ""
@@ -190,15 +191,16 @@ def _commonest(family: FamilyFacts) -> str:
 
 def _letters(family: FamilyFacts) -> str:
     total = family.letters.total()
-    return " ".join(f"{letter} {count / total:.0%}" for letter, count in sorted(family.letters.items())) or "–"
+    shares = (f"{letter}\N{NO-BREAK SPACE}{count / total:.0%}" for letter, count in sorted(family.letters.items()))
+    return " ".join(shares) or "–"
 
 
 def _shortcuts(page: GalleryPage, found: Inspection) -> None:
     page.heading("What a blind reader would score")
     page.text(
         "Baselines that see no picture, fitted on half of the scenes and scored on the other half, up to 1,000 "
-        "questions of a family. **chance** draws an option, **majority** says the commonest answer, **text only** reads "
-        "the words; **best cue** is one measurement in the image that needs no understanding. In per cent."
+        "questions of a family. **chance** draws an option, **majority** says the commonest answer, **text only** "
+        "reads the words; **best cue** is one measurement in the image that needs no understanding. In per cent."
     )
     rows: list[tuple[object, ...]] = []
     for family, turns in list(found.turns.items())[:ROWS_SHOWN]:
