@@ -5,11 +5,11 @@
 
 The straightforward loader does per item what the authors' release does: one JSON list in memory, a JPEG and a 16-bit
 PNG opened with Pillow, transformers' image processor, the tokenizer on every message, positions for each conversation,
-and matplotlib's colours for the depth. (Depth is resized as a scalar and not in colour, so that both make one target.) Ours
-reads the same files from shards, decoding depth or with targets encoded beforehand.
+and matplotlib's colours for the depth. (Depth is resized as a scalar and not in colour, so that both make one target.)
+Ours reads the same files from shards, decoding depth or with targets encoded beforehand.
 
 Before anything is timed, all tensors of all batches are asserted equal: ids, labels, positions, pixels, pictures and
-masks, and cached latents to those of the pictures. Variants take turns on one thread; times are those that this process
+masks, and cached latents to those of the pictures. Variants take turns at every batch, on one thread; times are those that this process
 had the core, so that others on the machine disturb less. A ratio is the median over rounds of the ratio within a round,
 printed with the smallest and the largest.
 """
@@ -245,20 +245,20 @@ def check(loaders: Loaders, batches: Sequence[Sequence[int]]) -> None:
 
 
 def measure(loaders: Loaders, batches: Sequence[Sequence[int]], rounds: int) -> dict[str, list[float]]:
-    """Seconds per sample of each loader in each round. To be called warm, after `check`."""
+    """Seconds per sample of each loader in each round, batch by batch in turn. To be called warm, after `check`."""
     variants = {
         "straightforward": loaders.straightforward,
         "ours, decoding depth": loaders.decoding,
         "ours, cached targets": loaders.cached,
     }
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    seconds = {name: [0.0] * rounds for name in variants}
     samples = sum(len(indices) for indices in batches)
-    for _ in range(rounds):
-        for name, load in variants.items():
-            start = time.process_time()
-            for indices in batches:
+    for turn in range(rounds):
+        for indices in batches:
+            for name, load in variants.items():
+                start = time.process_time()
                 load(indices)
-            seconds[name].append((time.process_time() - start) / samples)
+                seconds[name][turn] += (time.process_time() - start) / samples
     return seconds
 
 
@@ -275,31 +275,34 @@ def report(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
     return ratios
 
 
-def run(samples: Sequence[Sample], batch_size: int, rounds: int) -> dict[str, float]:
-    """Everything that the module promises."""
+def run(samples: Sequence[Sample], batch_sizes: Sequence[int], rounds: int) -> dict[int, dict[str, float]]:
+    """Everything that the module promises: the ratios by batch size and loader."""
     torch.set_num_threads(1)
     places = np.random.default_rng(0).permutation(len(samples)).tolist()
-    batches = [places[start : start + batch_size] for start in range(0, len(places), batch_size)]
+    height, width = samples[0].frames[0].image.shape[:2]
+    ratios = {}
     with tempfile.TemporaryDirectory() as folder:
         loaders = make_loaders(samples, Path(folder))
-        check(loaders, batches)
-        height, width = samples[0].frames[0].image.shape[:2]
-        print(
-            f"{len(samples)} samples of {width}x{height}, batches of {batch_size}, {rounds} rounds: all tensors equal"
-        )
-        return report(measure(loaders, batches, rounds))
+        for size in batch_sizes:
+            batches = [places[start : start + size] for start in range(0, len(places), size)]
+            check(loaders, batches)
+            print(f"{len(samples)} samples of {width}x{height}, batches of {size}, {rounds} rounds: all tensors equal")
+            ratios[size] = report(measure(loaders, batches, rounds))
+    return ratios
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=24)
-    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument(
+        "--batch-sizes", type=int, nargs="+", default=[1, 8], help="the authors train with 1 per device"
+    )
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     data = replace(get("gem_nano").data, size=(480, 640))
     scenes = development_samples(data, 2 * options.samples)
     samples = [replace(sample, turns=sample.turns[:TURNS]) for sample in scenes if sample.turns][: options.samples]
-    run(samples, options.batch_size, options.rounds)
+    run(samples, options.batch_sizes, options.rounds)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from math import prod
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
@@ -22,7 +23,6 @@ from gemvlm.sample import Frame, Sample, Turn
 Picture = tuple[Float[Tensor, "3 h w"], Bool[Tensor, "h w"]]
 Cached = tuple[Float[Tensor, "3 h w"], Bool[Tensor, "h w"], Float[Tensor, "C hl wl"]]
 """With the latent of the picture, whose pixels may then be anything."""
-Patches = tuple[Float[Tensor, "_ patch"], tuple[int, int, int]]
 
 
 @runtime_checkable
@@ -104,14 +104,14 @@ class Collator:
         """`epoch` is one for all samples, or one for each."""
         epochs = [epoch] * len(samples) if isinstance(epoch, int) else epoch
         encoded: list[Encoded] = []
-        cut: list[Patches] = []
+        frames: list[Frame] = []
         targets: list[Target] = []
         for sample, its_epoch in zip(samples, epochs, strict=True):
             encoded.append(self._fit(sample, its_epoch))
             for index, frame in enumerate(sample.frames):
-                targets += self._targets(sample.id, its_epoch, index, frame, image=len(cut))
-                cut.append(patches(frame.image, self.images))
-        return self._packed(encoded, cut, tuple(targets), tuple(sample.id for sample in samples))
+                targets += self._targets(sample.id, its_epoch, index, frame, image=len(frames))
+                frames.append(frame)
+        return self._packed(encoded, frames, tuple(targets), tuple(sample.id for sample in samples))
 
     def prompts(self, requests: Sequence[Prompt]) -> Batch:
         """Conversations, packed like samples, that end where the model must begin to answer; labels are all ignored."""
@@ -121,8 +121,8 @@ class Collator:
             parts = render_dialogue(len(request.frames), exchanges, self.system)
             parts = [replace(part, supervised=False) if isinstance(part, Segment) else part for part in parts]
             encoded.append(self._encode(parts, self._image_tokens(request.frames)))
-        cut = [patches(frame.image, self.images) for request in requests for frame in request.frames]
-        return self._packed(encoded, cut, (), tuple(str(number) for number in range(len(requests))))
+        frames = [frame for request in requests for frame in request.frames]
+        return self._packed(encoded, frames, (), tuple(str(number) for number in range(len(requests))))
 
     def _fit(self, sample: Sample, epoch: int) -> Encoded:
         """The sample's conversation with as many of its chosen turns as `max_tokens` holds."""
@@ -159,14 +159,25 @@ class Collator:
     def _image_tokens(self, frames: Sequence[Frame]) -> list[int]:
         return [self.images.tokens(self.images.grid(*frame.image.shape[:2])) for frame in frames]
 
+    def _pixels(self, frames: Sequence[Frame]) -> tuple[Float[Tensor, "P patch"], Int64[Tensor, "N 3"]]:
+        """The patches of all images, each copied to its place while it is in the processor's cache, and their grids."""
+        grids = [self.images.grid(*frame.image.shape[:2]) for frame in frames]
+        if len(frames) == 1:
+            values = patches(frames[0].image, self.images)[0]
+        else:
+            counts = [prod(grid) for grid in grids]
+            values = torch.empty(sum(counts), self.images.patch_values)
+            for place, frame in zip(values.split(counts) if counts else (), frames, strict=True):
+                place.copy_(patches(frame.image, self.images)[0])
+        return values, torch.tensor(grids, dtype=torch.int64).reshape(-1, 3)
+
     def _packed(
-        self, encoded: Sequence[Encoded], cut: Sequence[Patches], targets: tuple[Target, ...], ids: tuple[str, ...]
+        self, encoded: Sequence[Encoded], frames: Sequence[Frame], targets: tuple[Target, ...], ids: tuple[str, ...]
     ) -> Batch:
-        grids = torch.tensor([grid for _, grid in cut], dtype=torch.int64).reshape(-1, 3)
+        pixels, grids = self._pixels(frames)
         lengths = torch.tensor([len(part.input_ids) for part in encoded])
         starts = torch.cumsum(lengths, 0) - lengths
         grids_of = torch.split(grids, [len(part.spans) for part in encoded])
-        pixels = [values for values, _ in cut] or [torch.empty(0, self.images.patch_values)]
         return Batch(
             input_ids=torch.cat([part.input_ids for part in encoded]),
             segment_ids=torch.arange(len(encoded)).repeat_interleave(lengths),
@@ -178,7 +189,7 @@ class Collator:
                 dim=1,
             ),
             labels=torch.cat([part.labels for part in encoded]),
-            pixel_values=torch.cat(pixels),
+            pixel_values=pixels,
             image_grid_thw=grids,
             spans=torch.cat([part.spans + start for part, start in zip(encoded, starts, strict=True)]),
             targets=targets,
