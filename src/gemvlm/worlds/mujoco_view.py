@@ -292,9 +292,10 @@ class MujocoView:
     def _albedo(self) -> Float[np.ndarray, "G 3"]:
         """One colour per geom: its own or its material's, times the mean of the texture."""
         model = self.model
-        colours = np.where(model.geom_matid[:, None] >= 0, model.mat_rgba[model.geom_matid], model.geom_rgba)[:, :3]
-        colours = colours.astype(np.float64)
+        colours = model.geom_rgba[:, :3].astype(np.float64)
         for geom, material in enumerate(model.geom_matid):
+            if material >= 0:
+                colours[geom] = model.mat_rgba[material, :3]
             texture = int(model.mat_texid[material].max()) if material >= 0 else -1
             if texture >= 0:
                 start, channels = int(model.tex_adr[texture]), int(model.tex_nchannel[texture])
@@ -317,10 +318,10 @@ def shade(
 
 
 def _alpha(model: Any) -> Float[np.ndarray, "G"]:
-    """How opaque each geom is drawn: a geom's own alpha counts, and its material's if it has one."""
+    """How opaque each geom is drawn: as its material says if it has one, but not at all if its own alpha is 0."""
     own = model.geom_rgba[:, 3].astype(np.float64)
-    has = model.geom_matid >= 0
-    return np.where(has, model.mat_rgba[model.geom_matid, 3] if model.nmat else 1.0, own) * (own > 0)
+    materials = np.append(model.mat_rgba[:, 3].astype(np.float64), 1.0)
+    return np.where(model.geom_matid >= 0, materials[model.geom_matid] * (own > 0), own)
 
 
 def _outermost(points: Float[np.ndarray, "M 3"]) -> Float[np.ndarray, "N 3"]:

@@ -125,7 +125,8 @@ def initial_states(suite: str, index: int) -> Float64[np.ndarray, "states S"]:
     file = _root() / "init_files" / suite / f"{task_names(suite)[index]}.pruned_init"
     if not file.is_file() or file.stat().st_size > LARGEST_STATES:
         raise ValueError(f"{file}: no file of initial states, or not one of LIBERO's; reinstall hf-libero")
-    arrays: list[Any] = [(_reconstruct, "numpy.core.multiarray._reconstruct"), np.ndarray, np.dtype, np.dtypes.Float64DType]
+    allowed = (_reconstruct, "numpy.core.multiarray._reconstruct")
+    arrays: list[Any] = [allowed, np.ndarray, np.dtype, np.dtypes.Float64DType]
     with torch.serialization.safe_globals(arrays):
         states = np.asarray(torch.load(file, weights_only=True))
     if states.ndim != 2 or not np.isfinite(states).all():

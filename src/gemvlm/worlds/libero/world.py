@@ -93,6 +93,8 @@ class LiberoWorld:
             self.state_index = self._checked(state_index)
         with _private_chance(self.seed):
             self._env.reset()
+            for robot in self._env.env.robots:
+                robot.gripper.current_action[:] = 0  # robosuite forgets to, unless it loads the model anew
             self._env.set_init_state(self._states[self.state_index])
             for _ in range(WAITING_STEPS):
                 self._env.step(WAIT)

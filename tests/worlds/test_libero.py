@@ -1,0 +1,155 @@
+"""LIBERO as a world: nothing asked, official states, upright pictures, names, goals that its own predicates confirm."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ASSETS = Path(__file__).parents[2] / "../shared/libero-assets"
+if importlib.util.find_spec("libero") is None:
+    pytest.skip("LIBERO is not installed: make worlds-libero", allow_module_level=True)
+if not ASSETS.is_dir():
+    pytest.skip(f"no LIBERO assets at {ASSETS}", allow_module_level=True)
+
+from gemvlm.worlds.libero import SUITES, LiberoWorld, stand_ins, task_names, versions
+from gemvlm.worlds.libero.history import goal_history
+from gemvlm.worlds.libero.names import goal_words, instruction, place_words
+from gemvlm.worlds.libero.package import initial_states
+from gemvlm.worlds.task_world import TaskWorld
+
+
+@pytest.fixture(scope="module")
+def kitchen() -> LiberoWorld:
+    return LiberoWorld("libero_goal", 3, ASSETS, drawing="plain")
+
+
+@pytest.mark.slow
+def test_nothing_is_asked_and_the_environment_stays_as_it_was(tmp_path):
+    code = (
+        "import os; before = dict(os.environ); from gemvlm.worlds.libero import task_names; "
+        "assert len(task_names('libero_10')) == 10; after = dict(os.environ); "
+        "before.pop('LIBERO_CONFIG_PATH', None), after.pop('LIBERO_CONFIG_PATH', None); "
+        "assert 'egl' not in (after.get('MUJOCO_GL'), after.get('PYOPENGL_PLATFORM')); print('fine')"
+    )
+    environment = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    for name in ("MUJOCO_GL", "PYOPENGL_PLATFORM", "LIBERO_CONFIG_PATH"):
+        environment.pop(name, None)
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, env=environment, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert run.stdout.strip() == "fine", "neither a question nor a log line on standard output"
+    assert not (tmp_path / ".libero").exists(), "nothing is written to the home folder"
+
+
+def test_suites_tasks_and_states_are_the_official_ones():
+    assert [len(task_names(suite)) for suite in SUITES] == [10] * 4
+    assert instruction(task_names("libero_10")[2]) == "turn on the stove and put the moka pot on it"
+    assert instruction(task_names("libero_goal")[0]) == "open the middle drawer of the cabinet"
+    states = initial_states("libero_goal", 3)
+    assert states.shape == (50, 79)
+    assert "hf-libero" in versions() and stand_ins(ASSETS) == 13
+
+
+def test_the_world_is_as_its_problem_says(kitchen):
+    kitchen.reset()
+    assert isinstance(kitchen, TaskWorld)
+    assert kitchen.goals == (("in", "akita_black_bowl_1", "wooden_cabinet_1_top_region"),)
+    states = {o.category: o for o in kitchen.observe("agentview", (64, 64)).objects}
+    table = states["table"].id
+    assert all(states[name].supported_by == (table,) for name in ("bowl", "plate", "wine bottle", "cream cheese"))
+    assert {"top drawer", "middle drawer", "bottom drawer", "stove knob", "wooden cabinet", "robot"} <= states.keys()
+    assert not states["bowl"].hanging and not kitchen.succeeded()
+
+
+def test_pictures_are_upright_and_not_mirrored(kitchen):
+    kitchen.reset()
+    seen = kitchen.observe("agentview", (96, 96))
+    rows = {o.category: np.nonzero(seen.ids == o.id)[0].mean() for o in seen.objects if o.visible_pixels}
+    columns = {o.category: np.nonzero(seen.ids == o.id)[1].mean() for o in seen.objects if o.visible_pixels}
+    assert rows["robot"] < rows["plate"], "the robot stands behind the table"
+    assert columns["wooden cabinet"] < columns["stove"], "seen from across the robot, the cabinet (y < 0) is on the left"
+
+
+def test_depth_ids_and_boxes_are_of_one_scene(kitchen):
+    kitchen.reset()
+    seen = kitchen.observe("agentview", (96, 96))
+    points = seen.view.to_world(seen.view.camera.rays() * seen.depth.values[..., None].astype(float))
+    for state in seen.objects:
+        mine = points[seen.ids == state.id]
+        inside = np.abs((mine - state.box.center) @ state.box.rotation) <= state.box.half_extents + 2e-3
+        assert len(mine) == state.visible_pixels and inside.all(), state.category
+
+
+def test_reset_repeats_the_start_whatever_happened_before(kitchen):
+    kitchen.reset(4)
+    first = kitchen.observe("agentview", (48, 48))
+    for _ in range(3):
+        kitchen.step(np.array([1.0, 0.5, -1.0, 0, 0, 0, 1]))
+    np.random.seed(7)
+    expected = np.random.random()
+    np.random.seed(7)
+    kitchen.reset(4)
+    assert np.random.random() == expected, "the global generator is left alone"
+    again = kitchen.observe("agentview", (48, 48))
+    np.testing.assert_array_equal(first.depth.values, again.depth.values)
+    kitchen.reset(5)
+    assert not np.array_equal(first.depth.values, kitchen.observe("agentview", (48, 48)).depth.values)
+    kitchen.reset(0)
+
+
+def test_goals_come_about_in_an_order_that_works(kitchen):
+    history, reached = goal_history(kitchen, "agentview", (64, 64))
+    assert reached == (
+        ("open", "wooden_cabinet_1_top_region"),
+        ("in", "akita_black_bowl_1", "wooden_cabinet_1_top_region"),
+    )
+    assert kitchen.succeeded()
+    words = [event.words for event in history.events]
+    assert words == ["open the top drawer of the cabinet", "put the black bowl in the top drawer of the cabinet"]
+    last = {o.id: o for o in history.observations[-1].objects}
+    bowl = last[history.events[1].object_id]
+    assert last[bowl.supported_by[0]].category == "top drawer"
+    kitchen.reset()
+    assert not kitchen.succeeded()
+
+
+def test_what_cannot_come_about_leaves_everything_as_it_was(kitchen):
+    kitchen.reset()
+    before = kitchen.data.qpos.copy()
+    assert not kitchen.fulfil(("on", "wine_bottle_1", "wine_rack_1_top_region")), "it does not stand on a sloping rack"
+    np.testing.assert_array_equal(kitchen.data.qpos, before)
+
+
+def test_words():
+    assert place_words("white_cabinet_1_bottom_region") == "bottom drawer of the cabinet"
+    assert goal_words(("turnon", "flat_stove_1")) == "turn on the stove"
+    assert goal_words(("on", "plate_1", "main_table_stove_front_region")) == "put the plate in front of the stove"
+
+
+def test_bad_input_is_named(tmp_path):
+    with pytest.raises(ValueError, match="no suite 'libero_90'"):
+        task_names("libero_90")
+    with pytest.raises(ValueError, match="tasks 0 to 9, not 10"):
+        LiberoWorld("libero_goal", 10, ASSETS)
+    with pytest.raises(ValueError, match="states 0 to 49, not 50"):
+        LiberoWorld("libero_goal", 0, ASSETS, state_index=50)
+    with pytest.raises(ValueError, match="no subfolder 'scenes'"):
+        LiberoWorld("libero_goal", 0, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suite", SUITES)
+def test_every_task_opens_and_its_goals_have_words(suite):
+    for index in range(10):
+        world = LiberoWorld(suite, index, ASSETS, drawing="plain")
+        assert all(world.goal_words(goal) and world.thing_of(goal[1]) for goal in world.goals)
+        assert not world.succeeded()
+        world.close()
