@@ -31,8 +31,9 @@ from gemvlm.depth_map import DepthMap
 from gemvlm.sample import Frame, Sample, Turn
 from gemvlm.shards import MANIFEST, Manifest, ShardReader, table
 from gemvlm.shards.archive import BLOCK, HEADER, INDEX_VERSION, MAGIC, SHARD_BYTES, shard_name, tar_member
-from gemvlm.shards.manifest import StoredFile
+from gemvlm.shards.manifest import FILES, StoredFile, files_bytes
 from gemvlm.shards.media import encode_depth
+from gemvlm.shards.reader import ARCHIVES
 from gemvlm.shards.record import Row, depth_row, frame_row, sample_row, to_json
 
 SIZE = (480, 640)
@@ -134,8 +135,11 @@ def make_set(kit: Kit, folder: Path, samples: int) -> None:
         *repeated(folder, "images", kit.pictures, samples, kit.images),
         *repeated(folder, "depth", kit.depth, samples, kit.media),
     ]
-    manifest = Manifest(samples, samples * TURNS, samples, samples, samples, {}, {}, {}, tuple(files))
-    (folder / MANIFEST).write_bytes(manifest.to_bytes())
+    (folder / FILES).write_bytes(files_bytes(files))
+    shards = {stem: sum(file.file.startswith(f"{stem}-") for file in files) for stem in (table.STEM, *ARCHIVES)}
+    counts = (samples, samples * TURNS, samples, samples, samples)
+    hashed = hashlib.sha256(files_bytes(files)).hexdigest()
+    (folder / MANIFEST).write_bytes(Manifest(*counts, {}, {}, {}, shards, hashed).to_bytes())
 
 
 def repeated(folder: Path, stem: str, shard: Shard, count: int, known: list[bytes] | None) -> list[StoredFile]:

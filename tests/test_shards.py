@@ -28,6 +28,7 @@ from gemvlm.depth_map.origin import Alignment, DepthOrigin
 from gemvlm.sample import Box, Frame, Point, Provenance, Region, Sample, Turn
 from gemvlm.shards import MANIFEST, SampleError, ShardReader, ShardWriter, StoredFrame, files, write_shards
 from gemvlm.shards.archive import ROW, SHARD_BYTES, Index
+from gemvlm.shards.manifest import FILES
 
 RNG = np.random.default_rng(0)
 ORIGIN = DepthOrigin("teacher", "depth-pro", "a1b2", "MIT", Alignment(1.5, -0.1, 0.9, 1200), {"flip_consistency": 0.97})
@@ -283,7 +284,7 @@ def test_random_access_over_many_files(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("gemvlm.shards.files.OPEN_FILES", 3)
     write_shards((Sample(f"s{index}", (), (), "", "") for index in range(200)), tmp_path, shard_bytes=8192)
     reader = ShardReader(tmp_path)
-    assert len(reader.manifest.of("records")) > 20 and len(reader.manifest.of("annotations")) == 3
+    assert reader.manifest.shards["records"] > 20 and reader.manifest.shards["annotations"] == 3
     assert all(reader[index].id == f"s{index}" for index in RNG.permutation(200).tolist())
     assert pickle.loads(pickle.dumps(reader))[150].id == "s150"
     assert reader.ids()[-1] == "s199"
@@ -328,7 +329,7 @@ def test_writing_twice_the_same_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in "ab":
         write_shards(written, tmp_path / name)
     names = [path.name for path in sorted((tmp_path / "a").iterdir())]
-    assert len(names) == 8 and not any(name.endswith(".partial") for name in names)
+    assert len(names) == 9 and not any(name.endswith(".partial") for name in names)
     assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in names)
 
 
@@ -469,7 +470,9 @@ def test_a_truncated_or_missing_shard_is_named(tmp_path: Path) -> None:
     path = tmp_path / "images-00000.tar"
     content = path.read_bytes()
     path.write_bytes(content[:600])
-    with pytest.raises(SampleError, match=r"images-00000.tar.* truncated, it ends \d+ bytes before"):
+    with pytest.raises(
+        SampleError, match=r"images-00000.tar: has 600 bytes but a member would end at byte \d+; it is truncated"
+    ):
         ShardReader(tmp_path)[1]
     path.unlink()
     with pytest.raises(SampleError, match=r"images-00000.tar.* unreadable"):
@@ -485,8 +488,8 @@ def test_a_truncated_or_missing_shard_is_named(tmp_path: Path) -> None:
     ("change", "told"),
     [
         ({"shard": 7}, "lies in shard 7 of 1"),
-        ({"offset": 1 << 60}, "would end at byte"),
-        ({"length": 1 << 60}, "would end at byte"),
+        ({"offset": 1 << 60}, "belongs to another index"),
+        ({"length": 1 << 60}, "belongs to another index"),
         ({"key": b"\0" * 32}, "knows no member"),
         ({"offset": 0}, "CRC-32 differs"),
     ],
@@ -528,12 +531,16 @@ def test_a_table_that_says_something_else_is_found(tmp_path: Path) -> None:
     name = "annotations-00000.parquet"
     content = (tmp_path / "other" / name).read_bytes()
     (tmp_path / "set" / name).write_bytes(content)
-    path = tmp_path / "set" / MANIFEST
-    manifest = json.loads(path.read_text())
-    for file in manifest["files"]:
+    listed = json.loads((tmp_path / "set" / FILES).read_text())
+    for file in listed:
         if file["file"] == name:
             file["sha256"] = hashlib.sha256(content).hexdigest()
-    path.write_text(json.dumps(manifest))
+    (tmp_path / "set" / FILES).write_text(json.dumps(listed))
+    path = tmp_path / "set" / MANIFEST
+    with pytest.raises(ValueError, match=r"files.json: missing, or not the bytes"):
+        ShardReader(tmp_path / "set").verify()
+    hashed = hashlib.sha256((tmp_path / "set" / FILES).read_bytes()).hexdigest()
+    path.write_text(json.dumps({**json.loads(path.read_text()), "files_sha256": hashed}))
     with pytest.raises(ValueError, match=r"annotations-00000.parquet, row 0: not what the record says"):
         ShardReader(tmp_path / "set").verify()
 
@@ -549,5 +556,6 @@ def test_another_schema_is_refused(tmp_path: Path) -> None:
 
 def test_shards_are_of_the_size_that_was_asked_for(tmp_path: Path) -> None:
     manifest = write_shards([sample(f"s{index}") for index in range(40)], tmp_path, shard_bytes=8192)
-    assert all(file.bytes <= 8192 for file in manifest.of("images") + manifest.of("records"))
+    shards = [path.stat().st_size for path in tmp_path.glob("*.tar")]
+    assert len(shards) == sum(manifest.shards.values()) - 1 and max(shards) <= 8192
     assert SHARD_BYTES >= 64 << 20

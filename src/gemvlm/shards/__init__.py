@@ -1,6 +1,7 @@
 """Sample ⇄ disk: a folder of tables for people and of indexed tar files for training.
 
-    manifest.json               counts and the SHA-256 of every file; written last, so a folder without it is unfinished
+    manifest.json               counts; written last, so a folder without it is unfinished
+    files.json                  size and SHA-256 of every other file
     annotations-00000.parquet   one row per sample, typed columns: what any tool can query
     records-00000.tar           the same rows as JSON, one member per sample: what training reads at random
     images-00000.tar            every picture once, the publisher's bytes where there are any

@@ -92,7 +92,7 @@ class Derived:
             self._refused = frozenset(manifest["refused"])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: not a manifest that can be read ({error}); encode again") from error
-        self._archive = Archive(self.folder, STEM, [file for file in self._stored if file.file.endswith(".tar")])
+        self._archive = Archive(self.folder, STEM, len(self._stored) - 1)  # the last is the index
 
     def __len__(self) -> int:
         return len(self._archive.index)

@@ -102,28 +102,26 @@ class OpenFiles:
     """Ranges of many files; the last ones read stay open, a bounded number of them. Forked workers may share it."""
 
     def __init__(self) -> None:
-        self._open: OrderedDict[Path, BinaryIO] = OrderedDict()
+        self._open: OrderedDict[Location, tuple[BinaryIO | None, int]] = OrderedDict()
 
     def read(self, location: Location, offset: int, length: int) -> bytes:
         """Exactly `length` bytes from `offset` on. ValueError if the file ends before."""
-        if isinstance(location, Path):
-            content = self._local(location, offset, length)
-        else:
-            content = _remote(location).cat_file(location, offset, offset + length)
-        if len(content) != length:
-            raise ValueError(
-                f"{location}: truncated, it ends {length - len(content)} bytes before the end of a member at byte "
-                f"{offset + length}"
-            )
-        return content
-
-    def _local(self, path: Path, offset: int, length: int) -> bytes:
-        if path not in self._open:
-            self._open[path] = path.open("rb", buffering=0)
+        if location not in self._open:
+            file = location.open("rb", buffering=0) if isinstance(location, Path) else None
+            self._open[location] = (file, size(location))
             if len(self._open) > OPEN_FILES:
-                self._open.popitem(last=False)[1].close()
-        self._open.move_to_end(path)
-        file = self._open[path]
+                oldest, _ = self._open.popitem(last=False)[1]
+                if oldest is not None:
+                    oldest.close()
+        self._open.move_to_end(location)
+        file, there = self._open[location]
+        if offset + length > there:
+            raise ValueError(
+                f"{location}: has {there} bytes but a member would end at byte {offset + length}; it is truncated, or "
+                "belongs to another index"
+            )
+        if file is None:
+            return _remote(location).cat_file(location, offset, offset + length)
         if hasattr(os, "pread"):
             return os.pread(file.fileno(), length, offset)
         file.seek(offset)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from gemvlm.shards import files
@@ -12,6 +12,8 @@ from gemvlm.shards.files import Location
 
 SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
+FILES = "files.json"
+"""Every other file with its size and hash: as long as the set is large, so only `verify` reads it."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,9 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Counts and files of a folder. `families`, `sources` and `licences` count turns, samples and samples."""
+    """Counts of a folder. `families`, `sources` and `licences` count turns, samples and samples, `shards` the files of
+    each kind. `files_sha256` is the hash of `files.json`, which holds the hashes of all others.
+    """
 
     samples: int
     turns: int
@@ -40,7 +44,8 @@ class Manifest:
     families: Mapping[str, int]
     sources: Mapping[str, int]
     licences: Mapping[str, int]
-    files: tuple[StoredFile, ...]
+    shards: Mapping[str, int]
+    files_sha256: str
     schema: int = SCHEMA_VERSION
 
     @classmethod
@@ -54,7 +59,7 @@ class Manifest:
             fields = json.loads(files.read(path))
             if fields["schema"] != SCHEMA_VERSION:
                 raise ValueError(f"schema {fields['schema']} but {SCHEMA_VERSION} is read here")
-            return cls(**{**fields, "files": tuple(StoredFile(**file) for file in fields["files"])})
+            return cls(**fields)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: not a manifest that can be read ({error}); write the shards again") from error
 
@@ -66,6 +71,16 @@ class Manifest:
         """SHA-256 of the manifest's file, and so of every byte in the folder."""
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
-    def of(self, stem: str) -> tuple[StoredFile, ...]:
-        """The files of one kind ("images", say), in order."""
-        return tuple(file for file in self.files if file.file.startswith(stem + "-"))
+
+def files_bytes(stored: Sequence[StoredFile]) -> bytes:
+    """The content of `files.json`."""
+    return (json.dumps([asdict(file) for file in stored], indent=1) + "\n").encode()
+
+
+def read_files(folder: Location, sha256: str) -> tuple[StoredFile, ...]:
+    """What `files.json` says. ValueError unless it has the given hash."""
+    path = files.join(folder, FILES)
+    content = files.read(path) if files.exists(path) else b""
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ValueError(f"{path}: missing, or not the bytes that {MANIFEST} names; write the shards again")
+    return tuple(StoredFile(**file) for file in json.loads(content))

@@ -11,7 +11,7 @@ from gemvlm.sample import Sample
 from gemvlm.shards import files, table
 from gemvlm.shards.archive import Archive, Entry, verify_file
 from gemvlm.shards.files import Location
-from gemvlm.shards.manifest import MANIFEST, Manifest
+from gemvlm.shards.manifest import MANIFEST, Manifest, read_files
 from gemvlm.shards.media import decode_depth, decode_image
 from gemvlm.shards.record import Row, StoredFrame, depth_of, frame_of, sample_of, to_json
 
@@ -38,7 +38,7 @@ class ShardReader(Sequence[Sample]):
         self.folder = files.located(folder)
         self.manifest = Manifest.from_folder(self.folder)
         self._records, self._images, self._depths = (
-            Archive(self.folder, stem, self.manifest.of(stem)) for stem in ARCHIVES
+            Archive(self.folder, stem, self.manifest.shards[stem]) for stem in ARCHIVES
         )
         self._samples: dict[int, Sample] | None = {} if cache else None
         self._depth = depth
@@ -101,17 +101,17 @@ class ShardReader(Sequence[Sample]):
 
         Also if a record and its row in the annotation table disagree.
         """
-        for stored in self.manifest.files:
+        for stored in read_files(self.folder, self.manifest.files_sha256):
             verify_file(self.folder, stored)
         for archive in (self._records, self._images, self._depths):
             archive.index.verify()
         start = 0
-        for stored in self.manifest.of(table.STEM):
-            rows = table.to_rows(files.read(files.join(self.folder, stored.file)))
+        for name in self._tables():
+            rows = table.to_rows(files.read(files.join(self.folder, name)))
             for number, row in enumerate(rows):
                 if to_json(row) != to_json(self.record(start + number)):
                     raise ValueError(
-                        f"{files.join(self.folder, stored.file)}, row {number}: not what the record says; write the "
+                        f"{files.join(self.folder, name)}, row {number}: not what the record says; write the "
                         "shards again"
                     )
             start += len(rows)
@@ -149,4 +149,7 @@ class ShardReader(Sequence[Sample]):
         return index % len(self)
 
     def _column(self, name: str) -> list[str]:
-        return list(table.column(self.folder, [stored.file for stored in self.manifest.of(table.STEM)], name))
+        return list(table.column(self.folder, self._tables(), name))
+
+    def _tables(self) -> list[str]:
+        return [table.table_name(number) for number in range(self.manifest.shards[table.STEM])]

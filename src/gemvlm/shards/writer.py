@@ -13,12 +13,12 @@ from gemvlm.sample import Frame, Sample, Turn
 from gemvlm.shards import files, table
 from gemvlm.shards.archive import SHARD_BYTES, ArchiveWriter
 from gemvlm.shards.files import Location
-from gemvlm.shards.manifest import MANIFEST, Manifest, StoredFile
+from gemvlm.shards.manifest import FILES, MANIFEST, Manifest, StoredFile, files_bytes
 from gemvlm.shards.media import decode_image, encode_depth, encode_image, image_suffix
 from gemvlm.shards.reader import ShardReader
 from gemvlm.shards.record import Row, depth_row, frame_row, sample_row, to_json, turn_rows
 
-OURS = ("annotations-", "records-", "images-", "depth-", "records.", "images.", "depth.")
+OURS = ("annotations-", "records-", "images-", "depth-", "records.", "images.", "depth.", FILES)
 RECENT_PICTURES = 64
 
 
@@ -92,7 +92,7 @@ class ShardWriter:
         if self._rows:
             self._write_table()
         archives = (self._records, self._images, self._depths)
-        written = [file for archive in archives for file in archive.finish()]
+        listed = files_bytes([*self._tables, *(file for archive in archives for file in archive.finish())])
         manifest = Manifest(
             samples=len(self._records),
             turns=self._families.total(),
@@ -102,8 +102,13 @@ class ShardWriter:
             families=dict(sorted(self._families.items())),
             sources=dict(sorted(self._sources.items())),
             licences=dict(sorted(self._licences.items())),
-            files=(*self._tables, *written),
+            shards={
+                table.STEM: len(self._tables),
+                **{archive.stem: archive.shards for archive in archives},
+            },
+            files_sha256=hashlib.sha256(listed).hexdigest(),
         )
+        files.put(files.join(self.folder, FILES), listed)
         files.put(files.join(self.folder, MANIFEST), manifest.to_bytes())
         return manifest
 
