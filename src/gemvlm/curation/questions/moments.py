@@ -114,6 +114,14 @@ class Moments:
         """The object as it is then, seen or not."""
         return next(o for o in self.observation(image).objects if o.id == object_id)
 
+    def is_within_an_act(self, image: int) -> bool:
+        return any(event.start < self.shown[image] < event.end for event in self.history.events)
+
+    def is_at_rest(self, image: int) -> bool:
+        """Nothing is being moved, and nothing is held."""
+        objects = (o for o in self.observation(image).objects if o.movable)
+        return not self.is_within_an_act(image) and all(o.hanging or o.supported_by for o in objects)
+
     def is_in_the_air(self, object_id: int, image: int) -> bool:
         state = self.state(object_id, image)
         return not state.supported_by and not state.hanging

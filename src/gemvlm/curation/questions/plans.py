@@ -29,7 +29,7 @@ def next_step(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
     The cue is the step that says most of what the task says: the last one.
     """
     history = moments.history
-    if not history.task or not moments.is_told_in_order or _is_within_a_step(moments, len(moments) - 1):
+    if not history.task or not moments.is_told_in_order or moments.is_within_an_act(len(moments) - 1):
         return
     to_come = _to_come(moments)
     if not to_come and not _all_done(moments):
@@ -60,7 +60,7 @@ def next_step(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
 def remaining_steps(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
     """All steps that remain after the last image, in order (P2); eight at most."""
     history = moments.history
-    if not history.task or not moments.is_told_in_order or _is_within_a_step(moments, len(moments) - 1):
+    if not history.task or not moments.is_told_in_order or moments.is_within_an_act(len(moments) - 1):
         return
     to_come = _to_come(moments)
     if (not to_come and not _all_done(moments)) or len(to_come) > MOST_STEPS:
@@ -152,7 +152,7 @@ def can_lift_now(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
     yes: list[tuple[int, int]] = []
     no: list[tuple[int, int]] = []
     for image, seen in enumerate(moments.seen):
-        if any(moments.is_in_the_air(o.id, image) for o in seen.objects):
+        if not moments.is_at_rest(image):
             continue
         for object_id, o in moments.nameable[image].items():
             loads = seen.carried[object_id]
@@ -191,7 +191,7 @@ def consequence_now(moments: Moments, rng: np.random.Generator) -> Iterator[Turn
         return
     for image in shuffled(range(len(moments)), rng):
         seen, objects = moments.seen[image], moments.nameable[image]
-        if any(moments.is_in_the_air(o.id, image) for o in seen.objects):
+        if not moments.is_at_rest(image):
             continue
         for taken in shuffled([i for i in objects if seen.carried[i] and not objects[i].state.hanging], rng):
             moved_m = moments.without(moments.shown[image], taken)
@@ -242,7 +242,7 @@ def progress(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
         return
     listed = "; ".join(f"{number + 1}. {event.words}" for number, event in enumerate(steps))
     for image in shuffled(range(len(moments)), rng):
-        if _is_within_a_step(moments, image):
+        if moments.is_within_an_act(image):
             continue
         done = sum(event.end <= moments.shown[image] for event in steps)
         here = moments.image_name(image, rng)
@@ -267,10 +267,6 @@ def _all_succeeded(moments: Moments) -> bool:
 def _all_done(moments: Moments) -> bool:
     """Every step came off and is over by the last image."""
     return _all_succeeded(moments) and all(event.end <= moments.shown[-1] for event in moments.history.events)
-
-
-def _is_within_a_step(moments: Moments, image: int) -> bool:
-    return any(event.start < moments.shown[image] < event.end for event in moments.history.events)
 
 
 def _is_nameable_target(moments: Moments, event: Event) -> bool:
