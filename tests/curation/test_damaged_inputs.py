@@ -25,7 +25,7 @@ from gemvlm.sample import Sample
 
 HERE = Path(__file__).parent
 DAMAGES = 500
-COSTLY = {"episodes": 4, "rgbd_folder": 6, "scannet": 6, "spar": 20, "tum_rgbd": 6}
+COSTLY = {"episodes": 2, "rgbd_folder": 4, "scannet": 4, "spar": 12, "tum_rgbd": 4}
 """Damages of the layouts that take long to read (questions are written, videos decoded); the others share the rest."""
 CHECKSUMMED = (".png", ".parquet")
 Outcome = Sample | Rejection

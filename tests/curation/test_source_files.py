@@ -184,12 +184,25 @@ def test_a_stray_byte_costs_one_record(indent: int | None, tmp_path: Path) -> No
     assert reason(found[10].fields) == "bad_json"
 
 
-def test_an_indented_file_survives_a_lost_quotation_mark(tmp_path: Path) -> None:
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize(
+    ("old", "new"), [('"words"', '"words'), ("}", ""), ("{", ""), ('"text"', '"te"xt"'), (",", "")]
+)
+def test_a_lost_mark_costs_one_record(old: str, new: str, indent: int | None, tmp_path: Path) -> None:
     rows = [{"n": index, "text": "words"} for index in range(50)]
-    text = json.dumps(rows, indent=2).replace('"words"', '"words', 1)
-    (tmp_path / "a.json").write_text(text)
+    whole = json.dumps(rows, indent=indent)
+    at = whole.index(old, whole.index("7,"))
+    (tmp_path / "a.json").write_text(whole[:at] + new + whole[at + len(old) :])
     found = [raw for part in json_parts(tmp_path / "a.json", "a.json") for raw in json_records(tmp_path, part)]
-    assert [raw.row for raw in found if b"words" in raw.content] == list(range(50))  # type: ignore[operator]
+    good = []
+    for raw in found:
+        try:
+            good.append(raw.fields())
+        except RecordError:
+            continue
+    assert len(good) >= 48
+    assert len(found) > len(good)
+    assert all(row in rows for row in good)
 
 
 def test_files_that_are_none_are_refused_as_a_whole(tmp_path: Path) -> None:

@@ -38,9 +38,11 @@ UNREADABLE = (
 )  # fmt: skip
 """What parsing bad bytes can raise: numbers, text, JSON, pictures, archives, videos, Arrow (whose errors are these)."""
 
-_STRUCTURE = re.compile(rb'"(?:[^"\\\n]|\\.)*"|[\[\]{}]')
+_SCAN = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 _OPENING = re.compile(rb"(?:\xef\xbb\xbf)?\s*")
-_SPACE = b" \t\r\n,"
+_FIRST_KEY = re.compile(rb'(?:\xef\xbb\xbf)?\s*\[\s*\{\s*("[^"\\]*")\s*:')
+_SPACES = re.compile(rb"[\s,]*")
+_STRUCTURE = re.compile(rb'"(?:[^"\\\n]|\\.)*"|[\[\]{}]')
 
 
 class RecordError(ValueError):
@@ -205,35 +207,53 @@ def _elements(content: mmap.mmap | bytes, path: Path) -> list[tuple[int, int]]:
 
 
 def _objects(content: mmap.mmap | bytes, start: int, stop: int) -> list[tuple[int, int]]:
-    """Borders of what stands between the commas of an array's inside, by counting brackets outside of strings.
+    """Borders of what stands between the commas of an array's inside.
 
-    What lies between two objects and is neither comma nor space becomes a record of its own, which then won't parse:
-    damage is reported and not stepped over. A string ends at the end of its line, so that a lost quotation mark in a
-    file with line breaks costs one record.
+    What is no value becomes an element of its own, which then won't parse: damage is reported and not stepped over. A
+    broken object ends where its brackets close, or before the next one that begins with the key of the file's first.
     """
     borders: list[tuple[int, int]] = []
-    depth, begin, seen = 0, start, start
-    for token in _STRUCTURE.finditer(content, start, stop):
-        mark = token[0]
-        if mark in b"[{":
-            if depth == 0:
-                begin = token.start()
-                _between(content, seen, begin, borders)
-            depth += 1
-        elif mark in b"]}" and depth > 0:
-            depth -= 1
-            if depth == 0:
-                borders.append((begin, token.end()))
-                seen = token.end()
-    _between(content, begin if depth else seen, min(stop, len(content)), borders)
+    text, at, end = _Text(content), start, min(stop, len(content))
+    while (at := _SPACES.match(content, at, end).end()) < end:  # type: ignore[union-attr]
+        closed = text.value_end(at, end) or _broken_end(content, at, end)
+        borders.append((at, closed))
+        at = closed
     if stop > len(content):
         borders.append((len(content), stop))
     return borders
 
 
-def _between(content: mmap.mmap | bytes, start: int, stop: int, borders: list[tuple[int, int]]) -> None:
-    if content[start : min(stop, start + LARGEST_RECORD)].strip(_SPACE):
-        borders.append((start, stop))
+class _Text:
+    """A window of a file as text of one character per byte, in which places are places in the file."""
+
+    def __init__(self, content: mmap.mmap | bytes) -> None:
+        self._content, self._base, self._text = content, 0, ""
+
+    def value_end(self, at: int, end: int) -> int | None:
+        """Where the JSON value that begins at byte `at` ends; None if none does, or not before `end`."""
+        for base in dict.fromkeys((self._base, at)):
+            if base != self._base or not self._text:
+                self._base, self._text = at, str(self._content[at : min(at + LARGEST_RECORD, end)], "latin-1")
+            try:
+                closed = self._base + _SCAN(self._text, at - self._base)[1]
+            except (StopIteration, ValueError, RecursionError):
+                continue
+            return closed if closed <= end else None
+        return None
+
+
+def _broken_end(content: mmap.mmap | bytes, at: int, end: int) -> int:
+    first = _FIRST_KEY.match(content)
+    following = (
+        re.compile(rb",\s*(?=\{\s*" + re.escape(first[1]) + rb"\s*:)").search(content, at, end) if first else None
+    )
+    end = following.start() if following else end
+    depth = 0
+    for token in _STRUCTURE.finditer(content, at, end):
+        depth += (token[0] in b"[{") - (token[0] in b"]}")
+        if depth <= 0 and token[0] in b"]}":
+            return token.end()
+    return end
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
