@@ -1,25 +1,28 @@
 """Questions about marked points and regions, answered by the depth alone: for real frames without any annotation.
 
-Rules R1, R2, R3 and G6 of the data notes. A point may be asked about where its 5 x 5 neighbourhood has depth everywhere
-and spreads by less than 5 %: never at an edge, where a pixel belongs to two surfaces. Two points are compared with a
+Rules R1, R2, R3 and G6 of the data notes. A point may be asked about where its neighbourhood, 5 x 5 pixels or 1 % of the
+diagonal to each side, has depth everywhere and spreads by less than 5 %: never at an edge, where a pixel belongs to two
+surfaces and depth from another lens may lie beside the colour. Two points are compared with a
 ratio of at least 1.1 and a gap of 0.2 m, and the distance along the ray must not say otherwise. In one of two pairs
 (one of three triples) the closest point is also the lowest in the image: height tells nothing about the answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 
 from gemvlm.depth_map import DepthMap
 from gemvlm.sample import Frame, Point, Region, Turn
 
 NEIGHBOURHOOD = 5
+NEIGHBOURHOOD_SHARE = 0.01
+"""Of the image's diagonal, to each side."""
 LOCAL_SPREAD = 0.05
 DEPTH_RATIO, DEPTH_GAP_M = 1.1, 0.2
 MIN_APART = 0.1
@@ -29,6 +32,8 @@ REGION_SPREAD = 0.05
 REGION_SHARE = (0.002, 0.2)
 """Of the image's pixels: smaller regions are noise, larger ones are hit by chance."""
 REGION_RADIUS = 3
+UNKNOWN_SHARE = 0.02
+"""Of a region's pixels, how many may have missing depth beside them."""
 HORIZONTAL_DEG, VERTICAL_DEG = 15, 75
 PLANE_HALF = 6
 PLANE_RESIDUAL = 0.01
@@ -61,16 +66,31 @@ class SeenDepth:
     @cached_property
     def steady(self) -> Bool[np.ndarray, "H W"]:
         """Pixels away from holes, edges and the border."""
-        windows = self._windows(np.where(self.depth.valid, self.depth.values, np.nan), NEIGHBOURHOOD)
-        low, high = windows.min(axis=(-2, -1)), windows.max(axis=(-2, -1))
+        values = np.where(self.depth.valid, self.depth.values, np.nan)
         steady = np.zeros(self.size, bool)
-        half = NEIGHBOURHOOD // 2
-        steady[half:-half, half:-half] = high - low < LOCAL_SPREAD * low  # NaN compares as False
+        half = self.half
+        if min(self.size) > 2 * half:
+            low, high = (self._windowed(values, extreme) for extreme in (np.min, np.max))
+            steady[half:-half, half:-half] = high - low < LOCAL_SPREAD * low  # NaN compares as False
         return steady
 
-    @staticmethod
-    def _windows(values: Float[np.ndarray, "H W"], side: int) -> Float[np.ndarray, "h w side side"]:
-        return np.lib.stride_tricks.sliding_window_view(values, (side, side))
+    @property
+    def half(self) -> int:
+        """Pixels from the middle of a neighbourhood to its side."""
+        return max(NEIGHBOURHOOD // 2, round(NEIGHBOURHOOD_SHARE * float(np.hypot(*self.size))))
+
+    def _windowed(
+        self, values: Shaped[np.ndarray, "H W"], extreme: Callable[..., Shaped[np.ndarray, "_ _"]]
+    ) -> Shaped[np.ndarray, "h w"]:
+        """The extreme of each neighbourhood that lies inside the image."""
+        side = 2 * self.half + 1
+        rows = extreme(np.lib.stride_tricks.sliding_window_view(values, side, axis=0), axis=-1)
+        return extreme(np.lib.stride_tricks.sliding_window_view(rows, side, axis=1), axis=-1)
+
+    @cached_property
+    def near_unknown(self) -> Bool[np.ndarray, "H W"]:
+        """Pixels in whose neighbourhood depth is missing."""
+        return self._windowed(np.pad(~self.depth.valid, self.half), np.max)
 
     def spot(self, row: int, column: int) -> Spot:
         half = NEIGHBOURHOOD // 2
@@ -138,14 +158,19 @@ def depth_metres(seen: SeenDepth, rng: np.random.Generator) -> Iterator[Turn]:
 
 
 def depth_point_nearest(seen: SeenDepth, rng: np.random.Generator) -> Iterator[Turn]:
-    """Point to what is nearest (G6): pixels within 5 % of the nearest depth; the answer is deep inside them."""
+    """Point to what is nearest (G6): pixels within 5 % of the nearest depth; the answer is deep inside them.
+
+    Not asked where that region borders on pixels without depth, because it may go on there: a sensor sees nothing that
+    is nearer than its least range, nor what lies outside of its own picture.
+    """
     if not seen.depth.valid.any():
         return
     nearest = float(np.percentile(seen.depth.values[seen.depth.valid], 0.1))
     inside = seen.depth.valid & (seen.depth.values <= (1 + REGION_SPREAD) * nearest)
     radius = _interior_radius(inside)
     low, high = (share * inside.size for share in REGION_SHARE)
-    if radius.max() >= REGION_RADIUS and low <= inside.sum() <= high:
+    known = float((inside & seen.near_unknown).sum()) <= UNKNOWN_SHARE * float(inside.sum())
+    if known and radius.max() >= REGION_RADIUS and low <= inside.sum() <= high:
         row, column = np.unravel_index(int(radius.argmax()), radius.shape)
         yield Turn(
             "Point to the surface that is closest to the camera.",
