@@ -14,6 +14,7 @@ import multiprocessing
 import pickle
 import signal
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
@@ -229,7 +230,11 @@ class RayEngine:
         ray = _import_ray()
         rows = [{"task": pickle.dumps(task)} for task in tasks]
         blocks = min(len(rows), RAY_BLOCKS)
-        dataset = ray.data.from_items(rows, override_num_blocks=blocks).map(_Row(work), max_retries=RAY_RETRIES)
+        dataset = ray.data.from_items(rows, override_num_blocks=blocks)
+        with warnings.catch_warnings():
+            # Ray means to name all options of a task, and has no name yet for its retries, which are endless otherwise.
+            warnings.filterwarnings("ignore", message=".*ray_remote_args")
+            dataset = dataset.map(_Row(work), max_retries=RAY_RETRIES)
         try:
             for row in dataset.iter_rows():
                 good, value, trace = pickle.loads(row["answer"])
