@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -155,3 +156,43 @@ def test_prompts_are_packed_and_unsupervised(
 def test_remembered_pictures_are_those_made(make_sample: Make, make_collator: Callable[..., Collator]) -> None:
     collator, sample = make_collator(cache=True), make_sample("a")
     assert collator([sample], 0).targets[0].picture is collator([sample], 1).targets[0].picture
+
+
+def texts(batch: Batch, tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    return [tokenizer.decode(ids) for ids in batch.input_ids.split(batch.lengths.tolist())]
+
+
+def test_a_dialogue_is_shown_whole_and_in_order(
+    make_sample: Make, make_collator: Callable[..., Collator], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    talk = replace(make_sample("talk", turns=6), dialogue=True)
+    collator = make_collator(turns=TurnSampler(2))
+    for epoch in range(5):
+        (text,) = texts(collator([talk], epoch), tokenizer)
+        at = [text.index(f"mug {index}?") for index in range(6)]
+        assert at == sorted(at)
+    loose = [texts(collator([replace(talk, dialogue=False)], epoch), tokenizer)[0].count("mug") for epoch in range(5)]
+    assert set(loose) == {2}
+    whole, rest = collator([talk]), make_collator(turns=TurnSampler(2), max_tokens=120)([talk])
+    assert len(whole.input_ids) > 120
+    assert torch.equal(rest.input_ids, whole.input_ids[: len(rest.input_ids)])  # it loses its end, never its middle
+
+
+def test_a_dialogue_stays_away_where_no_turn_of_it_is_wanted(
+    make_sample: Make, make_collator: Callable[..., Collator], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    talk = replace(make_sample("talk", turns=4), dialogue=True)
+    for sampler in (TurnSampler(0), TurnSampler(2, {"absent": 1.0})):
+        batch = make_collator(turns=sampler)([talk])
+        assert "mug" not in texts(batch, tokenizer)[0] and len(batch.targets) == 1
+    one_family = make_collator(turns=TurnSampler(1, {"point": 1.0}))([talk])
+    assert texts(one_family, tokenizer)[0].count("mug") == 4
+
+
+def test_a_samples_own_system_text_goes_first(
+    make_sample: Make, make_collator: Callable[..., Collator], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    samples = [replace(make_sample("a"), system="the red box"), make_sample("b"), replace(make_sample("c"), system="")]
+    own, common, none = texts(make_collator(system="a mug")(samples), tokenizer)
+    assert "system\nthe red box" in own and "a mug" not in own
+    assert "system\na mug" in common and "a mug" not in none

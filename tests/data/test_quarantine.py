@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gemvlm.data.quarantine import QuarantineError, SampleError, Usable, check, quarantined
+from gemvlm.data.quarantine import QuarantineError, SampleError, Usable, check, judge, quarantined
 from gemvlm.depth_map import DepthMap
 from gemvlm.sample import Frame, Sample
 from gemvlm.shards import ShardReader, write_shards
@@ -92,3 +92,42 @@ def test_training_reads_only_usable_samples(make_sample: Make, tmp_path: Path) -
     assert [usable[index].id for index in range(len(usable))] == ["a", "b"]
     with pytest.raises(QuarantineError, match="1 of 3"):
         Usable(ShardReader(tmp_path / "shards"), tmp_path, max_bad_share=0.1)
+
+
+def test_a_set_is_checked_once_and_its_verdict_remembered(
+    make_sample: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = make_sample("bad", frames=2, question="<image>?", turns=1)
+    write_shards([make_sample("a"), bad, make_sample("b"), make_sample("c")], tmp_path / "shards")
+    checked: list[str] = []
+
+    def counted(sample: Sample) -> SampleError | None:
+        checked.append(sample.id)
+        return check(sample)
+
+    def usable(share: float, out: str = "run") -> list[str]:
+        checked.clear()
+        found = Usable(ShardReader(tmp_path / "shards"), tmp_path / out, share)
+        return [found[index].id for index in range(-len(found), 0)]
+
+    monkeypatch.setattr("gemvlm.data.quarantine.check", counted)
+    assert usable(0.5) == ["a", "b", "c"] and checked == ["a", "bad", "b", "c"]
+    assert usable(0.5) == ["a", "b", "c"] and not checked
+    with pytest.raises(QuarantineError, match="1 of 4 samples are bad"):
+        usable(0.1)
+    assert not checked  # a remembered verdict is held against every share
+    judge(ShardReader(tmp_path / "shards"), tmp_path / "shards", 0.5)
+    assert usable(0.5, "another run") == ["a", "b", "c"] and not checked
+
+
+def test_a_verdict_about_other_data_is_not_believed(make_sample: Make, tmp_path: Path) -> None:
+    write_shards([make_sample("a"), make_sample("b")], tmp_path / "one")
+    write_shards([make_sample("a"), make_sample("c", frames=2, question="<image>?", turns=1)], tmp_path / "two")
+    assert len(Usable(ShardReader(tmp_path / "one"), tmp_path, 0.0)) == 2
+    assert len(Usable(ShardReader(tmp_path / "two"), tmp_path, 0.5)) == 1
+    path = tmp_path / "verdict.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "check": 0, "bad": []}))
+    assert len(Usable(ShardReader(tmp_path / "two"), tmp_path, 0.5)) == 1
+    path.write_text("{")
+    with pytest.raises(ValueError, match=r"verdict.json: not a verdict .* remove it"):
+        Usable(ShardReader(tmp_path / "two"), tmp_path, 0.5)

@@ -64,10 +64,9 @@ class Usable(Sequence[Sample]):
 
     def __init__(self, reader: ShardReader, folder: Path | str, max_bad_share: float) -> None:
         self._reader = reader
-        bad = _remembered(reader, folder)
-        if bad is None:
-            bad = judge(reader, folder, max_bad_share)
-        _refuse_too_many(len(bad), len(reader), max_bad_share, Path(folder) / REASONS)
+        found = _remembered(reader, folder)
+        bad, reasons = found or (judge(reader, folder, max_bad_share), Path(folder) / REASONS)
+        _refuse_too_many(len(bad), len(reader), max_bad_share, reasons)
         self._good_before = np.array(bad, dtype=np.int64) - np.arange(len(bad))
 
     def __len__(self) -> int:
@@ -92,15 +91,16 @@ def judge(reader: ShardReader, folder: Path | str, max_bad_share: float) -> list
     return bad
 
 
-def _remembered(reader: ShardReader, folder: Path | str) -> list[int] | None:
-    """The bad indices of a verdict about exactly this set, in `folder` or beside the shards."""
-    for place in (files.join(files.located(folder), VERDICT), files.join(reader.folder, VERDICT)):
+def _remembered(reader: ShardReader, folder: Path | str) -> tuple[list[int], files.Location] | None:
+    """The bad indices of a verdict about exactly this set, in `folder` or beside the shards, and their reasons."""
+    for beside in (Path(folder), reader.folder):
+        place = files.join(beside, VERDICT)
         if not files.exists(place):
             continue
         try:
             verdict = json.loads(files.read(place))
             if verdict["manifest"] == reader.manifest.hash and verdict["check"] == CHECK_VERSION:
-                return sorted(int(index) for index in verdict["bad"])
+                return sorted(int(index) for index in verdict["bad"]), files.join(beside, REASONS)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{place}: not a verdict ({error}); remove it, the set is then checked again") from error
     return None
@@ -136,7 +136,7 @@ def _judged(samples: Iterable[Sample], folder: Path | str, max_bad_share: float)
     _refuse_too_many(bad, seen, max_bad_share, reasons)
 
 
-def _refuse_too_many(bad: int, seen: int, max_bad_share: float, reasons: Path) -> None:
+def _refuse_too_many(bad: int, seen: int, max_bad_share: float, reasons: files.Location) -> None:
     if bad > max_bad_share * seen:
         raise QuarantineError(
             f"{bad} of {seen} samples are bad, more than the allowed {max_bad_share:.1%}; {reasons} says why: repair "
