@@ -4,9 +4,9 @@
 
 Views of the simulated tabletop are handed to `curation.scene_graph` as a stranger's picture would be: masks with a
 noun and a colour, a depth map, a camera. The depth is the simulator's ("true"), or it is degraded as a teacher's is:
-a wrong scale, low-frequency errors of 4, 8 or 16 % and smeared edges, with masks a pixel too wide or too narrow. Each
-answer is compared with the one that the exact geometry gives, without any margin; a number counts as right within the
-tolerance in its record.
+a wrong scale, low-frequency errors of 4, 8 or 16 % and smeared edges, with masks a pixel too wide or too narrow, or
+mere boxes. Each answer is compared with the one that the exact geometry gives, without any margin; a number counts as
+right within the tolerance in its record.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Level:
     wave: float
     smear: int
     mask_noise: bool
+    boxes: bool = False
 
     @property
     def stated(self) -> float:
@@ -48,6 +49,7 @@ LEVELS = (
     Level("4 %", 0.03, 0.04, 1, True),
     Level("8 %", 0.05, 0.08, 2, True),
     Level("16 %", 0.1, 0.16, 2, True),
+    Level("8 %, boxes", 0.05, 0.08, 2, True, boxes=True),
 )
 
 
@@ -81,6 +83,8 @@ def graph_of(observation: Observation, level: Level, rng: np.random.Generator) -
         [state.category for state in things],
         colours=[state.colour for state in things],
     )
+    if level.boxes:
+        detections = [replace(one, mask=_filled(one.mask), from_box=True) for one in detections]
     depth = degraded(observation.depth, level, rng)
     return make_graph(
         observation.image, detections, depth, observation.view, up=True, complete=True, depth_error=level.stated
@@ -90,6 +94,14 @@ def graph_of(observation: Observation, level: Level, rng: np.random.Generator) -
 def _grown(mask: np.ndarray) -> np.ndarray:
     padded = np.pad(mask, 1)
     return padded[1:-1, 1:-1] | padded[:-2, 1:-1] | padded[2:, 1:-1] | padded[1:-1, :-2] | padded[1:-1, 2:]
+
+
+def _filled(mask: np.ndarray) -> np.ndarray:
+    """The box around a mask."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    box = np.zeros_like(mask)
+    box[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
+    return box
 
 
 def _shrunk(mask: np.ndarray) -> np.ndarray:
@@ -144,7 +156,7 @@ def _is_true_in_image(turn: Turn, seen: Seen) -> bool:
         return o is not None and turn.answer in (o.state.colour, o.state.category, o.full_name)
     if turn.family in ("point", "point_relation", "point_extremum"):
         o = _at(seen, turn.places[0])
-        return o is not None and (turn.family != "point" or o in _referred(seen, turn.question))
+        return o is not None and _is_meant(o, turn, seen)
     if turn.family == "box":
         o = next(iter(_referred(seen, turn.question)), None)
         return o is not None and _iou(o.box, turn.places[0]) >= 0.5
@@ -153,6 +165,20 @@ def _is_true_in_image(turn: Turn, seen: Seen) -> bool:
         under = [_at(seen, place) for place in turn.places]
         return all(o is not None and o.full_name == name for o, name in zip(under, names, strict=True))
     raise ValueError(f"no oracle for the family {turn.family!r}")
+
+
+def _is_meant(o: SeenObject, turn: Turn, seen: Seen) -> bool:
+    if turn.family == "point":
+        return o in _referred(seen, turn.question)
+    side = "left" if "left" in turn.question else "right"
+    sign = 1 if side == "left" else -1
+    if turn.family == "point_extremum":
+        return o is min((one for one in seen.objects if one.is_large_enough), key=lambda one: sign * one.x)
+    noun, anchor_name = (
+        turn.question.removeprefix("Point to the ").removesuffix(" in the image.").split(f" {side} of the ")
+    )
+    anchor = _one(seen, anchor_name)
+    return anchor is not None and sign * (anchor.x - o.x) > 0 and noun in (*o.nouns, o.full_name, "object")
 
 
 def _one(seen: Seen, phrase: str) -> SeenObject | None:

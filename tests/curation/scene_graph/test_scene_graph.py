@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from gemvlm.camera import Camera, View
-from gemvlm.curation.scene_graph import GraphRules, ask, families, from_arrays, make_graph, read_detections
+from gemvlm.curation.scene_graph import GraphRules, ask, ask_about, families, from_arrays, make_graph, read_detections
 from gemvlm.curation.scene_graph.graph import ASSUMED_FOV_DEG
 from gemvlm.depth_map import DepthMap
 from gemvlm.depth_map.origin import DepthOrigin
+from gemvlm.sample import Frame, Sample
 
 HEIGHT, WIDTH = 60, 80
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
@@ -128,6 +129,31 @@ def test_the_same_graph_and_key_ask_the_same():
     graph = make_graph(IMAGE, things(), scene())
     assert ask(graph, (3,)) == ask(graph, (3,))
     assert ask(graph, (3,)) != ask(graph, (4,))
+
+
+def test_of_a_box_only_what_is_as_deep_as_its_middle_is_the_thing():
+    wide = block(16, 1, 24, 24)
+    cup = replace(things()[0], mask=wide, from_box=True)
+    graph = make_graph(IMAGE, [cup, *things()[1:]], scene())
+    (state,) = (s for s in graph.observation.objects if s.category == "cup")
+    assert (graph.observation.ids == state.id).sum() == LEFT.sum()
+    assert graph.record["boxes_only"] == 1
+    assert not {"box", "point", "object_at", "colour"} & set(families(graph))
+    assert {"left_right", "closer", "nearest_of"} <= set(families(graph))
+    relative = DepthMap.from_values(1 / scene().values, "affine_disparity")
+    middle = make_graph(IMAGE, [cup], relative).observation.ids > 0
+    assert middle.sum() == 12 * 12
+    assert (middle & LEFT).sum() == middle.sum()
+
+
+def test_samples_get_questions_or_the_reason_why_not():
+    sample = Sample("s", (Frame(IMAGE, scene()),), (), "room", "photos")
+    asked = ask_about(sample, things(), (0,))
+    assert {turn.family for turn in asked.turns} >= {"left_right", "closer", "point"}
+    assert asked.meta["scene_graph"]["camera"].startswith("assumed")
+    assert asked.frames is sample.frames
+    assert ask_about(replace(sample, frames=(Frame(IMAGE),)), things(), (0,)).reason == "no_depth"
+    assert ask_about(sample, [], (0,)).reason == "no_questions"
 
 
 def test_sizes_must_agree():

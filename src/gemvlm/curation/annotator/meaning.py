@@ -1,19 +1,19 @@
 """Does a rephrased text still say the same? Read again by rules, word by word; when in doubt, it does not.
 
-What must survive, in order: the slots (names of things, colours, letters, numbers, places). What must survive in kind
-and number: relations (left, closer, above, not, ...), frames (in the image, to the camera, above the floor, your) and
-units. What may change: everything in a closed vocabulary of words that only ask. Any other new word is refused, and so
-is a question that has become one of yes and no, or has stopped being one.
+What must survive, in order: the slots (names of things, colours, letters, numbers, places) and, among themselves, the
+relations (left, closer, above, not, ...). What must survive in any order: frames (in the image, to the camera, above
+the floor, your) and units. What may change: everything in a closed vocabulary of words that only ask. Any other new
+word is refused, and so is a question that has become one of yes and no, or has stopped being one.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gemvlm.curation.refusal import Refusal
+from gemvlm.sample import PLACE_MARKER
 
 _TOKEN = re.compile(r"<place:\d+>|\d+(?:\.\d+)?|[^\W\d_]+(?:'[^\W\d_]+)?")
 
@@ -103,10 +103,10 @@ COUNTING = ("how many", "count", "number of")
 
 @dataclass(frozen=True)
 class Meaning:
-    """A text taken apart: slots in order, the others as multisets."""
+    """A text taken apart."""
 
     slots: tuple[str, ...]
-    relations: Counter[str]
+    relations: tuple[str, ...]
     frames: frozenset[str]
     units: frozenset[str]
     asks_yes_no: bool
@@ -123,7 +123,7 @@ class Meaning:
         units = frozenset(UNITS[word] for word in others if word in UNITS)
         return cls(
             slots,
-            Counter(RELATIONS[word] for word in others if word in RELATIONS),
+            tuple(RELATIONS[word] for word in others if word in RELATIONS),
             frozenset(FRAMES[word] for word in others if word in FRAMES),
             units,
             _is_yes_no(text),
@@ -146,7 +146,7 @@ def changed(original: str, rephrased: str, options: Iterable[str] = ()) -> Refus
     if before.slots != after.slots:
         return Refusal("slots", f"names and numbers were {before.slots}, now {after.slots}")
     if before.relations != after.relations:
-        return Refusal("relations", f"relations were {_sorted(before.relations)}, now {_sorted(after.relations)}")
+        return Refusal("relations", f"relations were {before.relations}, now {after.relations}")
     if before.frames != after.frames or before.units != after.units:
         was, now = (sorted(one.frames | one.units) for one in (before, after))
         return Refusal("frame", f"frames and units were {was}, now {now}")
@@ -165,13 +165,8 @@ def _is_common(word: str) -> bool:
 
 
 def _is_yes_no(text: str) -> bool:
-    """The last sentence, or the part after its last comma, begins with an auxiliary, and offers no "or"."""
-    sentence = [part for part in re.split(r"[.?!:;]\s*", text.lower()) if part.strip()][-1:]
-    if not sentence or re.search(r"\bor\b", sentence[0]):
-        return False
-    parts = [part.split() for part in sentence[0].split(",") if part.strip()]
+    """The last sentence, or a part of it after a comma, begins with an auxiliary: "is it ...", "if so, can it ..."."""
+    bare = PLACE_MARKER.sub(" ", text.lower())
+    sentences = [part for part in re.split(r"[.?!:;]\s*", bare) if part.strip()]
+    parts = [part.split() for part in sentences[-1].split(",") if part.strip()] if sentences else []
     return any(part[0] in AUXILIARIES for part in parts)
-
-
-def _sorted(counted: Counter[str]) -> list[str]:
-    return sorted(counted.elements())

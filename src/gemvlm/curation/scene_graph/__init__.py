@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from gemvlm.curation.scene_graph.detections import Detection, from_arrays, read_detections
 from gemvlm.curation.scene_graph.graph import GraphRules, SceneGraph, make_graph
-from gemvlm.curation.scene_graph.questions import ask, families
+from gemvlm.curation.scene_graph.questions import ask, ask_about, families
 
 __all__ = [
     "Detection",
     "GraphRules",
     "SceneGraph",
     "ask",
+    "ask_about",
     "families",
     "from_arrays",
     "make_graph",

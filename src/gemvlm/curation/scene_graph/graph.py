@@ -25,6 +25,8 @@ RELATIVE_ERROR = {"simulator": 0.0, "sensor": 0.02, "stereo": 0.03, "teacher": 0
 AbsRel of published metric teachers away from their training data. Give your own where you know it."""
 TRIM = 2.0
 """Percentiles cut from either end of an object's points: pixels of its background, at the outline."""
+BOX_SPREAD = 0.15
+"""Of the depth in the middle of a box, within which its other pixels are taken for the same thing."""
 JUMP = 0.05
 """Of the depth, by which a neighbour is nearer that hides something."""
 
@@ -43,13 +45,15 @@ class SceneGraph:
     """An observation made from what was seen, with what is not known about it.
 
     Without `up` the boxes are in the camera's frame and nothing may be asked about heights. Unless the detections are
-    `complete`, nothing may be asked about what is not there. `depth_error` is the relative uncertainty (one standard
-    deviation) of the depth of one object against another's; infinite where depth has no metres.
+    `complete`, nothing may be asked about what is not there; unless all have `outlines`, nothing about single pixels.
+    `depth_error` is the relative uncertainty (one standard deviation) of the depth of one object against another's;
+    infinite where depth has no metres.
     """
 
     observation: Observation
     up: bool
     complete: bool
+    outlines: bool
     camera: Literal["given", "assumed"]
     depth_error: float
     record: Mapping[str, Any]
@@ -86,6 +90,7 @@ def make_graph(
     pose = np.eye(4) if view is None else view.camera_to_world
     seen = View(known, pose)
     depth = depth.to_z(known)
+    detections = [replace(one, mask=_core(one.mask, depth)) if one.from_box else one for one in detections]
     ids, kept = _ids(detections, (height, width), rules)
     states = [
         state
@@ -102,11 +107,31 @@ def make_graph(
         "depth": f"{depth.kind} by {depth.source or by}",
         "depth_error": error,
         "detections": len(detections),
+        "boxes_only": sum(one.from_box for one in kept),
         "objects": len(states),
     }
     observation = Observation(image, depth, ids, seen, tuple(states), scene)
     sure = error if depth.is_metric else float("inf")
-    return SceneGraph(observation, up, complete, "given" if given is not None else "assumed", sure, record)
+    outlines = not any(one.from_box for one in kept)
+    source: Literal["given", "assumed"] = "given" if given is not None else "assumed"
+    return SceneGraph(observation, up, complete, outlines, source, sure, record)
+
+
+def _core(box: Bool[np.ndarray, "H W"], depth: DepthMap) -> Bool[np.ndarray, "H W"]:
+    """The pixels of a box that are surely the thing's: those as deep as its middle; its middle, if depth says nothing.
+
+    The middle is the inner half of either side.
+    """
+    rows, columns = np.flatnonzero(box.any(axis=1)), np.flatnonzero(box.any(axis=0))
+    middle = np.zeros_like(box)
+    if len(rows):
+        (top, tall), (left, wide) = ((int(found[0]), len(found)) for found in (rows, columns))
+        middle[top + tall // 4 : top + tall - tall // 4, left + wide // 4 : left + wide - wide // 4] = True
+    known = middle & depth.valid
+    if not depth.is_metric or not known.any():
+        return middle
+    typical = float(np.median(depth.values[known]))
+    return box & depth.valid & (np.abs(depth.values - typical) <= BOX_SPREAD * typical)
 
 
 def _ids(

@@ -4,26 +4,33 @@ The families bring the margins of exact worlds. Here every turn that leans on de
 the depth's uncertainty: an ordering must hold if both objects are off by `SIGMAS` standard deviations towards each
 other, a number's tolerance must cover as much. What needs hidden sides, contacts or simulation is never asked; heights
 only where up is known; what is absent or counted only where the detections are complete; distances only where the
-camera is known, since an assumed one stretches the picture.
+camera is known, since an assumed one stretches the picture; pixels (points, boxes, what is at a place) only where
+every outline is known, since a box holds background too. `benchmarks/scene_graph_agreement.py` says how often the
+answers are true.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from gemvlm.curation.filters import reject
 from gemvlm.curation.questions import FAMILIES, write_questions
 from gemvlm.curation.questions.boxes import center_distance_m, vertical_interval_m
 from gemvlm.curation.questions.relations import DEPTH_GAP_M, DEPTH_RATIO, NEIGHBOUR_GAP_M, VERTICAL_GAP_M
 from gemvlm.curation.questions.visibility import Seen, SeenObject
-from gemvlm.curation.scene_graph.graph import SceneGraph
-from gemvlm.sample import Turn
+from gemvlm.curation.scene_graph.detections import Detection
+from gemvlm.curation.scene_graph.graph import SceneGraph, make_graph
+from gemvlm.curation.source import Rejection
+from gemvlm.sample import Sample, Turn
 
 SIGMAS = 2.0
-OUT_OF_THE_IMAGE = ("point", "box", "left_right", "colour", "shape", "object_at", "point_relation")
-OF_ALL = ("count", "exists", "describe", "point_extremum")
+OF_NAMES = ("left_right",)
+OF_OUTLINES = ("point", "box", "colour", "shape", "object_at", "point_relation")
+OF_ALL = ("count", "exists")
+OF_ALL_OUTLINES = ("describe", "point_extremum")
 OF_DEPTH = ("closer", "nearest_of", "object_depth")
 OF_PLACES = ("distance", "nearer_to")
 OF_HEIGHT = ("above_below",)
@@ -36,8 +43,10 @@ CANDIDATES = 4
 def families(graph: SceneGraph) -> tuple[str, ...]:
     """Names of the families that may be asked about the graph."""
     metric = np.isfinite(graph.depth_error)
-    chosen = [*OUT_OF_THE_IMAGE]
+    chosen = [*OF_NAMES]
+    chosen += OF_OUTLINES if graph.outlines else ()
     chosen += OF_ALL if graph.complete else ()
+    chosen += OF_ALL_OUTLINES if graph.complete and graph.outlines else ()
     chosen += OF_DEPTH if metric else ()
     chosen += OF_PLACES if metric and graph.camera == "given" else ()
     chosen += OF_HEIGHT if metric and graph.up else ()
@@ -67,6 +76,31 @@ def ask(
             wanted[turn.family] -= 1
             turns.append(sure)
     return turns
+
+
+def ask_about(
+    sample: Sample,
+    detections: Sequence[Detection],
+    key: Iterable[int],
+    turns_per_family: int | Mapping[str, int] = 2,
+    complete: bool = False,
+) -> Sample | Rejection:
+    """The sample with questions about its first frame, which has depth (true or a teacher's, see `depth_teacher`).
+
+    The frame's camera is used if it has one; its pose is not, since nobody says that its z is up. `meta["scene_graph"]`
+    says what was assumed. A rejection if the frame has no depth or nothing can be asked.
+    """
+    frame = sample.frames[0] if sample.frames else None
+    if frame is None or frame.depth is None:
+        return reject(sample, "no_depth", "a scene graph needs a frame with depth", "frames[0].depth", "questions")
+    camera = None if frame.view is None else frame.view.camera
+    graph = make_graph(frame.image, detections, frame.depth, camera=camera, complete=complete, scene=sample.scene)
+    turns = ask(graph, key, turns_per_family=turns_per_family)
+    if not turns:
+        detail = f"nothing can be asked about {graph.record['objects']} of {len(detections)} detections"
+        return reject(sample, "no_questions", detail, "frames[0]", "questions")
+    meta = {**sample.meta, "scene_graph": dict(graph.record)}
+    return replace(sample, turns=(*sample.turns, *turns), meta=meta)
 
 
 Check = Callable[[Turn, Seen, float], Turn | None]
