@@ -92,9 +92,7 @@ def is_nearer(seen: Seen, a: SeenObject, b: SeenObject) -> bool:
 
 def is_surely_nearer(seen: Seen, a: SeenObject, b: SeenObject) -> bool:
     """`is_nearer`, and so are the nearest of what is seen of both along their lines of sight."""
-    eye = seen.observation.view.camera_to_world[:3, 3]
-    near, far = (float(np.linalg.norm(seen.cloud(o.rows, o.columns) - eye, axis=1).min()) for o in (a, b))
-    return is_nearer(seen, a, b) and near < far
+    return is_nearer(seen, a, b) and seen.range_m(a) < seen.range_m(b)
 
 
 def larger(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:

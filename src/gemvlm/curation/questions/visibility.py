@@ -280,11 +280,23 @@ class Seen:
         That is, than between the points of both that are seen: of a round thing in a box, or of one that hides its near
         side, neither number alone is the gap.
         """
-        return self.gap_m(a, b), float(np.linalg.norm(self._some(a)[:, None] - self._some(b), axis=-1).min())
+        between = np.linalg.norm(self._samples[a.id][:, None] - self._samples[b.id], axis=-1)
+        return self.gap_m(a, b), float(between.min(initial=np.inf))
 
-    def _some(self, o: SeenObject) -> Float[np.ndarray, "M 3"]:
-        step = -(-o.area // MOST_CLOUD)
-        return self.cloud(o.rows[::step], o.columns[::step])
+    def range_m(self, o: SeenObject) -> float:
+        """Distance from the camera, along the line of sight, of the nearest point that is seen of an object."""
+        return self._ranges[o.id]
+
+    @cached_property
+    def _ranges(self) -> dict[int, float]:
+        eye = self.observation.view.camera_to_world[:3, 3]
+        clouds = {o.id: self.cloud(o.rows, o.columns) for o in self.objects}
+        return {i: float(np.linalg.norm(c - eye, axis=1).min(initial=np.inf)) for i, c in clouds.items()}
+
+    @cached_property
+    def _samples(self) -> dict[int, Float[np.ndarray, "M 3"]]:
+        steps = {o.id: -(-o.area // MOST_CLOUD) for o in self.objects}
+        return {o.id: self.cloud(o.rows[:: steps[o.id]], o.columns[:: steps[o.id]]) for o in self.objects}
 
     def gap_m(self, a: SeenObject, b: SeenObject) -> float:
         """Distance between the closest points of the two objects' boxes."""
