@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 
 from gemvlm.curation.source import Rejection, StageName
 from gemvlm.data.conversation import normalise
-from gemvlm.sample import PLACE_MARKER, Sample, Turn
+from gemvlm.sample import PLACE_MARKER, Sample
 
 TURN_FIELD = re.compile(r"turns\[(\d+)\]")
 
@@ -49,8 +49,11 @@ def check(sample: Sample, rules: FilterRules | None = None) -> list[Rejection]:
     found = [rejection for test in SAMPLE_FILTERS if (rejection := test(sample, rules))]
     if found:
         return found
-    by_turn = ((test(sample, i, rules) for test in TURN_FILTERS) for i in range(len(sample.turns)))
-    return [rejection for tests in by_turn if (rejection := next(filter(None, tests), None))]
+    repeated = {rejection.field: rejection for rejection in duplicate_turns(sample)}
+    for i in range(len(sample.turns)):
+        first = next(filter(None, (test(sample, i, rules) for test in TURN_FILTERS)), repeated.get(f"turns[{i}]"))
+        found += [first] if first else []
+    return found
 
 
 def remaining(sample: Sample, rejections: Iterable[Rejection]) -> Sample | Rejection:
@@ -117,9 +120,9 @@ def blank(sample: Sample, rules: FilterRules) -> Rejection | None:
 
 
 def contrast(image: UInt8[np.ndarray, "H W 3"]) -> float:
-    """The largest standard deviation among the colour channels, in levels of 255; on a grid of at most 256 x 256."""
-    rows, columns = (max(1, side // 256) for side in image.shape[:2])
-    return float(image[::rows, ::columns].std(axis=(0, 1)).max()) if image.size else 0.0
+    """The largest standard deviation among the colour channels, in levels of 255; on a grid of some 128 x 128."""
+    rows, columns = (max(1, side // 128) for side in image.shape[:2])
+    return float(image[::rows, ::columns].std(axis=(0, 1), dtype=np.float32).max()) if image.size else 0.0
 
 
 def sparse_depth(sample: Sample, rules: FilterRules) -> Rejection | None:
@@ -142,20 +145,16 @@ def flat_depth(sample: Sample, rules: FilterRules) -> Rejection | None:
     return None
 
 
-def duplicate_turn(sample: Sample, index: int, rules: FilterRules) -> Rejection | None:
-    """The same question as an earlier turn's, about the same places, whatever its answer."""
-    if sample.dialogue:
-        return None
-
-    def key(turn: Turn) -> tuple[str, tuple[object, ...]]:
-        asked = tuple(turn.places[int(marker)] for marker in PLACE_MARKER.findall(turn.question))
-        return normalise(turn.question), asked
-
-    own = key(sample.turns[index])
-    earlier = next((i for i in range(index) if key(sample.turns[i]) == own), None)
-    if earlier is None:
-        return None
-    return reject(sample, "duplicate_turn", f"turn {index} asks what turn {earlier} asks", f"turns[{index}]")
+def duplicate_turns(sample: Sample) -> list[Rejection]:
+    """Turns with the question of an earlier one, about the same places, whatever the answer; none in a dialogue."""
+    first: dict[object, int] = {}
+    found = []
+    for i, turn in enumerate(() if sample.dialogue else sample.turns):
+        places = tuple(turn.places[int(marker)] for marker in PLACE_MARKER.findall(turn.question))
+        earlier = first.setdefault((normalise(turn.question), places), i)
+        if earlier < i:
+            found.append(reject(sample, "duplicate_turn", f"turn {i} asks what turn {earlier} asks", f"turns[{i}]"))
+    return found
 
 
 def empty_text(sample: Sample, index: int, rules: FilterRules) -> Rejection | None:
@@ -233,11 +232,4 @@ def place_outside(sample: Sample, index: int, rules: FilterRules) -> Rejection |
 
 
 SAMPLE_FILTERS: tuple[SampleFilter, ...] = (too_small, too_large, extreme_aspect, blank, sparse_depth, flat_depth)
-TURN_FILTERS: tuple[TurnFilter, ...] = (
-    empty_text,
-    overlong_text,
-    place_outside,
-    duplicate_turn,
-    unfair_options,
-    answer_in_question,
-)
+TURN_FILTERS: tuple[TurnFilter, ...] = (empty_text, overlong_text, place_outside, unfair_options, answer_in_question)
