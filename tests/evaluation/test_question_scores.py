@@ -115,6 +115,15 @@ def test_a_description_scores_the_objects_that_it_names():
     assert graded(turn, "a nice table") == 0.0
 
 
+def test_the_true_box_is_the_one_that_the_answer_names():
+    """Boxes in the question are none of the answer's."""
+    turn = made("box", "<place:1>", "grounding", places=(Box(0.6, 0.6, 0.9, 0.9), Box(0.2, 0.2, 0.6, 0.6)))
+    assert graded(turn, "(200, 200, 600, 600)") == 1.0
+    assert graded(turn, "(600, 600, 900, 900)") == 0.0
+    with pytest.raises(ValueError, match="one place"):
+        graded(replace(turn, answer="here"), "(600, 600, 900, 900)")
+
+
 def choice(options, answer, cues=None, question="Which is larger?"):
     return Turn(question, answer, "larger", "reasoning", "choice", options=options, cues=cues or {})
 
@@ -251,3 +260,16 @@ def test_training_scenes_are_not_tested_on_and_replies_are_counted():
 
 def test_a_reply_is_scored_against_the_turn_and_nothing_else():
     assert score(made("yes_no", "yes"), ParsedAnswer("yes_no", None)) == 0.0
+
+
+def test_baselines_of_paths_points_and_unreadable_numbers():
+    path = (Point(0.1, 0.9), Point(0.5, 0.2), Point(0.9, 0.9))
+    turns = [made("trajectory", "<place:0> <place:1> <place:2>", "grounding", places=path)] * 3
+    assert shortcut_scores(turns, turns)["majority"].tolist() == [1, 1, 1]
+    regions = (_disc(0.2, 0.5), _disc(0.8, 0.5))
+    points = [made("points", "<place:0> <place:1>", "grounding", places=path, regions=regions)]
+    assert {name: scores.tolist() for name, scores in shortcut_scores(points, points).items()} == {
+        "chance": [0], "majority": [0], "text_only": [0]
+    }  # fmt: skip
+    numbers = [made("number", "3", tolerance=0.0), made("number", "several", tolerance=0.0)]
+    assert shortcut_scores(numbers, numbers)["majority"].tolist() == [1, 0]

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gemvlm.data.conversation import ParsedAnswer, normalise, parse
-from gemvlm.sample import PLACE_MARKER, Box, Point, Region, Turn
+from gemvlm.sample import PLACE_MARKER, Box, Place, Point, Region, Turn
 
 BOX_IOU = 0.5
 TRAJECTORY_DISTANCE = 0.1
@@ -44,8 +44,8 @@ def score(turn: Turn, reply: ParsedAnswer) -> float:
             raise ValueError(f"turn of family {turn.family!r}: a pointing answer needs a region to be scored")
         return float(turn.region.contains(reply.value))
     if isinstance(reply.value, Box):
-        (true_box,) = (place for place in turn.places if isinstance(place, Box))
-        return float(iou(reply.value, true_box) >= BOX_IOU)
+        true_box = true_place(turn)
+        return float(isinstance(true_box, Box) and iou(reply.value, true_box) >= BOX_IOU)
     if turn.task == "description":
         return _named_f1(turn, str(reply.value))
     truth = parse(turn.answer, turn.kind, turn.options, turn.unit).value
@@ -61,6 +61,14 @@ def iou(a: Box, b: Box) -> float:
     shared = max(width, 0.0) * max(height, 0.0)
     union = (a.x1 - a.x0) * (a.y1 - a.y0) + (b.x1 - b.x0) * (b.y1 - b.y0) - shared
     return shared / union if union > 0 else 0.0
+
+
+def true_place(turn: Turn) -> Place:
+    """The place that the answer names. ValueError if it names none, or several."""
+    named = [turn.places[int(i)] for i in PLACE_MARKER.findall(turn.answer)]
+    if len(named) != 1:
+        raise ValueError(f"turn of family {turn.family!r}: the answer {turn.answer!r} must name one place to be scored")
+    return named[0]
 
 
 def true_path(turn: Turn) -> tuple[Point, ...]:
@@ -86,6 +94,11 @@ def frechet_distance(a: Sequence[Point], b: Sequence[Point]) -> float:
             before = [reach[k] for k in ((i - 1, j), (i, j - 1), (i - 1, j - 1)) if min(k) >= 0]
             reach[i, j] = max(apart[i, j], min(before, default=0.0))
     return float(reach[-1, -1] / np.sqrt(2))
+
+
+def mean_path(paths: Sequence[Sequence[Point]]) -> tuple[Point, ...]:
+    """The mean of several paths, point by point as far along each."""
+    return tuple(Point(float(x), float(y)) for x, y in np.mean([_resampled(path) for path in paths], axis=0))
 
 
 def _resampled(path: Sequence[Point]) -> Float[np.ndarray, "N 2"]:

@@ -3,7 +3,8 @@
 Every baseline learns from training turns and answers test turns of one family:
 
     chance          a uniform draw from the options, or a random pixel; 0 where there is nothing to draw from
-    majority        the best single answer (of a choice: the best position; of a place: the mean place)
+    majority        the best single answer (of a choice: the best position; of a place: the mean place; of a
+                    trajectory: the mean path; none of several points)
     text_only       the question's words, and the options', without the image
     height, size, … one measurement in the image (`Turn.cues`): its answer, or for numbers the answer fitted to it
 """
@@ -20,7 +21,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gemvlm.data.conversation import ParsedAnswer, parse
-from gemvlm.evaluation.scoring import score
+from gemvlm.evaluation.scoring import mean_path, score, true_path, true_place
 from gemvlm.sample import PLACE_MARKER, Box, Point, Turn
 
 Label = TypeVar("Label", int, str)
@@ -42,6 +43,7 @@ def shortcut_scores(train: Sequence[Turn], test: Sequence[Turn]) -> dict[str, Fl
     families = {turn.family for turn in (*train, *test)}
     if len(families) != 1:
         raise ValueError(f"shortcut_scores: turns of {sorted(families)} given; baselines are fitted family by family")
+    train = [turn for turn in train if _is_understood(turn)]
     chance = np.array([_chance(turn, train) for turn in test])
     guesses: dict[str, Guess] = {}
     if train:
@@ -76,6 +78,11 @@ def words_only(train: Sequence[Turn]) -> Callable[[Turn], str | None]:
     return answer
 
 
+def _is_understood(turn: Turn) -> bool:
+    """Whether something can be learned from a turn: free text always, a number only if its answer is one."""
+    return turn.kind != "number" or _parsed(turn, turn.answer).value is not None
+
+
 def _chance(turn: Turn, train: Sequence[Turn]) -> float:
     if turn.kind == "choice":
         return 1 / len(turn.options)
@@ -98,8 +105,13 @@ def _majority(train: Sequence[Turn]) -> Guess:
         position = Counter(turn.options.index(turn.answer) for turn in train).most_common(1)[0][0]
         return lambda turn: ParsedAnswer("choice", turn.options[min(position, len(turn.options) - 1)])
     if first.kind in ("point", "box"):
-        mean = _place(first, np.mean([astuple(turn.places[0]) for turn in train], axis=0))
+        mean = _place(first, np.mean([astuple(true_place(turn)) for turn in train], axis=0))
         return lambda turn: mean
+    if first.kind == "trajectory":
+        path = ParsedAnswer("trajectory", mean_path([true_path(turn) for turn in train]))
+        return lambda turn: path
+    if first.kind == "points":
+        return lambda turn: None
     if first.kind == "number":
         best = _best_number(train)
         return lambda turn: best
@@ -111,6 +123,8 @@ def _text_only(train: Sequence[Turn]) -> Guess:
     kind = train[0].kind
     if kind in ("point", "box"):
         return _regression(train)
+    if kind in ("points", "trajectory"):
+        return _majority(train)
     if kind == "choice" and len({frozenset(turn.options) for turn in train}) > 1:
         return _option_odds(train)
     if kind == "number":
@@ -174,7 +188,7 @@ def _regression(train: Sequence[Turn]) -> Guess:
         return present
 
     inputs = np.stack([features(turn) for turn in train])
-    outputs = np.array([astuple(turn.places[0]) for turn in train])
+    outputs = np.array([astuple(true_place(turn)) for turn in train])
     mean_in, mean_out = inputs.mean(axis=0), outputs.mean(axis=0)
     centred = inputs - mean_in
     weights = np.linalg.solve(centred.T @ centred + RIDGE * np.eye(len(index)), centred.T @ (outputs - mean_out))
