@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -147,3 +149,34 @@ def test_places_outside_the_image_are_refused() -> None:
 def test_undeclared_coordinates_stay_text() -> None:
     turn = make_turn("Where?", "(0.4, 0.5)", TurnRules("f"), (50, 100))
     assert (turn.kind, turn.answer, turn.places) == ("text", "(0.4, 0.5)", ())
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "(A) ",
+        " ",
+        "\n",
+        "(",
+        "(1",
+        "1",
+        "A. ",
+        "\nA. ",
+        "```",
+        "coordinates should be between ",
+        "[{",
+        "(A)",
+        "1, ",
+        "(0.1, ",
+    ],
+)
+def test_no_text_takes_long_to_read(piece: str) -> None:
+    """Time grows with the length of a text, not with its square: a quarter of a million characters take a moment."""
+    text = "(A) a (B) " + piece * ((1 << 18) // len(piece)) + "x"
+    start = time.process_time()
+    for question, answer in ((text, "A"), ("Where?", text), (text + " A. b B. c", "A" + " " * 100_000 + "x")):
+        try:
+            make_turn(question, answer, TurnRules("f", coordinates=Coordinates("fractions")), (50, 100))
+        except RecordError:
+            continue
+    assert time.process_time() - start < 2

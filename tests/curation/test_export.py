@@ -61,9 +61,7 @@ def test_a_gem_folder_in_and_out_is_unchanged(stored: bool, tmp_path: Path) -> N
     before, after = ((folder / "GEM-250K.jsonl").read_text().splitlines() for folder in (inside, out))
     assert [json.loads(line) for line in after] == [json.loads(line) for line in before]
     assert [list(json.loads(line)) for line in after] == [list(json.loads(line)) for line in before]
-    assert {name for name in files(out, ".png", ".jpg", ".mp4")} == {
-        name for name in files(inside, ".png", ".jpg", ".mp4")
-    }
+    assert set(files(out, ".png", ".jpg", ".mp4")) == set(files(inside, ".png", ".jpg", ".mp4"))
     for name, content in files(inside / "images", ".png", ".jpg").items():
         assert (out / "images" / name).read_bytes() == content
     assert files(out, ".mp4") == files(inside, ".mp4")
@@ -86,10 +84,10 @@ def test_equal_basenames_in_different_folders_do_not_meet(tmp_path: Path) -> Non
     """Where the published loader looks for depth, by basename, each picture finds its own."""
     inside, out = tmp_path / "in", tmp_path / "out"
     lines = []
-    for index, place in enumerate("abc"):
-        PICTURES.picture(inside / place / "0001.png", index)
+    for index, (place, ending) in enumerate((("a", "png"), ("b", "png"), ("c", "jpg"))):
+        PICTURES.picture(inside / place / f"0001.{ending}", index)
         talk = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": place}]
-        lines.append(json.dumps({"image": f"{place}/0001.png", "conversations": talk}))
+        lines.append(json.dumps({"image": f"{place}/0001.{ending}", "conversations": talk}))
     (inside / "all.jsonl").write_text("\n".join(lines))
     samples = []
     for index, sample in enumerate(read(LlavaFolder(inside))):
@@ -102,6 +100,19 @@ def test_equal_basenames_in_different_folders_do_not_meet(tmp_path: Path) -> Non
         assert np.array_equal(np.array(Image.open(out / name)), samples[index].frames[0].image)
         assert (np.array(Image.open(out / "depth" / Path(name).name)) == 1000 * (1 + index)).all()
     assert len(list((out / "depth").iterdir())) == len(list((out / "images").iterdir())) == 3
+
+
+def test_a_picture_that_its_frame_has_not_kept_is_copied(tmp_path: Path) -> None:
+    inside, out = tmp_path / "in", tmp_path / "out"
+    inside.mkdir()
+    source = layout("gem_250k").write(inside, PICTURES)
+    clear = Image.fromarray(PICTURES.pixels(4)).convert("RGBA")
+    clear.putpixel((0, 0), (9, 9, 9, 0))
+    clear.save(inside / "images/desk.png")
+    samples = read(source)
+    assert samples[0].frames[0].encoded is None
+    export(samples, out, "gem", media=inside)
+    assert (out / "images/desk.png").read_bytes() == (inside / "images/desk.png").read_bytes()
 
 
 def test_qwen_lines_hold_thousandths_and_a_tag_for_each_picture(tmp_path: Path) -> None:

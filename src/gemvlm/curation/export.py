@@ -6,8 +6,9 @@
     lerobot   one episode per sample that is a video (`data.episodes`)
 
 Pictures are the publisher's bytes where there are any, and are called by a hash of picture and depth, so that no two
-files of one name ever meet. A sample that came from GEM's layout keeps its record, its files' names and its counts.
-Places are written in thousandths. A video whose file is not given (`media`) becomes one picture per frame.
+files of one name ever meet. Since the published loader takes the depth of `x.jpg` from `depth/x.jpg`, a picture that
+has depth is written as PNG in GEM's layout. A sample that came from GEM's layout keeps its record, its files' names and
+its counts. Places are written in thousandths. A video whose file is not given (`media`) becomes one picture per frame.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import numpy as np
 from jaxtyping import UInt16
 from PIL import Image
 
-from gemvlm.curation.sources.folder import inside
+from gemvlm.curation.sources.folder import inside, read_bytes
 from gemvlm.data.conversation import IMAGE_PLACEHOLDER, VIDEO_PLACEHOLDER, CoordinateFormat
 from gemvlm.depth_map import DepthMap, space_values
 from gemvlm.sample import Frame, Sample
@@ -42,8 +43,9 @@ SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"RIFF": ".webp"}
 def export(reader: Sequence[Sample], out: Path, to: Layout, media: Path | None = None) -> int:
     """Writes every sample of `reader` into the new folder `out`; returns how many records (or episodes) that made.
 
-    `media` is the folder that samples with videos were imported from: its video files are copied. ValueError for an
-    unknown layout, a folder in use, a sample without turns, and for depth that has no linear form.
+    `media` is the folder that the samples were imported from: videos are copied from it, and so are pictures whose
+    bytes frames don't keep. ValueError for an unknown layout, a folder in use, a sample without turns, and for depth
+    that has no linear form.
     """
     if to not in get_args(Layout):
         raise ValueError(f"export: layout {to!r} is none of {', '.join(get_args(Layout))}")
@@ -77,20 +79,31 @@ class _Files:
 
     def picture(self, frame: Frame, entry: Mapping[str, Any] | None) -> str:
         """The name of a frame's picture, which with its depth is on disk afterwards. `entry` tells names to keep."""
-        content = frame.encoded or _png(frame.image)
         counts = _png(depth_counts(frame.depth)) if self.with_depth and frame.depth is not None else b""
+        content = frame.encoded or self._original(entry) or _png(frame.image)
         digest = hashlib.blake2b(content + counts, digest_size=16)
-        suffix = next((each for head, each in SUFFIXES.items() if content.startswith(head)), ".png")
-        name = f"images/{digest.hexdigest()}{suffix}"
-        depth = f"depth/{digest.hexdigest()}.png"
         if entry is not None and self.written.get(entry["path"], digest.digest()) == digest.digest():
-            name, depth = _within(entry["path"]), _within(entry.get("depth") or depth)
+            name, depth = (
+                _within(entry["path"]),
+                _within(entry.get("depth") or str(PurePosixPath("depth", entry["path"]).with_suffix(".png"))),
+            )
+        else:
+            suffix = next((each for head, each in SUFFIXES.items() if content.startswith(head)), "")
+            if counts and suffix != ".png":
+                content, suffix = _png(frame.image), ".png"
+            name, depth = f"images/{digest.hexdigest()}{suffix}", f"depth/{digest.hexdigest()}.png"
         if name not in self.written:
             self.written[name] = digest.digest()
             self._put(name, content)
             if counts:
                 self._put(depth, counts)
         return name
+
+    def _original(self, entry: Mapping[str, Any] | None) -> bytes | None:
+        """The file that a frame was read from, where the frame itself has not kept its bytes."""
+        if entry is None or self.media is None:
+            return None
+        return read_bytes(inside(self.media, entry["path"], "image"))
 
     def video(self, entry: Mapping[str, Any]) -> str | None:
         """The name of a video that is copied from `media`, None if that is not given."""

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from gemvlm.curation.sources.records import RecordError
 from gemvlm.data.conversation import normalise
 
-_INLINE = re.compile(r"\(([A-Z])\)\s*(.*?)\s*(?=\(\s*[A-Z]\)|\n|$)", re.DOTALL)
-_LINES = re.compile(r"^\s*([A-Z])\s*[.):]\s*(.+?)\s*$", re.MULTILINE)
-_FLOWING = re.compile(r"(?:^|(?<=\s))([A-Z])[.)]\s+(.*?)\s*(?=(?:\s[A-Z][.)]\s)|\n|$)", re.DOTALL)
+_INLINE = re.compile(r"\(([A-Z])\)(.*?)(?=\([A-Z]\)|\n|$)", re.DOTALL)
+_LINES = re.compile(r"^[ \t]*([A-Z])[ \t]*[.):](.+)$", re.MULTILINE)
+_FLOWING = re.compile(r"(?:^|(?<=\s))([A-Z])[.)]\s(.*?)(?=\s[A-Z][.)]\s|\n|$)", re.DOTALL)
 _LETTERED = re.compile(r"^(\(?)([A-Za-z])(\)?[.:)]?)(?:(\s+)(.*?))?(\.?)$", re.DOTALL)
-_END = " .,;:"
+_END = " \t\r\n.,;:"
 
 
 def listed_options(question: str) -> tuple[str, ...]:

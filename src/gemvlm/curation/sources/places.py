@@ -23,9 +23,8 @@ HALF_PIXEL = 0.5
 
 _NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
 _TUPLE = re.compile(rf"([(\[])\s*({_NUMBER}\s*,\s*{_NUMBER}(?:\s*,\s*{_NUMBER}\s*,\s*{_NUMBER})?)\s*([)\]])")
-_FENCE = re.compile(r"^```(?:json)?\s*(.*?)\s*```$", re.DOTALL)
 _RANGE = re.compile(
-    r"\s*(?:The |All )?coordinates (?:should|must) be (?:normalized )?(?:between|from) [^.]*?\.(?!\d)", re.I
+    r" ?(?:The |All )?coordinates (?:should|must) be (?:normalized )?(?:between|from) [^.]{1,300}\.(?!\d)", re.I
 )
 _REST = re.compile(r"^(?:<place:\d+>|[\s,;\[\](){}.]|and)*$")
 
@@ -104,8 +103,7 @@ def _from_json(
     text: str, coordinates: Coordinates, size: tuple[int, int], found: list[Place], first: int
 ) -> str | None:
     """Qwen's objects as "label <place:i>", several joined by commas; None if the text is something else."""
-    fence = _FENCE.match(text.strip())
-    body = fence[1] if fence else text.strip()
+    body = text.strip().removeprefix("```json").removeprefix("```").removesuffix("```").strip()
     if not body.startswith(("{", "[")) or "_2d" not in body:
         return None
     try:
