@@ -168,3 +168,11 @@ def test_a_sensors_holes_are_filled_only_if_asked():
         label_depth(sample(Frame(picture(), simulated)), relative, LabelRules(fill_holes=True)).frames[0].depth
         is simulated
     )
+
+
+def test_rules_from_plain_data():
+    rules = LabelRules.from_json({"acceptance": {"min_flip": 0.0}, "alignment": {"seed": 3}, "required": False})
+    assert (rules.acceptance.min_flip, rules.alignment.seed, rules.required) == (0.0, 3, False)
+    for bad in ({"accept": {}}, {"acceptance": {"flip": 0}}):
+        with pytest.raises(ValueError, match="LabelRules"):
+            LabelRules.from_json(bad)

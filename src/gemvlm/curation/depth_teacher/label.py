@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from gemvlm.curation.depth_teacher.alignment import AlignmentRules, align, fill_holes
 from gemvlm.curation.depth_teacher.quality import (
@@ -34,6 +35,15 @@ class LabelRules:
     alignment: AlignmentRules = field(default_factory=AlignmentRules)
     fill_holes: bool = False
     required: bool = True
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> LabelRules:
+        """From plain data, {"acceptance": {"min_flip": 0.0}, "required": false}. ValueError names an unknown field."""
+        parts = {"acceptance": AcceptanceRules, "alignment": AlignmentRules}
+        try:
+            return cls(**{k: parts[k](**v) if k in parts and isinstance(v, Mapping) else v for k, v in fields.items()})
+        except TypeError as error:
+            raise ValueError(f"depth labels {dict(fields)}: {error}; see `LabelRules`") from error
 
 
 def label_depth(
