@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gemvlm.__main__ import main
+from gemvlm.recipes import curate
 from gemvlm.recipes.curate import command_of, plan_of
+from gemvlm.recipes.tabletop_100k import TABLETOP_100K
 from gemvlm.shards import ShardReader
 
 
@@ -45,14 +48,34 @@ def test_the_command_in_the_card_names_no_folder_of_this_machine(tmp_path: Path)
     assert plan.licences is not None and plan.licences.allow_unknown and plan.licences.allowed[-1] == "X-1"
 
 
-def test_a_few_samples_of_the_tabletop(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_few_samples_of_the_tabletop(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("mujoco")
+    few = replace(
+        TABLETOP_100K.sources[0],
+        options={"scenes": 1, "views": 3, "several_views": 0, "videos": 0, "interaction": 0, "turns_per_family": 1},
+    )
+    monkeypatch.setattr(curate, "get_plan", lambda name: replace(TABLETOP_100K, sources=(few,)))
     out = tmp_path / "set"
-    assert main(["curate", "tabletop_100k", "--out", str(out), "--limit", "5", "--processes", "1"]) == 0
-    assert "5 samples" in capsys.readouterr().out
+    assert main(["curate", "tabletop_100k", "--out", str(out), "--limit", "2", "--processes", "1"]) == 0
+    assert "2 samples" in capsys.readouterr().out
     reader = ShardReader(out)
-    assert len(reader) == 5 and all(frame.depth is not None for i in range(5) for frame in reader[i].frames)
+    assert len(reader) == 2 and all(frame.depth is not None for i in range(2) for frame in reader[i].frames)
     card = json.loads((out / "card.json").read_text())
-    assert card["command"] == "gemvlm curate tabletop_100k --limit 5"
-    assert main(["curate", "tabletop_100k", "--out", str(out), "--limit", "5"]) == 0
+    assert card["command"] == "gemvlm curate tabletop_100k --limit 2"
+    assert main(["curate", "tabletop_100k", "--out", str(out), "--limit", "2"]) == 0
     assert "already there" in capsys.readouterr().out
+
+
+def test_encode_is_told_what_it_needs(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gemvlm.curation import encode
+
+    asked: list[object] = []
+    monkeypatch.setattr(encode.Codec, "from_checkpoint", lambda name, kind: (name, kind))
+    monkeypatch.setattr(encode, "encode", lambda *given, **named: asked.append((given, named)) or "there")
+    assert main(["encode", str(tmp_path), "--checkpoint", "nano", "--kind", "rgb", "--device", "cpu"]) == 0
+    assert capsys.readouterr().out == "there\n"
+    assert asked == [((tmp_path, ("nano", "rgb")), {"device": "cpu"})]

@@ -6,20 +6,23 @@ order those were finished.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 from gemvlm.curation.answer_balance import TurnPrint, unbalancing
 from gemvlm.curation.duplicates import MediaPrint, find_duplicates
 from gemvlm.curation.filters import TURN_FIELD
-from gemvlm.curation.part import SamplePrint, Task, read_prints
+from gemvlm.curation.part import Task, read_prints
 from gemvlm.curation.plan import Plan
 from gemvlm.curation.source import Rejection
 
 PartsOf = Callable[[str], Iterator[Task]]
 """The finished parts of the source of that name, in order; they are made as they are asked for."""
+
+FolderOf = Callable[[Task], Path]
 
 
 @dataclass(frozen=True)
@@ -42,80 +45,81 @@ class Decisions:
 
     tasks: list[Task] = field(default_factory=list)
     kept: dict[Task, list[int]] = field(default_factory=dict)
-    turns_out: dict[tuple[Task, int], set[int]] = field(default_factory=lambda: defaultdict(set))
+    turns_out: dict[tuple[Task, int], set[int]] = field(default_factory=dict)
     losses: list[Loss] = field(default_factory=list)
 
 
-@dataclass
-class _Candidate:
+class _Place(NamedTuple):
+    """Where a sample is stored, and how many questions it has."""
+
     task: Task
     index: int
-    print: SamplePrint
+    turns: int
 
 
-def decide(plan: Plan, parts_of: PartsOf, folder_of: Callable[[Task], Path]) -> Decisions:
+def decide(plan: Plan, parts_of: PartsOf, folder_of: FolderOf) -> Decisions:
     """Goes through the parts of each source until its quota is full, then evens out the answers of what was kept."""
     decisions = Decisions()
-    kept: list[_Candidate] = []
+    kept: dict[str, _Place] = {}
     twins: dict[str, Rejection] = {}
 
     def prints() -> Iterator[MediaPrint]:
-        """Prints of what may be kept; when the next is asked for, `twins` knows about the last one."""
-        ids: set[str] = set()
+        """Prints of what may be kept; by the time the next is asked for, `twins` holds the last one if it is a twin."""
         for use in plan.present():
             quota, taken = plan.quotas()[use.name], 0
             for task in parts_of(use.name):
                 decisions.tasks.append(task)
                 for index, item in enumerate(read_prints(folder_of(task))):
                     name, record = item.media.id, item.media.record
-                    if quota is not None and taken >= quota:
+                    if taken == quota:
                         loss = Rejection("balance", "over_quota", f"{use.name!r} has its {quota} samples", name, record)
-                    elif name in ids:
+                    elif name in kept or name in twins:
                         loss = Rejection("duplicate", "repeated_id", f"another sample is called {name!r}", name, record)
                     else:
-                        ids.add(name)
                         if plan.duplicates is not None:
                             yield item.media
                         if name not in twins:
-                            kept.append(_Candidate(task, index, item))
+                            kept[name] = _Place(task, index, item.turns)
                             taken += 1
                             continue
                         loss = twins[name]
                     decisions.losses.append(Loss(task, index, loss, item.turns))
-                if quota is not None and taken >= quota:
+                if taken == quota:
                     break
 
     for rejection in find_duplicates(prints(), plan.duplicates):
         twins[rejection.id] = rejection
-    _even_out(plan, kept, decisions)
+    if plan.balance is not None:
+        found = unbalancing(_turns(decisions.tasks, kept, folder_of), plan.balance)
+        for name, rejections in groupby(found, key=lambda rejection: rejection.id):
+            if not _leave_out(kept[name], list(rejections), decisions):
+                del kept[name]
+    for place in kept.values():
+        decisions.kept.setdefault(place.task, []).append(place.index)
     return decisions
 
 
-def _even_out(plan: Plan, kept: list[_Candidate], decisions: Decisions) -> None:
-    by_id = {candidate.print.media.id: candidate for candidate in kept}
-    lost: dict[str, list[Rejection]] = defaultdict(list)
-    if plan.balance is not None:
-        for rejection in unbalancing(_turns(kept), plan.balance):
-            lost[rejection.id].append(rejection)
-    for name, rejections in lost.items():
-        candidate = by_id[name]
-        where = candidate.task, candidate.index
-        if len(rejections) == candidate.print.turns:
-            first = rejections[0]
-            detail = f"all {len(rejections)} turns are out; {first.detail}"
-            whole = Rejection("balance", "no_turns_left", detail, name, first.file)
-            decisions.losses.append(Loss(*where, whole, len(rejections)))
-            del by_id[name]
-            continue
-        for rejection in rejections:
-            at = TURN_FIELD.fullmatch(rejection.field)
-            assert at is not None
-            decisions.turns_out[where].add(int(at[1]))
-            decisions.losses.append(Loss(*where, rejection, 1, whole=False))
-    for candidate in by_id.values():
-        decisions.kept.setdefault(candidate.task, []).append(candidate.index)
+def _leave_out(place: _Place, rejections: list[Rejection], decisions: Decisions) -> bool:
+    """Takes these questions out of a sample. False if none is left: then the sample goes as a whole."""
+    task, index, turns = place
+    if len(rejections) == turns:
+        first = rejections[0]
+        detail = f"all {turns} turns are out; {first.detail}"
+        whole = Rejection("balance", "no_turns_left", detail, first.id, first.file)
+        decisions.losses.append(Loss(task, index, whole, turns))
+        return False
+    for rejection in rejections:
+        at = TURN_FIELD.fullmatch(rejection.field)
+        assert at is not None
+        decisions.turns_out.setdefault((task, index), set()).add(int(at[1]))
+        decisions.losses.append(Loss(task, index, rejection, 1, whole=False))
+    return True
 
 
-def _turns(kept: Iterable[_Candidate]) -> Iterator[TurnPrint]:
-    for candidate in kept:
-        yield from candidate.print.balance
+def _turns(tasks: list[Task], kept: dict[str, _Place], folder_of: FolderOf) -> Iterator[TurnPrint]:
+    """Prints of the questions of all that is kept; read again, since they fill more memory than all else here."""
+    for task in tasks:
+        for index, item in enumerate(read_prints(folder_of(task))):
+            place = kept.get(item.media.id)
+            if place is not None and place[:2] == (task, index):
+                yield from item.balance

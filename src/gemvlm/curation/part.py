@@ -33,6 +33,7 @@ from gemvlm.curation.duplicates import MediaPrint, media_print
 from gemvlm.curation.funnel import Funnel, rejection_fields
 from gemvlm.curation.plan import Plan
 from gemvlm.curation.source import Rejection, Source
+from gemvlm.curation.sources.records import UNREADABLE
 from gemvlm.curation.stages import Stage, after_depth, before_depth, with_depth
 from gemvlm.sample import Sample
 from gemvlm.shards import ShardWriter, files
@@ -95,12 +96,13 @@ def make_part(plan: Plan, work: Path, task: Task) -> Task:
     prints = []
     for sample in _passed(plan, task, log):
         try:
+            remembered = SamplePrint(media_print(sample), len(sample.turns), turn_prints(sample))
             writer.add(sample)
         except ValueError as error:
             log.reject(Rejection("import", "not_storable", str(error), sample.id, sample.provenance.record), sample)
             continue
         log.keep(sample)
-        prints.append(SamplePrint(media_print(sample), len(sample.turns), turn_prints(sample)))
+        prints.append(remembered)
     files.put(draft / PRINTS, b"".join(to_json(item.to_json()) + b"\n" for item in prints))
     log.write(draft)
     writer.finish()
@@ -225,6 +227,6 @@ def _read(source: Source, task: Task) -> Iterator[Sample | Rejection]:
     try:
         for item in source.read(task.part):
             yield replace(item, id=f"{task.source}/{item.id}") if isinstance(item, Sample) else item
-    except (ArithmeticError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+    except UNREADABLE as error:
         detail = f"{task}: {type(error).__name__}: {error}; the rest of the part was not read: mend the source"
         yield Rejection("import", "source_failed", detail, file=task.part)
