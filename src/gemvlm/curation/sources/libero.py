@@ -31,7 +31,7 @@ VERSION = "1"
 """Of our words and viewpoints."""
 TASKS_PER_SUITE, STATES = 10, 50
 STATES_PER_PART = 10
-ORBIT = Orbit(azimuth_deg=(-65, 65), elevation_deg=(25, 60), distance_m=(0.9, 1.3))
+ORBIT = Orbit(azimuth_deg=(-65.0, 65.0), elevation_deg=(25.0, 60.0), distance_m=(0.9, 1.3))
 """From the side across from the robot."""
 VIEWS, DRAWS = 3, 8
 SEEN_WELL, SEEN_LARGE = 0.5, 0.01

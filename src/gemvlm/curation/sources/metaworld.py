@@ -26,7 +26,7 @@ LICENCE = "MIT"
 VERSION = "1"
 """Of our words and viewpoints."""
 EPISODES_PER_PART = 10
-ORBIT = Orbit(azimuth_deg=(-35, 215), elevation_deg=(25, 60), distance_m=(0.75, 1.25))
+ORBIT = Orbit(azimuth_deg=(-35.0, 215.0), elevation_deg=(25.0, 60.0), distance_m=(0.75, 1.25))
 """From everywhere but over the robot's back; drawers, doors and buttons face the robot."""
 TABLE_M = np.array([0.0, 0.68, 0.08])
 VIEWS, DRAWS = 3, 12

@@ -15,10 +15,12 @@ SETTLING_STEPS = 5
 STEP_S = 0.0125
 """Of simulated time per action: five physics steps of 2.5 ms."""
 MOVED_M = 0.01
+FINISHING_STEPS = 40
+"""After the first success: the package counts a lid as on its box while it still hangs over it."""
 
 
 def rollout(world: MetaWorld, camera: str | View, size: tuple[int, int], frames: int = 6) -> History:
-    """Up to `frames` (at least 3) moments from the start to success, or to the horizon where the expert fails.
+    """Up to `frames` (at least 3) moments from the start to half a second after success, or to the horizon.
 
     The events are "reach" (until the gripper first touches the target) and the task's own verb (until it is done); both
     begin and end at a moment that is shown. The world is reset first.
@@ -33,11 +35,15 @@ def rollout(world: MetaWorld, camera: str | View, size: tuple[int, int], frames:
     snapshots = [world.snapshot()]
     touch: int | None = None
     start = world.view.box(world.data, target).center
-    while not world.succeeded() and len(snapshots) < world.horizon - SETTLING_STEPS:
+    ahead = world.horizon - SETTLING_STEPS - 1
+    finish: int | None = None
+    while len(snapshots) <= ahead and (finish is None or len(snapshots) <= finish):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            world.step(world.expert_action())
+            done = world.step(world.expert_action())
         snapshots.append(world.snapshot())
+        if done and finish is None:
+            finish = len(snapshots) - 1 + FINISHING_STEPS
         moved = np.linalg.norm(world.view.box(world.data, target).center - start) > MOVED_M
         touches = (min(target, robot), max(target, robot)) in world.view.touching(world.data)
         if touch is None and (moved or touches):

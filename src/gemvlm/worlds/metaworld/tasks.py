@@ -25,7 +25,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Kind:
-    """How a body and all below it is called, and whether it can be taken up or pushed about."""
+    """How a body and all below it is called, and whether it can be taken up or pushed about. "" is of no one colour."""
 
     category: str
     colour: str
@@ -112,9 +112,9 @@ ALTERNATIVES: tuple[tuple[str, ...], ...] = (
 
 _PUCK = {"obj": Kind("puck", "red", True)}
 _WALL = {"wall": Kind("brick wall", "brown")}
-_BUTTON = {"box": Kind("box", "yellow"), "button": Kind("button", "red")}
-_NUT = {"RoundNut": Kind("nut", "grey", True), "peg": Kind("peg", "red")}
-_HOCKEY = {"puck_channel": Kind("puck", "black", True), "puck_goal": Kind("hockey goal", "white")}
+_BUTTON = {"box": Kind("box", ""), "button": Kind("button", "red")}
+_NUT = {"RoundNut": Kind("nut", "", True), "peg": Kind("peg", "red")}
+_HOCKEY = {"puck_channel": Kind("puck", "black", True), "puck_goal": Kind("hockey goal", "")}
 _HANDLE = {"box": Kind("box", "grey"), "handle_link": Kind("handle", "red")}
 
 EVERYWHERE: dict[str, Kind] = {
@@ -129,7 +129,7 @@ THINGS: dict[str, dict[str, Kind]] = {
     "sawyer_assembly_peg.xml": _NUT,
     "sawyer_basketball.xml": {
         "bsktball": Kind("basketball", "orange", True),
-        "basket_goal": Kind("basketball hoop", "white"),
+        "basket_goal": Kind("basketball hoop", ""),
     },
     "sawyer_bin_picking.xml": {
         "obj": Kind("cube", "green", True),
@@ -153,13 +153,13 @@ THINGS: dict[str, dict[str, Kind]] = {
     "sawyer_drawer.xml": {"drawer": Kind("cabinet", "green"), "drawer_link": Kind("drawer", "green")},
     "sawyer_faucet.xml": {"faucetBase": Kind("faucet", "grey"), "faucet_link2": Kind("faucet handle", "red")},
     "sawyer_hammer.xml": {
-        "hammerbody": Kind("hammer", "red", True),
+        "hammerbody": Kind("hammer", "", True),
         "box": Kind("block", "brown"),
         "nail_link": Kind("nail", "grey"),
     },
     "sawyer_handle_press_sideways.xml": _HANDLE,
     "sawyer_handle_press.xml": _HANDLE,
-    "sawyer_lever_pull.xml": {"lever": Kind("lever stand", "grey"), "lever_link1": Kind("lever", "blue")},
+    "sawyer_lever_pull.xml": {"lever": Kind("lever stand", "grey"), "lever_link1": Kind("lever", "")},
     "sawyer_pick_place_wall_v3.xml": _PUCK | _WALL,
     "sawyer_pick_out_of_hole.xml": _PUCK,
     "sawyer_pick_place_v3.xml": _PUCK,
@@ -169,9 +169,9 @@ THINGS: dict[str, dict[str, Kind]] = {
     "sawyer_peg_unplug_side.xml": {"plug1": Kind("plug", "black", True), "box": Kind("socket", "white")},
     "sawyer_soccer.xml": {
         "soccer_ball": Kind("soccer ball", "white", True),
-        "goal_whole": Kind("soccer goal", "blue"),
+        "goal_whole": Kind("soccer goal", ""),
     },
-    "sawyer_stick_obj.xml": {"stick": Kind("stick", "blue", True), "object": Kind("thermos", "green", True)},
+    "sawyer_stick_obj.xml": {"stick": Kind("stick", "blue", True), "object": Kind("thermos", "", True)},
     "sawyer_push_v3.xml": _PUCK,
     "sawyer_push_wall_v3.xml": _PUCK | _WALL,
     "sawyer_push_back_v3.xml": {"obj": Kind("cube", "brown", True)},
