@@ -144,6 +144,7 @@ def test_places_outside_the_image_are_refused() -> None:
     assert reason(convert, "(5, 51)", "pixels") == "point_outside"
     assert reason(convert, "(0.5, 0.5, 0.4, 0.6)", "fractions") == "box_inside_out"
     convert("(1.004, 0.5)", "fractions")
+    with_places("(0.7, 0.5, 0.311, 0.1)", Coordinates("fractions", "xywh", slack=0.02), (5000, 5000), [])
 
 
 def test_undeclared_coordinates_stay_text() -> None:

@@ -34,12 +34,14 @@ class Coordinates:
     """What the numbers in a source's text mean: their `scale`, and what a box's four numbers are.
 
     With `prose` False only texts that hold nothing but places are converted: for sources that mix pointing with text in
-    which brackets mean something else.
+    which brackets mean something else. `slack` is how far, in fractions, rounding by the publisher may push a border
+    out of the image, beyond the half pixel that is always allowed.
     """
 
     scale: Scale
     boxes: BoxForm = "xyxy"
     prose: bool = True
+    slack: float = 0.0
 
     def point(self, x: float, y: float, size: tuple[int, int]) -> Point:
         """The canonical point. `size` is (height, width) of the image in pixels. RecordError if outside of it."""
@@ -62,7 +64,7 @@ class Coordinates:
     def _fraction(self, value: float, pixels: int) -> float:
         scale = {"fractions": 1.0, "percent": 100.0, "thousandths": 1000.0, "pixels": float(pixels)}[self.scale]
         fraction = value / scale
-        margin = HALF_PIXEL / pixels
+        margin = HALF_PIXEL / pixels + self.slack
         if not -margin <= fraction <= 1 + margin:
             told = f"coordinate {value} is outside the image of {pixels} pixels"
             raise RecordError("point_outside", f"{told} if numbers are {self.scale}; correct or remove it")
@@ -115,13 +117,15 @@ def _from_json(
     if None in values:
         return None
     found += [_place(numbers, coordinates, size) for numbers in values if numbers]
-    words = (f"{each.get('label') or ''} <place:{first + index}>".strip() for index, each in enumerate(objects))
+    words = (f"{each.get('label', '')} <place:{first + index}>".strip() for index, each in enumerate(objects))
     return ", ".join(words)
 
 
 def _json_values(each: object) -> list[float] | None:
     """The two or four numbers of Qwen's object for a point or a box; None if it is not one, or holds more than that."""
     if not isinstance(each, dict) or set(each) - {"label"} not in ({"point_2d"}, {"bbox_2d"}):
+        return None
+    if not isinstance(each.get("label", ""), str):
         return None
     key, needed = ("point_2d", 2) if "point_2d" in each else ("bbox_2d", 4)
     values = each[key]

@@ -26,8 +26,8 @@ from gemvlm.curation.sources.records import RawRecord, RecordError, imported, js
 from gemvlm.sample import Box, Sample
 
 ANNOTATIONS = "robopoint_1432k.json"
-ROUNDING = 0.005
-"""Published numbers have three digits or fewer: a border may seem to lie this far outside."""
+ROUNDING = 0.0015
+"""Published numbers have three digits: the sum of a corner and a size may be this far off."""
 WRONG, RIGHT = 0.01, 0.05
 """A form is taken if at most this share of boxes contradicts it while at least that share contradicts the other."""
 
@@ -73,7 +73,7 @@ class RoboPoint:
             self.root,
             (self.annotations,),
             media=self.media,
-            rules=TurnRules("robopoint", coordinates=Coordinates("fractions", form, prose=False)),
+            rules=TurnRules("robopoint", coordinates=Coordinates("fractions", form, prose=False, slack=ROUNDING)),
             name=self.name,
             revision=self.revision,
             split="train",
