@@ -128,6 +128,28 @@ def test_the_nearest_region_is_near_all_over_and_holds_its_answer() -> None:
         assert inside.max() <= 1.05001 * np.percentile(frame.depth.values[frame.depth.valid], 0.1)
 
 
+def test_what_borders_on_the_unknown_is_not_called_nearest() -> None:
+    """The floor at the lower edge is nearest; a sensor that is blind below some distance does not see it."""
+    frame = room()
+    assert frame.depth is not None
+    seeing = {turn.family for turn in questions_from_depth(frame, np.random.default_rng(0), 40, UP)}
+    blind = frame.depth.valid & (frame.depth.values > 1.9)
+    masked = replace(frame, depth=replace(frame.depth, valid=blind))
+    asked = {turn.family for turn in questions_from_depth(masked, np.random.default_rng(0), 40, UP)}
+    assert "depth_point_nearest" in seeing
+    assert asked >= {"depth_closer", "depth_metres"}
+    assert "depth_point_nearest" not in asked
+
+
+def test_larger_images_keep_points_farther_from_edges() -> None:
+    """At 800 pixels' diagonal depth must be steady for 8 pixels to each side."""
+    values = np.where(np.arange(640) < 320, 1.0, 2.0) * np.ones((480, 1))
+    frame = Frame(np.zeros((480, 640, 3), np.uint8), DepthMap.from_values(values))
+    places = [place for turn in questions_from_depth(frame, np.random.default_rng(0), 60) for place in turn.places]
+    assert len(places) > 50
+    assert min(abs(place.x * 640 - 320) for place in places if isinstance(place, Point)) >= 8
+
+
 def test_surfaces_are_those_of_the_room() -> None:
     asked = [(frame, turn) for frame, turn in turns() if turn.family == "depth_surface"]
     answers = Counter(turn.answer for _, turn in asked)

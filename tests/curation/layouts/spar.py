@@ -38,7 +38,7 @@ def write(folder: Path, pictures) -> Spar:
         (images / f"intrinsic/intrinsic_{name}.txt").write_text(text + "\n")
     rows = {
         ("depth_prediction_oo_mv", "fill"): row(
-            "depth_prediction_oo_mv", 3, "How far apart in depth, in meters, are the mug (red point) and others?", "1.5",
+            "depth_prediction_oo_mv", 3, "How far is the mug (red point), in meters?", "1.5",
             red_point=[[395, 89]], blue_point=[[494, 620]], green_point=[[878, 737]], point_img_idx=[[0, 2, 1]],
         ),
         ("obj_spatial_relation_oo", "select"): row(

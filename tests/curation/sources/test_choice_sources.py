@@ -83,5 +83,5 @@ def test_an_index_outside_and_a_string_that_is_no_list_are_refused(importing: An
 
 @pytest.mark.parametrize("text", ["[" * 5000, "['a'", "{'a': 1}", "['a', 1]", "['a']", "x" * 30_000, "['a', b]", ""])
 def test_strings_that_are_no_list_of_texts(text: str) -> None:
-    with pytest.raises(ValueError, match="choices|expected text"):
+    with pytest.raises(ValueError, match=r"choices|expected text"):
         _choices(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -80,7 +81,7 @@ def test_progress_is_the_share_of_time_and_its_options_lie_apart(seen: SimpleNam
         share = 100 * sample.meta["frames"][-1] / (episode.length - 1)
         assert abs(int(said(turn).removesuffix(" %")) - share) <= 2.5
         offered = sorted(int(value) for value in re.findall(r"(\d+) %$", turn.question, re.MULTILINE))
-        assert all(b - a >= 20 for a, b in zip(offered, offered[1:], strict=False))
+        assert all(b - a >= 20 for a, b in pairwise(offered))
 
 
 def test_order_and_task(seen: SimpleNamespace) -> None:

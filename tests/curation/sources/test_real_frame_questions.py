@@ -1,4 +1,4 @@
-"""A hundred questions on real frames, each answer computed again from the raw depth files, sharing no code with the first."""
+"""A hundred questions on real frames, each answer computed again from the raw depth files, by other code."""
 
 from __future__ import annotations
 
@@ -84,9 +84,7 @@ def test_comparisons_hold_with_their_margin_in_depth_and_in_distance() -> None:
     for sample, turn in questions():
         if turn.options and turn.options[0] == "A":
             depths = [depth_at(sample, place) for place in turn.places]
-            distances = [
-                float(np.median(np.linalg.norm(around(sample, place, 4)[0], axis=1))) for place in turn.places
-            ]
+            distances = [float(np.median(np.linalg.norm(around(sample, place, 4)[0], axis=1))) for place in turn.places]
             farthest = turn.family == "depth_farthest"
             chosen = turn.options.index(turn.answer)
             for values in (depths, distances):

@@ -63,6 +63,9 @@ def test_scannet_names_what_is_missing(importing: Any, tmp_path: Path) -> None:
     np.savetxt(scene / "pose/0.txt", np.diag([1.0, 1.0, -1.0, 1.0]))
     with pytest.raises(ValueError, match="mirrors"):
         read_scannet_frame(scene, 0)
+    (scene / "color/20.jpg").unlink()
+    _, rejections = importing.read_all(ScanNet(tmp_path / "scans", step=1))
+    assert [item.reason for item in rejections] == ["bad_ValueError", "missing_file", "missing_file"]
     with pytest.raises(ValueError, match="no folder in it has color/"):
         ScanNet(scene / "depth").parts()
 
@@ -84,9 +87,14 @@ def test_tum_lists_are_joined_by_time(importing: Any, tmp_path: Path) -> None:
     (lists / "groundtruth.txt").write_text("1305031452.79 1 2 3 0 0 0 2\n")
     samples, rejections = importing.read_all(source)
     assert [item.reason for item in rejections] == ["pose_lost", "no_pose", "no_pose", "no_depth"]
+    depths = (lists / "depth.txt").read_text()
     (lists / "depth.txt").write_text("1305031452.79\n")
     with pytest.raises(ValueError, match=r"depth\.txt:1: expected 2 words"):
         associated(lists)
+    (lists / "depth.txt").write_text(depths)
+    (lists / "rgb.txt").write_text("# color images\n")
+    with pytest.raises(ValueError, match=r"rgb\.txt: lists 0 pictures, 4 in rgb/ are not among them"):
+        source.parts()
     with pytest.raises(ValueError, match=r"no folder in it has rgb\.txt"):
         TumRgbd(lists / "rgb").parts()
 

@@ -67,7 +67,7 @@ def test_depth_is_brought_to_the_picture_by_the_intrinsics(importing: Any, sampl
 def test_answers_have_their_kind(samples: dict[str, Sample]) -> None:
     fill = samples["depth_prediction_oo_mv"].turns[0]
     assert (fill.kind, fill.answer, fill.unit, fill.tolerance) == ("number", "1.5", "m", 0.1)
-    assert fill.question.startswith("<image>\n<image>\n<image>\nHow far")
+    assert fill.question.startswith("<image>\n<image>\n<image>\nHow far is")
     select = samples["obj_spatial_relation_oo"].turns[0]
     assert (select.kind, select.answer, select.options) == ("choice", "C", ("A", "B", "C", "D"))
     matching = samples["position_matching"].turns[0]

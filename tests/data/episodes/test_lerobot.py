@@ -165,7 +165,7 @@ def test_depth_codes_have_the_published_step_and_refuse_nonsense() -> None:
         DepthCodes(depth_min=2.0, depth_max=1.0)
     with pytest.raises(ValueError, match="more than 12 bits"):
         codes.decode(np.full((2, 2), 5000, np.uint16))
-    with pytest.raises(ValueError, match="along the optical axis"):
+    with pytest.raises(ValueError, match="LeRobot holds z-depth"):
         codes.encode(DepthMap.from_values(values, "affine_depth"))
 
 

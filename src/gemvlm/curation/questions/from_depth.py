@@ -1,10 +1,10 @@
 """Questions about marked points and regions, answered by the depth alone: for real frames without any annotation.
 
-Rules R1, R2, R3 and G6 of the data notes. A point may be asked about where its neighbourhood, 5 x 5 pixels or 1 % of the
-diagonal to each side, has depth everywhere and spreads by less than 5 %: never at an edge, where a pixel belongs to two
-surfaces and depth from another lens may lie beside the colour. Two points are compared with a
-ratio of at least 1.1 and a gap of 0.2 m, and the distance along the ray must not say otherwise. In one of two pairs
-(one of three triples) the closest point is also the lowest in the image: height tells nothing about the answer.
+Rules R1, R2, R3 and G6 of the data notes. A point may be asked about where its neighbourhood, 5 x 5 pixels or 1 % of
+the diagonal to each side, has depth everywhere and spreads by less than 5 %: never at an edge, where a pixel belongs to
+two surfaces and depth from another lens may lie beside the colour. Two points are compared with a ratio of at least 1.1
+and a gap of 0.2 m, and the distance along the ray must not say otherwise. In one of two pairs (one of three triples)
+the closest point is also the lowest in the image: height tells nothing about the answer.
 """
 
 from __future__ import annotations

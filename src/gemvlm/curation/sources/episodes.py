@@ -1,10 +1,10 @@
-"""Samples from robot episodes: what comes next, what remains, what just happened, which task, how far, in which order, done?
+"""Samples from robot episodes: what comes next, what remains, what was done, which task, how far, which order, success.
 
-Planning families P1, P2, P3, P4, P9 and P12 of the data notes, from what an episode states: its task, its sub-tasks with
-their frames, whether it succeeded. Margins: a moment lies 0.3 s inside its sub-task; a step is asked about only if its
-neighbour has another text; two frames to be ordered are 15 % of the episode apart and show different sub-tasks; shares of
-progress to choose from lie 20 points apart; an unfinished attempt ends 0.5 s before the last sub-task begins, or, where
-none is annotated, at most at 60 % of the time. The answer of a choice stands at a random letter.
+Planning families P1, P2, P3, P4, P9 and P12 of the data notes, from what an episode states: its task, its sub-tasks
+with their frames, whether it succeeded. Margins: a moment lies 0.3 s inside its sub-task; a step is asked about only if
+its neighbour has another text; two frames to be ordered are 15 % of the episode apart and show different sub-tasks;
+shares of progress to choose from lie 20 points apart; an unfinished attempt ends 0.5 s before the last sub-task begins,
+and at the latest at 60 % of the time. The answer of a choice stands at a random letter.
 
 Episodes come from LeRobot folders (`data/episodes`). Everything is drawn from the seed and the episode's id.
 """
@@ -193,7 +193,7 @@ def _step_turn(
 def _progress(episode: Episode, now: int, rng: np.random.Generator) -> Iterator[Turn]:
     """P9 as shares to choose from."""
     share = 100 * now / max(episode.length - 1, 1)
-    answer = int(round(share / SHARE_STEP)) * SHARE_STEP
+    answer = round(share / SHARE_STEP) * SHARE_STEP
     others: list[int] = []
     for value in rng.permutation(np.arange(0, 101, SHARE_STEP)).tolist():
         if all(abs(value - taken) >= SHARE_GAP for taken in (answer, *others)) and len(others) < len(LETTERS) - 1:

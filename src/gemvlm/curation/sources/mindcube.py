@@ -1,9 +1,9 @@
 """MindCube: questions about a place seen in a few pictures, with the options inside the question.
 
 Stated by mll-lab-nu/MindCube, README.md and `src/training/data_formatters.py` (commit 31de2d54, 8f7cbe9c), hub data set
-`Inevitablevalor/MindCube`: `data/raw/MindCube_train.jsonl` (10,000 rows; `MindCube.jsonl` and `MindCube_tinybench.jsonl` are
-the benchmark), a row being {id, category, type, meta_info, question, images, gt_answer}: `question` ends in
-"A. ... B. ... C. ... D. ...", `gt_answer` is a letter, `images` are paths below `data/`. Licence MIT (the repository's).
+`Inevitablevalor/MindCube`: `data/raw/MindCube_train.jsonl` (10,000 rows; `MindCube.jsonl` and its `_tinybench` are the
+benchmark), a row being {id, category, type, meta_info, question, images, gt_answer}: `question` ends in "A. ... B. ...
+C. ... D. ...", `gt_answer` is a letter, `images` are paths below `data/`. Licence MIT (the repository's).
 """
 
 from __future__ import annotations

@@ -17,9 +17,9 @@ SAME_PLACE = 1e-4
 def register(depth: DepthMap, source: Camera, target: Camera, target_from_source: Float[np.ndarray, "4 4"]) -> DepthMap:
     """z-depth of the camera `source` as z-depth of `target`, which stands elsewhere by a rigid transform in metres.
 
-    Cameras that stand and look alike share their rays: each pixel of the target then takes the depth where its ray meets
-    the source's image (`resampled`). Else every depth pixel is projected and, where several surfaces land, the nearest
-    counts (`splatted`). Either way no depth is interpolated between surfaces. ValueError if `source` is of another size.
+    Cameras that stand and look alike share their rays: each pixel of the target then takes the depth where its ray
+    meets the source's image (`resampled`). Else every depth pixel is projected and, where several surfaces land, the
+    nearest counts (`splatted`). No depth is interpolated between surfaces. ValueError if `source` is of another size.
     """
     if depth.values.shape != (source.height, source.width) or depth.kind != "metric_z":
         raise ValueError(

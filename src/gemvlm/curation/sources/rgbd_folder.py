@@ -31,6 +31,7 @@ from gemvlm.depth_map import DepthMap
 from gemvlm.depth_map.depth import LARGEST_MILLIMETRES, MILLIMETRES, read_png16
 from gemvlm.sample import Frame, Provenance, Sample
 
+ASKING = Asking()
 LARGEST_TABLE = 1 << 16
 """Bytes of a text file that holds one matrix."""
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -166,7 +167,7 @@ class RgbdFolders:
     path: Path | str
     registration: Registration | None = None
     licence: str = "unknown"
-    asking: Asking = Asking()
+    asking: Asking = ASKING
 
     @property
     def name(self) -> str:
@@ -247,7 +248,8 @@ def read_matrix(path: Path, shape: tuple[int, int], finite: bool = True) -> Floa
     try:
         if path.stat().st_size > LARGEST_TABLE:
             raise ValueError(f"{path.stat().st_size} bytes")
-        matrix = np.loadtxt(path)
+        lines = [line.split() for line in path.read_text().splitlines()]
+        matrix = np.array([[float(word) for word in words] for words in lines if words])
     except ValueError as error:
         raise ValueError(f"{path}: not a table of numbers: {error}") from error
     if matrix.shape != shape or (finite and not np.isfinite(matrix).all()):

@@ -1,7 +1,7 @@
 """Robo2VLM-1: multiple-choice questions on frames of real robot trajectories, answered from the robot's sensors.
 
-Hub data set `keplerccc/Robo2VLM-1` (repository KeplerC/robo2VLM): `data/train-NNNNN-of-00262.parquet` (678,034 rows) and
-`data/test-*.parquet` (6,676), columns `id`, `question`, `choices` (a Python list written as a *string*),
+Hub data set `keplerccc/Robo2VLM-1` (repository KeplerC/robo2VLM): `data/train-NNNNN-of-00262.parquet` (678,034 rows)
+and `data/test-*.parquet` (6,676), columns `id`, `question`, `choices` (a Python list written as a *string*),
 `correct_answer` (index from 0), `image` {bytes, path}. The card states no licence for the pictures, which come from
 Open-X data sets. The options are listed below the question and the answer is a letter.
 """

@@ -4,9 +4,9 @@ Stated by ScanNet/ScanNet, `SensReader/python/README.md`, `reader.py` and `Senso
 
     color/N.jpg                      8-bit RGB
     depth/N.png                      16-bit, millimetres along the optical axis ("depth shift 1000"), 0 = no value
-    pose/N.txt                       4 x 4 camera-to-world in metres, OpenCV axes; -inf everywhere where tracking was lost
+    pose/N.txt                       4 x 4 camera-to-world in metres, OpenCV axes; all -inf where tracking was lost
     intrinsic/intrinsic_color.txt, intrinsic_depth.txt    4 x 4, pixel centres on integers
-    intrinsic/extrinsic_color.txt, extrinsic_depth.txt    4 x 4, camera to the common frame; identity in the published scans
+    intrinsic/extrinsic_color.txt, extrinsic_depth.txt    4 x 4, camera to a common frame; identity in published scans
 
 The world's z points up. The terms of use (non-commercial research and education) hold for the frames too. A hand-held
 camera at 30 frames a second hardly moves between two frames: every `step`-th is taken.
@@ -32,6 +32,7 @@ from gemvlm.curation.sources.rgbd_folder import read_matrix, rigid
 from gemvlm.depth_map import DepthMap
 from gemvlm.sample import Frame, Provenance, Sample
 
+Z_UP = Asking(up=(0.0, 0.0, 1.0))
 LICENCE = "LicenseRef-ScanNet-non-commercial"
 
 
@@ -41,7 +42,7 @@ class ScanNet:
 
     path: Path | str
     step: int = 30
-    asking: Asking = Asking(up=(0.0, 0.0, 1.0))
+    asking: Asking = Z_UP
 
     @property
     def name(self) -> str:
@@ -68,12 +69,13 @@ class ScanNet:
         yield from asked_frames(self.name, known, shots, self.asking, Provenance(licence=LICENCE))
 
     def _numbers(self, scene: str) -> list[int]:
-        names = (path.stem for path in (Path(self.path) / scene / "color").glob("*.jpg"))
-        return sorted(int(name) for name in names if name.isdecimal())[:: self.step]
+        """Frames that have colour or depth: where one of the two is missing, reading says so."""
+        found = (*(Path(self.path) / scene).glob("color/*.jpg"), *(Path(self.path) / scene).glob("depth/*.png"))
+        return sorted({int(path.stem) for path in found if path.stem.isdecimal()})[:: self.step]
 
 
 def read_scannet_frame(scene: Path, number: int) -> Frame:
-    """The frame of a scene with its depth registered to the colour image. RecordError names what is missing or wrong."""
+    """A scene's frame with its depth registered to the colour image. RecordError names what is missing or wrong."""
     frame = read_frame(inside(scene, f"color/{number}.jpg", "color"), field="color")
     height, width = frame.image.shape[:2]
     depth = read_depth(inside(scene, f"depth/{number}.png", "depth"), MILLIMETRE_PNG)

@@ -8,10 +8,10 @@ zhangjiayi-ootd/SPARtest, commit 04f6b558), hub data set `jasonzhango/SPAR-7M-RG
     spar/SET/images/SCENE/image_color, image_depth, video_color, video_depth, pose, intrinsic
 
 A row is {id, conversations, image[], type, depth[], red_point, ..., point_img_idx, bbox_img_idx}; paths are below
-`spar/SET/images`, lists of marks are wrapped once more (see `spar_markers`). Texts hold no `<image>`: up to 10 images come
-before the question, more are a video whose frames are introduced as "Frame-1: <image>". Depth is 16-bit millimetres;
-where it has another size than the picture, ScanNet's `intrinsic/` registers it. Annotations are MIT; the pictures keep
-the terms of the set that they come from.
+`spar/SET/images`, lists of marks are wrapped once more (see `spar_markers`). Texts hold no `<image>`: up to 10 images
+come before the question, more are a video whose frames are introduced as "Frame-1: <image>". Depth is 16-bit
+millimetres; where it has another size than the picture, ScanNet's `intrinsic/` registers it. Annotations are MIT; the
+pictures keep the terms of the set that they come from.
 """
 
 from __future__ import annotations

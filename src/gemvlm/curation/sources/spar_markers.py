@@ -1,10 +1,9 @@
 """The marks that SPAR's questions speak of ("the red point"), drawn into the pictures as its loader does.
 
-Stated by fudan-zvg/spar, `datasets/draw_marker.py` (read in its copy zhangjiayi-ootd/SPARtest, commit 04f6b558): points and
-boxes are thousandths of the image's width and height; a point is a disc of 20 pixels' radius; a box is a frame of 20
-pixels' width around it. Which mark belongs on which picture depends on `type`, below as (colour, place in the record's
-list of image numbers). One deviation: its `*_video` types draw "yellow" in swapped channels, which is cyan; here it is
-yellow, as the text says.
+Stated by fudan-zvg/spar, `datasets/draw_marker.py` (read in its copy zhangjiayi-ootd/SPARtest, commit 04f6b558): points
+and boxes are thousandths of the image's width and height; a point is a disc of 20 pixels' radius; a box is a frame of
+20 pixels' width around it. Which mark belongs on which picture depends on `type`. One deviation: the publisher's
+`*_video` types draw yellow with swapped channels, which is cyan; here the yellow box is yellow.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from gemvlm.curation.sources.places import Coordinates
 from gemvlm.curation.sources.records import RecordError
-from gemvlm.sample import Box, Place, Point
+from gemvlm.sample import Place, Point
 
 RADIUS = STROKE = 20
 LABEL_SIZE = 48
@@ -59,10 +58,12 @@ LISTED: Mapping[str, Shape] = {"spatial_imagination_map_mv": "bbox", "distance_i
 """Types whose marks come in one list, each with a label."""
 
 UNMARKED = frozenset(
-    ("distance_infer_center_oc", "view_change_infer", "distance_infer_center_oc_mv", "camera_motion_infer")
-    + ("spatial_imagination_oc_video_hard", "spatial_imagination_oo_video_hard", "appearance_order", "room_size")
-    + ("obj_count", "nav")
-)
+    {
+        "distance_infer_center_oc", "view_change_infer", "distance_infer_center_oc_mv", "camera_motion_infer",
+        "spatial_imagination_oc_video_hard", "spatial_imagination_oo_video_hard", "appearance_order", "room_size",
+        "obj_count", "nav",
+    }
+)  # fmt: skip
 _ALL_ON_ONE = {"obj_spatial_relation_oc_mv"}
 _SOME_ABSENT = {"obj_spatial_relation_oc_mv", "obj_spatial_relation_oo_mv"}
 _LABELLED = {"spatial_imagination_oc_video", "spatial_imagination_oo_video"}
@@ -79,7 +80,7 @@ class Mark:
 
 
 def read_marks(fields: Mapping[str, Any], sizes: Sequence[tuple[int, int]]) -> tuple[Mark, ...]:
-    """The marks of a record whose images have these (height, width) sizes; RecordError for unknown types and bad marks."""
+    """The marks of a record whose images have these (height, width). RecordError for unknown types and bad marks."""
     kind = fields.get("type")
     if not isinstance(kind, str):
         raise RecordError("unknown_type", f"type is {kind!r:.80}; expected a text", "type")
@@ -174,6 +175,6 @@ def _place(numbers: Any, shape: Shape, size: tuple[int, int], field: str) -> Pla
         raise RecordError("bad_mark", f"{field} is {numbers!r:.80}; expected {wanted} numbers", field)
     try:
         values = [float(number) for number in numbers]
-        return THOUSANDTHS.point(*values, size) if shape == "point" else THOUSANDTHS.box(values, size)
+        return THOUSANDTHS.point(values[0], values[1], size) if wanted == 2 else THOUSANDTHS.box(values, size)
     except RecordError as fault:
         raise RecordError(fault.reason, str(fault), field) from fault

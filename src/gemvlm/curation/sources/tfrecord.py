@@ -3,8 +3,8 @@
 A record is: length (uint64), masked CRC-32C of those 8 bytes (uint32), the payload, masked CRC-32C of the payload, all
 little-endian; the mask is rotate right by 15 and add 0xa282ead8 (tensorflow/tensorflow,
 `tensorflow/core/lib/io/record_writer.h` and `lib/hash/crc32c.h`). The payload is a protocol buffer
-(`tensorflow/core/example/example.proto`, `feature.proto`): SequenceExample {context 1, feature_lists 2}, FeatureLists and
-Features {map entry 1: key 1, value 2}, FeatureList {feature 1}, Feature {bytes_list 1, ...}, BytesList {value 1}.
+(`tensorflow/core/example/example.proto`, `feature.proto`): SequenceExample {context 1, feature_lists 2}, FeatureLists
+and Features {map entry 1: key 1, value 2}, FeatureList {feature 1}, Feature {bytes_list 1, ...}, BytesList {value 1}.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import IO
 
@@ -42,9 +43,7 @@ def tfrecord_parts(path: Path, file: str) -> list[str]:
     if not starts:
         raise ValueError(f"{path}: no records in it; fetch the file again")
     borders = [*starts[::RECORDS_PER_PART], size]
-    return [
-        f"{file}:{a}-{b}:{i * RECORDS_PER_PART}" for i, (a, b) in enumerate(zip(borders, borders[1:], strict=False))
-    ]
+    return [f"{file}:{a}-{b}:{i * RECORDS_PER_PART}" for i, (a, b) in enumerate(pairwise(borders))]
 
 
 def tfrecord_records(root: Path, part: str) -> Iterator[RawRecord]:

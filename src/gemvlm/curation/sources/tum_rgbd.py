@@ -33,6 +33,7 @@ from gemvlm.curation.sources.records import RecordError
 from gemvlm.sample import Frame, Provenance, Sample
 
 DEPTH = DepthFormat("metric_z", 1 / 5000)
+Z_UP = Asking(up=(0.0, 0.0, 1.0))
 FARTHEST_APART_S = 0.02
 KINECT_DEFAULT = (525.0, 525.0, 319.5, 239.5)
 LARGEST_LIST = 64 << 20
@@ -48,7 +49,7 @@ class TumRgbd:
     path: Path | str
     step: int = 30
     intrinsics: tuple[float, float, float, float] = KINECT_DEFAULT
-    asking: Asking = Asking(up=(0.0, 0.0, 1.0))
+    asking: Asking = Z_UP
 
     @property
     def name(self) -> str:
@@ -61,6 +62,12 @@ class TumRgbd:
         found = [folder for folder in (root, *sorted(root.iterdir())) if (folder / "rgb.txt").is_file()]
         if not found:
             raise ValueError(f"{root}: no folder in it has rgb.txt; unpack a sequence there")
+        for folder in found:
+            listed = {match.color for match in associated(folder)}
+            there = {path.relative_to(folder).as_posix() for path in folder.glob("rgb/*.png")}
+            if not listed or not there <= listed:
+                told = f"lists {len(listed)} pictures, {len(there - listed)} in rgb/ are not among them"
+                raise ValueError(f"{folder}/rgb.txt: {told}; unpack the sequence again")
         return [
             part
             for folder in found
@@ -91,7 +98,7 @@ class TumRgbd:
 
 @dataclass(frozen=True)
 class Match:
-    """A picture and what was measured at its time: a depth file and (tx, ty, tz, qx, qy, qz, qw), None where nothing."""
+    """A picture and what was measured at its time: a depth file and (tx, ty, tz, qx, qy, qz, qw), or None."""
 
     time_s: float
     color: str
@@ -100,7 +107,7 @@ class Match:
 
 
 def associated(folder: Path) -> tuple[Match, ...]:
-    """The pictures of a sequence in the order of time. ValueError names a list that is missing or unreadable, and line."""
+    """The pictures of a sequence in the order of time. ValueError names the list, and line, that is wrong."""
     lists = (folder / name for name in ("rgb.txt", "depth.txt", "groundtruth.txt"))
     stamps = tuple((path, path.stat().st_mtime_ns if path.is_file() else 0) for path in lists)
     return _associated(stamps)

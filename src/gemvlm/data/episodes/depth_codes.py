@@ -44,7 +44,7 @@ class DepthCodes:
 
     @classmethod
     def from_info(cls, info: Mapping[str, Any]) -> DepthCodes:
-        """From a feature's `info`; what it does not say is LeRobot's default. TypeError or ValueError if not numbers."""
+        """From a feature's `info`; what it leaves out is LeRobot's default. TypeError or ValueError if not numbers."""
         default = asdict(cls())
         found = {key: info.get(f"video.{key}", info.get(key, value)) for key, value in default.items()}
         if not isinstance(found["use_log"], bool):
@@ -62,9 +62,7 @@ class DepthCodes:
     def encode(self, depth: DepthMap) -> UInt16[np.ndarray, "H W"]:
         """Codes of a metric map of z-depth, 0 where it is invalid. ValueError if valid depths are out of range."""
         if depth.kind != "metric_z":
-            raise ValueError(
-                f"depth from {depth.source!r} is {depth.kind}: LeRobot holds metres along the optical axis"
-            )
+            raise ValueError(f"depth from {depth.source!r} is {depth.kind}: LeRobot holds z-depth")
         metres = np.where(depth.valid, depth.values, self.depth_min).astype(np.float64)
         low, high = self._ends
         scalar = np.log(metres + self.shift) if self.use_log else metres
@@ -73,7 +71,7 @@ class DepthCodes:
         if lost:
             known = depth.values[depth.valid]
             raise ValueError(
-                f"depth from {depth.source!r}: {lost} pixels lie outside {self.depth_min}..{self.depth_max} m (it holds "
+                f"depth from {depth.source!r}: {lost} pixels are outside {self.depth_min}..{self.depth_max} m (it holds "
                 f"{known.min():.3f}..{known.max():.3f} m); write with a wider range"
             )
         return np.where(depth.valid, codes, 0).astype(np.uint16)
@@ -84,8 +82,6 @@ class DepthCodes:
         scalar = low + np.arange(LARGEST_CODE + 1) / LARGEST_CODE * (high - low)
         table = (np.exp(scalar) - self.shift if self.use_log else scalar).astype(np.float32)
         if codes.size and int(codes.max()) > LARGEST_CODE:
-            raise ValueError(
-                f"{source}: depth code {int(codes.max())} is more than 12 bits hold; is this a depth video?"
-            )
+            raise ValueError(f"{source}: depth code {int(codes.max())} is more than 12 bits; is this depth?")
         valid = (codes > 0) & (codes < LARGEST_CODE)
         return DepthMap(np.where(valid, table[codes], 0).astype(np.float32), valid, "metric_z", "m", source)

@@ -33,6 +33,7 @@ from gemvlm.depth_map import DepthMap
 from gemvlm.depth_map.origin import DepthOrigin
 from gemvlm.sample import Frame
 
+SENSOR = DepthOrigin("sensor")
 LARGEST_VECTOR = 4096
 ROWS_AT_ONCE = 256
 OPEN_TABLES = 8
@@ -42,17 +43,17 @@ _CAMERA_WORDS = re.compile(r"(^|[._])(?:images?|rgb|color|depth)(?=[._]|$)")
 
 @dataclass(frozen=True)
 class LeRobotFolder:
-    """The episodes of a folder. `state_keys` and `action_keys` name the columns that make up state and action, in order.
+    """The episodes of a folder. `state_keys` and `action_keys` name the columns that make up state and action.
 
     ValueError for what is not a LeRobot folder, and from an episode for what is damaged in it; others stay readable.
-    The licence is that of the folder's README.md unless given. `unused_depth` says for each depth feature that can't be used why.
+    The licence is that of the folder's README.md unless given. `unused_depth` says why a depth feature can't be used.
     """
 
     path: Path
     licence: str | None = None
     state_keys: tuple[str, ...] = ("observation.state",)
     action_keys: tuple[str, ...] = ("action",)
-    depth_origin: DepthOrigin = DepthOrigin("sensor")
+    depth_origin: DepthOrigin = SENSOR
 
     def __len__(self) -> int:
         return len(self.layout)
@@ -153,7 +154,7 @@ class LeRobotFolder:
         return found
 
     def _feature(self, key: str) -> Mapping[str, Any]:
-        return self.layout.info["features"][key]  # type: ignore[no-any-return]
+        return self.layout.info["features"][key]
 
     def _size(self, key: str) -> tuple[int, int]:
         """(height, width), whichever way round the feature names its axes."""
@@ -211,14 +212,14 @@ class LeRobotFolder:
         try:
             file = _open_table(path, path.stat().st_mtime_ns)
             first, last = place.first_row + start, place.first_row + stop
-            rows = pa.concat_arrays([piece for piece in _pieces(file, name, first, last)] or [pa.array([])])
+            rows = pa.concat_arrays(list(_pieces(file, name, first, last)) or [pa.array([])])
             episode = next(iter(_pieces(file, "episode_index", first, min(first + 1, last))), None)
         except (pa.ArrowException, OSError, KeyError) as error:
             raise ValueError(f"{path}: column {name} can't be read ({error}); fetch the file again") from error
         if len(rows) != stop - start:
             raise ValueError(
-                f"{path}: episode {place.index} should have rows {first}..{last}, {len(rows)} of {stop - start} are there; "
-                "meta/ and data/ do not belong together: fetch both again"
+                f"{path}: episode {place.index} should have rows {first}..{last}, {len(rows)} of {stop - start} are "
+                "there; meta/ and data/ don't match: fetch both again"
             )
         if episode is not None and len(episode) and episode[0].as_py() != place.index:
             raise ValueError(

@@ -43,7 +43,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class Layout(ABC):
-    """`meta/` of a folder. ValueError names the file and field that is missing, damaged or points outside the folder."""
+    """`meta/` of a folder. ValueError names the file and field that is missing, damaged or leads out of the folder."""
 
     root: Path
     info: Mapping[str, Any]
