@@ -75,7 +75,9 @@ def test_pictures_are_upright_and_not_mirrored(kitchen):
     rows = {o.category: np.nonzero(seen.ids == o.id)[0].mean() for o in seen.objects if o.visible_pixels}
     columns = {o.category: np.nonzero(seen.ids == o.id)[1].mean() for o in seen.objects if o.visible_pixels}
     assert rows["robot"] < rows["plate"], "the robot stands behind the table"
-    assert columns["wooden cabinet"] < columns["stove"], "seen from across the robot, the cabinet (y < 0) is on the left"
+    assert columns["wooden cabinet"] < columns["stove"], (
+        "seen from across the robot, the cabinet (y < 0) is on the left"
+    )
 
 
 def test_depth_ids_and_boxes_are_of_one_scene(kitchen):

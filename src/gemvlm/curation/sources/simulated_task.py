@@ -46,6 +46,8 @@ SEEING = (
     *("what_moved", "did_it_move", "moved_way", "moved_far"),
 )
 PLANNING = ("next_step", "remaining_steps", "what_was_done", "has_succeeded", "can_lift_now", "frame_order", "progress")
+OF_THE_END = ("next_step", "remaining_steps", "has_succeeded", "progress")
+"""Those of them that only a task whose end can be seen allows."""
 VAGUE = re.compile(r"\bobjects?\b(?! at <)")
 """What a question must not say: "the leftmost object" could be the robot or half of a thing."""
 TASK_OPTIONS = 4
@@ -108,7 +110,8 @@ def video_sample(sheet: Sheet, what: str, told: Told, shown: Sequence[int], orde
     history, key, count = told.history, sheet.key(what), sheet.turns_per_family
     named = replace(history, observations=tuple(as_objects(o) for o in history.observations))
     turns = _clear(write_history_questions(named, key, SEEING, 2 * count, shown, ordered), count)
-    turns += _clear(write_history_questions(history, key, PLANNING, 2 * count, shown, ordered), count)
+    plans = [name for name in PLANNING if told.done[-1] is not None or name not in OF_THE_END]
+    turns += _clear(write_history_questions(history, key, plans, 2 * count, shown, ordered), count)
     rng = np.random.default_rng((*key, 1))
     if ordered:
         turns += [*task_name(told, shown, rng), *task_done(told, shown, rng)]

@@ -57,9 +57,10 @@ def rollout(world: MetaWorld, camera: str | View, size: tuple[int, int], frames:
     end = len(shown) - 1
     events = []
     reached = shown.index(touch) if touch in shown else None
-    name = world.view.things[target - 1]
+    thing = world.view.things[target - 1]
     if reached:
-        events.append(Event("reach", f"reach for the {name.colour} {name.category}", target, 0, reached, True))
+        name = f"{thing.colour} {thing.category}".strip()
+        events.append(Event("reach", f"reach for the {name}", target, 0, reached, True))
     if world.task.verb != "reach":
         place = world.id_of(world.task.place) if world.task.place else None
         events.append(Event(world.task.verb, world.instruction, target, reached or 0, end, succeeded, place))

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 class Task:
     """A task: what to do, in words and as a verb, to which thing (its category), and where (a category, if any).
 
-    `hidden` tasks end at a mark that the picture does not show: whether they are done can't be seen.
+    Whether `hidden` tasks are done can't be seen: they end at a mark that is not drawn, behind something, or in a way
+    that only convention calls done (which way is a faucet off?).
     """
 
     instruction: str
@@ -43,20 +44,20 @@ TASKS: dict[str, Task] = {
     "button-press-wall-v3": Task(
         "reach around the wall and press the button on the side of the box", "press", "button"
     ),
-    "coffee-button-v3": Task("press the button of the coffee machine", "press", "button"),
+    "coffee-button-v3": Task("press the button of the coffee machine", "press", "button", hidden=True),
     "coffee-pull-v3": Task("pull the mug away from the coffee machine", "pull", "mug", hidden=True),
     "coffee-push-v3": Task("push the mug under the coffee machine", "push", "mug", "coffee machine"),
     "dial-turn-v3": Task("turn the dial", "turn", "dial"),
     "disassemble-v3": Task("take the nut off the peg", "take", "nut", "peg"),
     "door-close-v3": Task("close the door of the safe", "close", "safe door"),
-    "door-lock-v3": Task("lock the door by turning the lock", "turn", "lock"),
+    "door-lock-v3": Task("lock the door by turning the lock", "turn", "lock", hidden=True),
     "door-open-v3": Task("open the door of the safe", "open", "safe door"),
-    "door-unlock-v3": Task("unlock the door by turning the lock", "turn", "lock"),
+    "door-unlock-v3": Task("unlock the door by turning the lock", "turn", "lock", hidden=True),
     "drawer-close-v3": Task("push the drawer shut", "close", "drawer"),
     "drawer-open-v3": Task("pull the drawer open", "open", "drawer"),
-    "faucet-close-v3": Task("turn the faucet off", "turn", "faucet handle"),
-    "faucet-open-v3": Task("turn the faucet on", "turn", "faucet handle"),
-    "hammer-v3": Task("drive the nail in with the hammer", "hammer", "hammer", "nail"),
+    "faucet-close-v3": Task("turn the faucet off", "turn", "faucet handle", hidden=True),
+    "faucet-open-v3": Task("turn the faucet on", "turn", "faucet handle", hidden=True),
+    "hammer-v3": Task("drive the nail in with the hammer", "hammer", "hammer", "nail", hidden=True),
     "hand-insert-v3": Task("put the gripper with the block into the hole", "insert", "block", hidden=True),
     "handle-press-side-v3": Task("press the sideways handle down", "press", "handle"),
     "handle-press-v3": Task("press the handle down", "press", "handle"),
@@ -97,9 +98,7 @@ ALTERNATIVES: tuple[tuple[str, ...], ...] = (
     ("assembly-v3", "disassemble-v3"),
     ("coffee-button-v3", "coffee-pull-v3", "coffee-push-v3"),
     ("door-close-v3", "door-open-v3"),
-    ("door-lock-v3", "door-unlock-v3"),
     ("drawer-close-v3", "drawer-open-v3"),
-    ("faucet-close-v3", "faucet-open-v3"),
     ("hand-insert-v3", "sweep-into-v3"),
     ("handle-press-v3", "handle-pull-v3"),
     ("handle-press-side-v3", "handle-pull-side-v3"),
