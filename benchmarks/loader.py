@@ -9,9 +9,9 @@ and matplotlib's colours for the depth. (Depth is resized as a scalar and not in
 Ours reads the same files from shards, decoding depth or with targets encoded beforehand.
 
 Before anything is timed, all tensors of all batches are asserted equal: ids, labels, positions, pixels, pictures and
-masks, and cached latents to those of the pictures. Variants take turns at every batch, on one thread; times are those that this process
-had the core, so that others on the machine disturb less. A ratio is the median over rounds of the ratio within a round,
-printed with the smallest and the largest.
+masks, and cached latents to those of the pictures. Variants take turns at every batch, on one thread; times are those
+that this process had the core, so that others on the machine disturb less. A ratio is the median over rounds of the
+ratio within a round, printed with the smallest and the largest.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from gemvlm.camera import Camera, View
 from gemvlm.curation.encode import Codec, cached, encode, weights_hash
 from gemvlm.data.collate import Collator
 from gemvlm.data.latents import from_member, to_member
+from gemvlm.data.loader import BatchStream
 from gemvlm.data.quarantine import QuarantineError
 from gemvlm.data.targets import DepthTarget, RgbTarget
 from gemvlm.data.tokenizer import SpecialIds, train_tokenizer
@@ -85,6 +86,23 @@ def test_losses_are_the_same_with_and_without_the_cache(folder: Path, kind: str)
     expected, found = gem(made, names), gem(read, names)
     for name in names:
         torch.testing.assert_close(found[name], expected[name], rtol=1e-6, atol=0)
+
+
+def test_workers_read_shards_and_latents_by_themselves(folder: Path) -> None:
+    """Index and open files are mapped anew in every process, or shared with the one it was forked from."""
+    ours = codec()
+    encode(folder, ours, show_progress=False)
+    tokenizer = train_tokenizer(["What is it?", "a mug"] * 3, RECIPE.vocabulary, RECIPE.coordinates.integers)
+    batches = []
+    for workers in (0, 2):
+        reader = ShardReader(folder, depth=False)
+        collator = Collator(tokenizer, RECIPE.coordinates, RECIPE.image, [cached(folder, ours)])
+        stream = BatchStream(reader, collator, 2, seed=1, workers=workers)
+        batches.append([next(stream) for _ in range(4)])
+    for alone, helped in zip(*batches, strict=True):
+        assert alone.sample_ids == helped.sample_ids and torch.equal(alone.pixel_values, helped.pixel_values)
+        for a, b in zip(alone.targets, helped.targets, strict=True):
+            assert torch.equal(a.latent, b.latent) and torch.equal(a.valid, b.valid) and b.picture.isnan().all()
 
 
 def test_half_precision_costs_less_than_a_thousandth(folder: Path) -> None:

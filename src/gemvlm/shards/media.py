@@ -8,7 +8,6 @@ A picture is the publisher's file where there is one, else PNG. Metric depth is 
 from __future__ import annotations
 
 import io
-import warnings
 from typing import Literal
 
 import numpy as np
@@ -19,6 +18,8 @@ from gemvlm.depth_map import DepthMap
 
 METRES_PER_COUNT = (0.0001, 0.001)
 LARGEST_COUNT = 65535
+LARGEST_PICTURE = 89_478_485
+"""Pixels; where Pillow begins to warn."""
 PNG_EFFORT = 1
 """zlib's level for pictures: six times faster to write than the default, for a seventh more bytes."""
 
@@ -29,11 +30,11 @@ SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"GIF8": ".gif", b"BM":
 def decode_image(content: bytes) -> UInt8[np.ndarray, "H W 3"]:
     """An image file to RGB. ValueError if it is none, if it is torn, or if it has too many pixels to be trusted."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content)) as image:
-                return np.array(image.convert("RGB"))
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError, OSError, SyntaxError) as error:
+        with Image.open(io.BytesIO(content)) as image:
+            if image.width * image.height > LARGEST_PICTURE:
+                raise ValueError(f"not a picture to be trusted: {image.width}x{image.height} pixels; shrink it")
+            return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    except (Image.DecompressionBombError, OSError, SyntaxError) as error:
         raise ValueError(f"not a picture that can be read ({error})") from error
 
 
@@ -73,4 +74,6 @@ def decode_depth(
         raise ValueError("a depth map of 16-bit counts has no metres per count")
     with Image.open(io.BytesIO(content)) as image:
         counts = np.array(image)
+    if counts.dtype != np.uint16:
+        raise ValueError(f"a depth map of 16-bit counts has values of type {counts.dtype}")
     return (counts * metres_per_count).astype(np.float32), counts > 0
