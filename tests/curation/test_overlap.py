@@ -68,7 +68,9 @@ def benchmark(tmp_path_factory):
         (folder / "images" / f"{seed}.png").write_bytes(encoded(scene(seed)))
     (folder / "images" / "broken.png").write_bytes(b"\x89PNG not one")
     rng = np.random.default_rng(0)
-    rows = [{"question": question(rng), "scene_name": f"room{i:04d}", "answer": "left"} for i in range(20)]
+    rows = [
+        {"question": question(rng), "scene_name": f"room{i:04d}", "video_id": i, "answer": "left"} for i in range(20)
+    ]
     (folder / "test.jsonl").write_text("\n".join(map(json.dumps, rows)))
     turns = [{"from": "human", "value": "<image>\nWhat would happen to the cup if somebody pulled the cloth away?"}]
     (folder / "test.json").write_text(json.dumps([{"conversations": turns}]))
@@ -104,6 +106,7 @@ def test_a_folder_becomes_a_file_and_comes_back(prints, tmp_path):
     assert len(prints.scenes) == 21
     assert len(prints.questions) >= 20
     assert prints.unreadable[0].startswith("images/broken.png")
+    assert "too short" in prints.unreadable[1]
     prints.save(tmp_path / "rooms.json")
     assert Fingerprints.from_file(tmp_path / "rooms.json") == prints
     assert Blocklist.from_files([tmp_path / "rooms.json"]).check(sample(scene="room0003"))

@@ -15,7 +15,7 @@ import io
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ NGRAM = 13
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 TEXT_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
 QUESTION_FIELDS = ("question", "prompt", "query", "instruction", "problem", "text")
+SHORTEST_SCENE = 5
+"""Characters: shorter ids found in files ("1", "val") name scenes of every other data set too."""
 SCENE_FIELDS = ("scene", "scene_id", "scene_name", "scan_id", "video_id")
 LARGEST_FILE = 2 << 30
 UNREADABLE = (
@@ -59,7 +61,7 @@ class OverlapRules:
 class Fingerprints:
     """What is known of one benchmark. Digests are hex; perceptual hashes, questions and 13-grams are 64-bit integers.
 
-    `unreadable` names the files that could not be read, with the reason: what they hold is not protected.
+    `unreadable` names what could not be used, with the reason: what it holds is not protected.
     """
 
     name: str
@@ -216,13 +218,14 @@ def make_fingerprints(folder: Path | str, name: str, scenes: Iterable[str] = ())
     """Fingerprints of everything in a benchmark's folder: pictures (files, or bytes in Parquet), questions, scenes.
 
     Questions and scenes are the strings under `QUESTION_FIELDS` and `SCENE_FIELDS`, at any depth of JSON, JSONL, CSV,
-    TSV and Parquet, and what a "human" or "user" says in a conversation; more `scenes` may be given. ValueError if the
+    TSV and Parquet, and what a "human" or "user" says in a conversation. More `scenes` may be given, of any length;
+    those found must have 5 characters. ValueError if the
     folder holds nothing that can be told apart.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; give the folder of a benchmark")
-    found = _Found(set(map(str, scenes)), set(), set(), set(), set(), set(), [])
+    found = _Found(set(map(str, scenes)), set(), set(), set(), set(), set(), set(), [])
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
         suffix = path.suffix.lower()
         if suffix not in IMAGE_SUFFIXES + TEXT_SUFFIXES:
@@ -254,6 +257,7 @@ class _Found:
     pictures: set[int]
     questions: set[int]
     ngrams: set[int]
+    short_scenes: set[str]
     unreadable: list[str]
 
     def add_picture(self, content: bytes) -> None:
@@ -277,7 +281,8 @@ class _Found:
                 self._add_fields(item)
 
     def _add_fields(self, fields: Mapping[str, Any]) -> None:
-        self.scenes.update(str(fields[key]) for key in SCENE_FIELDS if isinstance(fields.get(key), str | int))
+        for scene in (str(fields[key]) for key in SCENE_FIELDS if isinstance(fields.get(key), str | int)):
+            (self.scenes if len(scene) >= SHORTEST_SCENE else self.short_scenes).add(scene)
         texts = [fields[key] for key in QUESTION_FIELDS if isinstance(fields.get(key), str)]
         if fields.get("from", fields.get("role")) in ("human", "user"):
             texts += [fields[key] for key in ("value", "content") if isinstance(fields.get(key), str)]
@@ -295,8 +300,17 @@ class _Found:
                 self.unreadable.append(f"{fields.get('path') or 'a picture in a table'}: {error}")
 
     def fingerprints(self, name: str) -> Fingerprints:
-        sets = {key: tuple(sorted(value)) for key, value in vars(self).items() if isinstance(value, set)}
-        return replace(Fingerprints(name, **sets), unreadable=tuple(self.unreadable))
+        short = [f"scene ids too short to tell apart: {sorted(self.short_scenes)[:8]}"] if self.short_scenes else []
+        return Fingerprints(
+            name,
+            scenes=tuple(sorted(self.scenes)),
+            files=tuple(sorted(self.files)),
+            pixels=tuple(sorted(self.pixels)),
+            pictures=tuple(sorted(self.pictures)),
+            questions=tuple(sorted(self.questions)),
+            ngrams=tuple(sorted(self.ngrams)),
+            unreadable=(*self.unreadable, *short),
+        )
 
 
 def _records(path: Path) -> Iterator[Any]:

@@ -135,6 +135,19 @@ def test_holes_are_filled_between_the_depths_that_agree_and_the_origin_says_so(t
     assert filled.origin.alignment == aligned.origin.alignment
 
 
+def test_holes_stay_open_where_the_sensor_around_them_disagrees(truths):
+    truth = truths[0]
+    hole = np.zeros(truth.valid.shape, bool)
+    hole[10:20, 10:20] = hole[70:80, 70:80] = True
+    sensor = DepthMap(np.where(hole, 0, truth.values), ~hole, "metric_z", "m", "kinect", DepthOrigin("sensor"))
+    wrong = relative(truth, "disparity", 0.7, -0.2)
+    wrong.values[:40, :40] *= 1.5
+    filled, mask = fill_holes(sensor, align(wrong, sensor))
+    assert mask[70:80, 70:80].all()
+    assert not mask[:20, :20].any()
+    assert filled.origin.quality["sensor"] < 1
+
+
 def test_maps_that_do_not_belong_together_are_errors(truths):
     truth = truths[0]
     with pytest.raises(ValueError, match="same size"):

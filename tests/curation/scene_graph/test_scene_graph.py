@@ -281,4 +281,4 @@ def test_answers_are_true_and_worse_depth_costs_questions_rather_than_answers(fe
 
 @pytest.mark.slow
 def test_the_same_of_every_family_over_more_scenes():
-    check(measured(40, 160), often=40)
+    check(measured(20, 128), often=40)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 
 from gemvlm.curation.refusal import Refusal
 from gemvlm.depth_map import DepthKind, DepthMap, Space, from_space, to_space
@@ -75,7 +75,8 @@ def fill_holes(
 ) -> tuple[DepthMap, Bool[np.ndarray, "H W"]]:
     """The sensor's map with holes filled from an aligned one, and the mask of the pixels that were filled.
 
-    Only between the smallest and the largest of the sensor's depths that agree: beyond them the fit is a guess. A map
+    Only between the smallest and the largest of the sensor's depths that agree, beyond which the fit is a guess, and
+    only where enough of the sensor's pixels around (within a fifth of the shorter side) agree too. A map
     with any pixel of a teacher's is a teacher's: the origin says so, names both, and holds the sensor's share of the
     valid pixels as quality "sensor". ValueError if either map is not z-depth or `aligned` was not aligned.
     """
@@ -87,7 +88,9 @@ def fill_holes(
     if not agree.any():
         return truth, np.zeros(truth.valid.shape, bool)
     low, high = truth.values[agree].min(), truth.values[agree].max()
-    filled = ~truth.valid & aligned.valid & (aligned.values >= low) & (aligned.values <= high)
+    radius = max(1, min(both.shape) // 5)
+    trusted = _around(agree, radius) >= rules.min_inliers * np.maximum(_around(both, radius), 1)
+    filled = ~truth.valid & aligned.valid & trusted & (aligned.values >= low) & (aligned.values <= high)
     if not filled.any():
         return truth, filled
     valid = truth.valid | filled
@@ -100,6 +103,14 @@ def fill_holes(
     )
     values = np.where(truth.valid, truth.values, np.where(filled, aligned.values, 0)).astype(np.float32)
     return DepthMap(values, valid, "metric_z", "m", f"{truth.source} + {aligned.source}", origin), filled
+
+
+def _around(mask: Bool[np.ndarray, "H W"], radius: int) -> Int64[np.ndarray, "H W"]:
+    """How many pixels of the mask lie in the square around each pixel."""
+    sums = np.pad(mask, radius).astype(np.int64).cumsum(axis=0).cumsum(axis=1)
+    sums = np.pad(sums, ((1, 0), (1, 0)))
+    side = 2 * radius + 1
+    return sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
 
 
 def _fit(
