@@ -11,17 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-ASSETS = Path(__file__).parents[2] / "../shared/libero-assets"
-if importlib.util.find_spec("libero") is None:
-    pytest.skip("LIBERO is not installed: make worlds-libero", allow_module_level=True)
-if not ASSETS.is_dir():
-    pytest.skip(f"no LIBERO assets at {ASSETS}", allow_module_level=True)
-
 from gemvlm.worlds.libero import SUITES, LiberoWorld, stand_ins, task_names, versions
 from gemvlm.worlds.libero.history import goal_history
 from gemvlm.worlds.libero.names import goal_words, instruction, place_words
 from gemvlm.worlds.libero.package import initial_states
 from gemvlm.worlds.task_world import TaskWorld
+
+ASSETS = Path(__file__).parents[2] / "../shared/libero-assets"
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("libero") is None or not ASSETS.is_dir(),
+    reason=f"needs LIBERO (make worlds-libero) and its assets at {ASSETS}",
+)
 
 
 @pytest.fixture(scope="module")

@@ -195,7 +195,7 @@ def test_a_goal_that_does_not_come_about_is_a_rejection_and_the_start_stays():
 
 
 def test_bad_options_are_named(tmp_path):
-    with pytest.raises(ValueError, match="'dance' are unknown|dance"):
+    with pytest.raises(ValueError, match="dance"):
         SOURCES["metaworld"](tasks=("dance",))
     with pytest.raises(ValueError, match="must name some of the 50"):
         SOURCES["libero"](assets=tmp_path, states=51)
