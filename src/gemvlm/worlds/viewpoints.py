@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Float
 
 from gemvlm.camera import Camera, View
-from gemvlm.worlds.tabletop.viewpoint import look_at
 
 
 @dataclass(frozen=True)
@@ -22,6 +21,8 @@ class Orbit:
 
     def draw(self, rng: np.random.Generator, target: Float[np.ndarray, "3"], size: tuple[int, int]) -> View:
         """A view towards `target` (within 4 cm), of `size` (height, width) pixels."""
+        from gemvlm.worlds.tabletop.viewpoint import look_at  # its package loads MuJoCo
+
         azimuth, elevation = np.radians(rng.uniform(*self.azimuth_deg)), np.radians(rng.uniform(*self.elevation_deg))
         outward = np.array(
             [np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)]

@@ -48,8 +48,10 @@ def _environment(**changes: str) -> Iterator[None]:
 @cache
 def _load() -> ModuleType:
     """The module `libero.libero.envs.env_wrapper`. ImportError names the make target."""
-    import mujoco  # noqa: F401  before robosuite, so that our choice of OpenGL stays ours
-
+    try:
+        import mujoco  # noqa: F401  before robosuite, so that our choice of OpenGL stays ours
+    except ImportError as error:
+        raise ImportError(f"{NEEDED} ({error})") from error
     spec = importlib.util.find_spec("libero")
     if spec is None or not spec.submodule_search_locations:
         raise ImportError(NEEDED)
