@@ -11,6 +11,7 @@ import pytest
 from gemvlm.curation.questions import CORE_FAMILIES, FAMILIES, write_questions
 from gemvlm.curation.questions.boxes import closest_points, share_inside
 from gemvlm.curation.questions.visibility import Seen
+from gemvlm.curation.questions.wording import plural
 from gemvlm.worlds.observation import OrientedBox
 
 
@@ -203,3 +204,12 @@ def test_the_core_is_closed():
     """The recipes of small models are made of these, in this order: nothing may be added."""
     assert len(CORE_FAMILIES) == 27 and set(CORE_FAMILIES) < set(FAMILIES)
     assert CORE_FAMILIES[:3] == ("describe", "scan", "point") and CORE_FAMILIES[-1] == "fits"
+
+
+@pytest.mark.parametrize(
+    ("noun", "nouns"),
+    [("red mug", "red mugs"), ("shelf", "shelves"), ("knife", "knives"), ("box", "boxes"), ("berry", "berries"),
+     ("tray", "trays")],
+)  # fmt: skip
+def test_plurals(noun, nouns):
+    assert plural(noun) == nouns

@@ -236,7 +236,12 @@ def neighbour_choice(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
 
 def taller(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
     """Which of two is taller (R12): vertical extents in the world in a ratio of 1.2 and 2 cm apart."""
-    wording = ("Which is taller", "Which has the greater height", "Which stands taller")
+    wording = (
+        "Which is taller",
+        "Which has the greater height",
+        "Which stands taller",
+        "Which extends more vertically",
+    )
     return _greater(seen, rng, "taller", lambda o: float(-np.subtract(*vertical_interval_m(o.state))), wording)
 
 
@@ -245,7 +250,8 @@ def longer(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
     wording = (
         "Which has the longer longest side",
         "Which is longer along its longest side",
-        "Which measures more, end to end",
+        "Which has the larger largest dimension",
+        "Whose longest side is longer",
     )
     return _greater(seen, rng, "longer", lambda o: longest_side_m(o.state), wording)
 
@@ -253,12 +259,16 @@ def longer(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
 def _greater(
     seen: Seen, rng: np.random.Generator, family: str, length_m: Callable[[SeenObject], float], wording: Sequence[str]
 ) -> Iterator[Turn]:
+    """Two of a kind first, and one pair of different kinds in a view: of these the words alone tell most."""
     whole = [o for o in seen.referable if o.is_whole]
+    has_crossed = False
     for a, b in sorted(pairs(whole, rng), key=lambda pair: not _are_of_a_kind(*pair)):
         for winner, other in ((a, b), (b, a)):
             more, less = length_m(winner), length_m(other)
-            if more >= DIMENSION_RATIO * less and more - less >= DIMENSION_GAP_M:
-                yield _which(seen, rng, family, pick(wording, rng), winner, (a, b), cues=_lower_and_larger((a, b)))
+            if has_crossed or more < DIMENSION_RATIO * less or more - less < DIMENSION_GAP_M:
+                continue
+            has_crossed = not _are_of_a_kind(a, b)
+            yield _which(seen, rng, family, pick(wording, rng), winner, (a, b), cues=_lower_and_larger((a, b)))
 
 
 def inside(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:

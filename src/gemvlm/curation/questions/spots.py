@@ -27,14 +27,17 @@ GAP_WIDTH_M = (0.03, 0.4)
 
 
 def point_between(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
-    """The middle third of the way between the nearest faces of two objects on one surface (G9), as wide as long."""
+    """The middle third of the way between the nearest faces of two objects on one surface (G9), as wide as long.
+
+    Nothing else stands on the way.
+    """
     for surface in shuffled(surfaces(seen), rng):
         standing = _standing_on(seen, surface)
         for a, b in pairs(standing, rng):
             here, there = (point[:2] for point in closest_points(a.state.box, b.state.box))
             gap_m = float(np.linalg.norm(there - here))
             low, high = seen.gap_bounds_m(a, b)
-            if gap_m < LEAST_GAP_M or high > GAP_SPREAD * low:
+            if gap_m < LEAST_GAP_M or high > GAP_SPREAD * low or not _is_clear(seen, a, b):
                 continue
             along = (there - here) / gap_m
             offset = surface.points[:, :2] - here

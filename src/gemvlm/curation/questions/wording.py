@@ -50,4 +50,8 @@ def with_article(phrase: str) -> str:
 
 
 def plural(noun: str) -> str:
+    if noun.endswith(("f", "fe")):
+        return noun.rstrip("e").removesuffix("f") + "ves"
+    if noun.endswith("y") and noun[-2:-1] not in tuple("aeiou"):
+        return noun.removesuffix("y") + "ies"
     return noun + ("es" if noun.endswith(("s", "x", "z", "ch", "sh")) else "s")
