@@ -20,7 +20,9 @@ FINISHING_STEPS = 40
 
 
 def rollout(world: MetaWorld, camera: str | View, size: tuple[int, int], frames: int = 6) -> History:
-    """Up to `frames` (at least 3) moments from the start to half a second after success, or to the horizon.
+    """Up to `frames` (at least 3) moments from the start to half a second after success, or to the horizon without one.
+
+    The last moment of a success is one at which the package calls the task done.
 
     The events are "reach" (until the gripper first touches the target) and the task's own verb (until it is done); both
     begin and end at a moment that is shown. The world is reset first.
@@ -36,19 +38,20 @@ def rollout(world: MetaWorld, camera: str | View, size: tuple[int, int], frames:
     touch: int | None = None
     start = world.view.box(world.data, target).center
     ahead = world.horizon - SETTLING_STEPS - 1
-    finish: int | None = None
-    while len(snapshots) <= ahead and (finish is None or len(snapshots) <= finish):
+    finish = last_done = 0
+    while len(snapshots) <= ahead and (not finish or len(snapshots) <= finish):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             done = world.step(world.expert_action())
         snapshots.append(world.snapshot())
-        if done and finish is None:
-            finish = len(snapshots) - 1 + FINISHING_STEPS
+        if done:
+            last_done = len(snapshots) - 1
+            finish = finish or last_done + FINISHING_STEPS
         moved = np.linalg.norm(world.view.box(world.data, target).center - start) > MOVED_M
         touches = (min(target, robot), max(target, robot)) in world.view.touching(world.data)
         if touch is None and (moved or touches):
             touch = len(snapshots) - 1
-    last, succeeded = len(snapshots) - 1, world.succeeded()
+    last, succeeded = last_done or len(snapshots) - 1, bool(last_done)
     shown = sorted({0, last, *([] if touch is None else [touch]), *_between(0, last, frames)})[: frames + 1]
     seen = []
     for index in shown:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 class Task:
     """A task: what to do, in words and as a verb, to which thing (its category), and where (a category, if any).
 
-    Whether `hidden` tasks are done can't be seen: they end at a mark that is not drawn, behind something, or in a way
-    that only convention calls done (which way is a faucet off?).
+    Whether `hidden` tasks are done can't be seen: they end at a mark that is not drawn, behind something, in a way that
+    only convention calls done (which way is a faucet off?), or too early (a cube that is still held over its bin).
     """
 
     instruction: str
@@ -34,9 +34,9 @@ class Kind:
 
 
 TASKS: dict[str, Task] = {
-    "assembly-v3": Task("put the nut on the peg", "put", "nut", "peg"),
-    "basketball-v3": Task("put the basketball through the hoop", "put", "basketball", "basketball hoop"),
-    "bin-picking-v3": Task("move the cube from the red bin to the blue bin", "move", "cube"),
+    "assembly-v3": Task("put the nut on the peg", "put", "nut", "peg", hidden=True),
+    "basketball-v3": Task("put the basketball through the hoop", "put", "basketball", "basketball hoop", hidden=True),
+    "bin-picking-v3": Task("move the cube from the red bin to the blue bin", "move", "cube", hidden=True),
     "box-close-v3": Task("close the box with the lid", "put", "lid", "box"),
     "button-press-topdown-v3": Task("press the button down from above", "press", "button"),
     "button-press-topdown-wall-v3": Task("press the button behind the wall down from above", "press", "button"),
@@ -47,7 +47,7 @@ TASKS: dict[str, Task] = {
     "coffee-button-v3": Task("press the button of the coffee machine", "press", "button", hidden=True),
     "coffee-pull-v3": Task("pull the mug away from the coffee machine", "pull", "mug", hidden=True),
     "coffee-push-v3": Task("push the mug under the coffee machine", "push", "mug", "coffee machine"),
-    "dial-turn-v3": Task("turn the dial", "turn", "dial"),
+    "dial-turn-v3": Task("turn the dial", "turn", "dial", hidden=True),
     "disassemble-v3": Task("take the nut off the peg", "take", "nut", "peg"),
     "door-close-v3": Task("close the door of the safe", "close", "safe door"),
     "door-lock-v3": Task("lock the door by turning the lock", "turn", "lock", hidden=True),
@@ -64,7 +64,9 @@ TASKS: dict[str, Task] = {
     "handle-pull-side-v3": Task("pull the sideways handle up", "pull", "handle"),
     "handle-pull-v3": Task("pull the handle up", "pull", "handle"),
     "lever-pull-v3": Task("pull the lever up", "pull", "lever"),
-    "peg-insert-side-v3": Task("insert the peg into the hole in the side of the block", "insert", "peg", "block"),
+    "peg-insert-side-v3": Task(
+        "insert the peg into the hole in the side of the block", "insert", "peg", "block", hidden=True
+    ),
     "peg-unplug-side-v3": Task("pull the plug out of the socket", "pull", "plug", "socket"),
     "pick-out-of-hole-v3": Task("take the puck out of the hole", "pick", "puck", hidden=True),
     "pick-place-v3": Task("pick up the puck and hold it at the goal", "pick", "puck", hidden=True),
@@ -84,7 +86,7 @@ TASKS: dict[str, Task] = {
     "reach-wall-v3": Task(
         "move the gripper past the wall to the goal and leave the puck alone", "reach", "puck", hidden=True
     ),
-    "shelf-place-v3": Task("put the cube on the shelf", "put", "cube", "shelf"),
+    "shelf-place-v3": Task("put the cube on the shelf", "put", "cube", "shelf", hidden=True),
     "soccer-v3": Task("kick the soccer ball into the soccer goal", "push", "soccer ball", "soccer goal"),
     "stick-pull-v3": Task("pull the thermos with the stick", "pull", "thermos", hidden=True),
     "stick-push-v3": Task("push the thermos with the stick", "push", "thermos", hidden=True),
