@@ -7,22 +7,20 @@ member, little-endian and without padding:
     header    magic "GEMINDEX", uint32 version, uint32 CRC-32 of the rows, uint64 count, 8 zeros
     row       32 bytes SHA-256 key, uint32 shard, uint64 offset, uint64 length, uint32 CRC-32 of the content
 
-Rows stand in order of their key, or in the order of writing where position means something. The index is mapped into
-memory, not read: opening it costs the same for any number of members, and processes share its pages.
+Rows stand in order of their key, or in the order of writing where position means something. Of an index only the rows
+that are asked for are read: opening it and keeping it open costs the same for any number of members.
 """
 
 from __future__ import annotations
 
 import hashlib
-import mmap
 import struct
 import tarfile
-import tempfile
 import zlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from math import isqrt
-from pathlib import Path
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from gemvlm.shards import files
@@ -132,19 +130,24 @@ def tar_member(name: str, content: bytes) -> bytes:
 
 
 class Index(Sequence[Entry]):
-    """The rows of an index file, mapped into memory. ValueError if it is not one, or not as long as it says."""
+    """The rows of an index file, read where they are asked for; none is kept in memory.
+
+    ValueError if it is no index, or not as long as it says.
+    """
 
     def __init__(self, location: Location) -> None:
+        if not files.exists(location):
+            raise ValueError(f"{location}: missing; restore it or write the shards again")
         self._location = location
-        self._map = _mapped(location)
-        start = self._map[: HEADER.size]
+        self._file, length = files.opened(location)
+        start = files.read_at(self._file, 0, HEADER.size)
         if len(start) < HEADER.size or start[:8] != MAGIC or HEADER.unpack(start)[1] != INDEX_VERSION:
-            raise ValueError(f"{location}: not an index of ours; write the shards again")
+            raise ValueError(f"{location}: empty, or not an index of ours; write the shards again")
         _, _, self._crc, self._count = HEADER.unpack(start)
-        if len(self._map) != HEADER.size + self._count * ROW.size:
+        if length != HEADER.size + self._count * ROW.size:
             raise ValueError(
-                f"{location}: {len(self._map)} bytes but its {self._count} rows need "
-                f"{HEADER.size + self._count * ROW.size}; the file is truncated: restore it or write the shards again"
+                f"{location}: {length} bytes but its {self._count} rows need {HEADER.size + self._count * ROW.size}; "
+                "the file is truncated: restore it or write the shards again"
             )
 
     def __len__(self) -> int:
@@ -153,64 +156,28 @@ class Index(Sequence[Entry]):
     def __getitem__(self, index: int) -> Entry:  # type: ignore[override]
         if not 0 <= index < self._count:
             raise IndexError(f"row {index} of {self._count} in {self._location}")
-        return Entry(*ROW.unpack_from(self._map, HEADER.size + index * ROW.size))
+        return Entry(*ROW.unpack(files.read_at(self._file, HEADER.size + index * ROW.size, ROW.size)))
 
     def find(self, key: bytes) -> Entry | None:
         """The row of a key, in an index that is ordered by keys."""
-        keys = _Keys(self._map, self._count)
-        # Hashes lie evenly: a key's place is known to within a few times the square root of their number. Looking there
-        # touches few pages of the file, where halving the whole would touch one for each halving.
+        # Hashes lie evenly: a key's place is known to within a few times the square root of their number.
         guess, step = int.from_bytes(key[:8], "big") * self._count >> 64, isqrt(self._count) + 1
         low, high = max(0, guess - step), min(self._count, guess + step)
-        while low > 0 and keys[low] >= key:
+        while low > 0 and self[low].key >= key:
             low = max(0, low - step)
-        while high < self._count and keys[high - 1] < key:
+        while high < self._count and self[high - 1].key < key:
             high = min(self._count, high + step)
-        at = bisect_left(keys, key, low, high)
+        at = bisect_left(self, key, low, high, key=attrgetter("key"))
         entry = self[at] if at < self._count else None
         return entry if entry is not None and entry.key == key else None
 
     def verify(self) -> None:
         """ValueError if a bit of the rows has changed."""
-        if zlib.crc32(self._map[HEADER.size :]) != self._crc:
+        crc, offset = 0, HEADER.size
+        while part := files.read_at(self._file, offset, SHARD_BYTES):
+            crc, offset = zlib.crc32(part, crc), offset + len(part)
+        if crc != self._crc:
             raise ValueError(f"{self._location}: its checksum does not match; restore it or write the shards again")
-
-
-class _Keys(Sequence[bytes]):
-    """The keys of mapped rows, none of them copied before it is asked for."""
-
-    def __init__(self, rows: mmap.mmap, count: int) -> None:
-        self._rows, self._count = rows, count
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: int) -> bytes:  # type: ignore[override]
-        start = HEADER.size + index * ROW.size
-        return self._rows[start : start + 32]
-
-
-def _mapped(location: Location) -> mmap.mmap:
-    """A local file, or a remote one's copy in a temporary file that has no name."""
-    if not files.exists(location):
-        raise ValueError(f"{location}: missing; restore it or write the shards again")
-    if isinstance(location, Path):
-        with location.open("rb") as file:
-            return _map_of(file)
-    with tempfile.TemporaryFile() as copy:
-        copy.write(files.read(location))
-        copy.flush()
-        return _map_of(copy)
-
-
-def _map_of(file: Any) -> mmap.mmap:
-    try:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except ValueError as error:
-        raise ValueError(f"{file.name}: empty; restore it or write the shards again") from error
-    if hasattr(mmap, "MADV_RANDOM"):
-        mapped.madvise(mmap.MADV_RANDOM)  # reads are scattered: what lies around is not wanted
-    return mapped
 
 
 class Archive:

@@ -7,6 +7,7 @@ replaces one of them. `put` is the only way to make a file: its name appears whe
 from __future__ import annotations
 
 import os
+import tempfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -98,6 +99,24 @@ def read(location: Location) -> bytes:
     return location.read_bytes() if isinstance(location, Path) else _remote(location).cat_file(location)
 
 
+def opened(location: Location) -> tuple[BinaryIO, int]:
+    """A file for `read_at` and its length in bytes; of a remote one a copy that goes when it is closed."""
+    if isinstance(location, Path):
+        return location.open("rb"), size(location)
+    copy = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as its reader
+    copy.write(read(location))
+    copy.flush()
+    return copy, copy.tell()
+
+
+def read_at(file: BinaryIO, offset: int, length: int) -> bytes:
+    """Up to `length` bytes from `offset` on; where the system can, without moving the place that processes share."""
+    if hasattr(os, "pread"):
+        return os.pread(file.fileno(), length, offset)
+    file.seek(offset)
+    return file.read(length)
+
+
 class OpenFiles:
     """Ranges of many files; the last ones read stay open, a bounded number of them. Forked workers may share it."""
 
@@ -107,8 +126,7 @@ class OpenFiles:
     def read(self, location: Location, offset: int, length: int) -> bytes:
         """Exactly `length` bytes from `offset` on. ValueError if the file ends before."""
         if location not in self._open:
-            file = location.open("rb", buffering=0) if isinstance(location, Path) else None
-            self._open[location] = (file, size(location))
+            self._open[location] = opened(location) if isinstance(location, Path) else (None, size(location))
             if len(self._open) > OPEN_FILES:
                 oldest, _ = self._open.popitem(last=False)[1]
                 if oldest is not None:
@@ -122,10 +140,7 @@ class OpenFiles:
             )
         if file is None:
             return _remote(location).cat_file(location, offset, offset + length)
-        if hasattr(os, "pread"):
-            return os.pread(file.fileno(), length, offset)
-        file.seek(offset)
-        return file.read(length)
+        return read_at(file, offset, length)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_open": OrderedDict()}

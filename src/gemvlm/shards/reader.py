@@ -29,8 +29,8 @@ class SampleError(ValueError):
 class ShardReader(Sequence[Sample]):
     """The samples of a folder by index, in the order they were written; decoded when asked for.
 
-    Opening reads the manifest and maps the indexes: memory does not grow with the number of samples. `cache=True` keeps
-    every decoded sample (small sets only). `depth=False` leaves depth undecoded, for training on cached latents.
+    Opening reads the manifest and the indexes' headers: memory does not grow with the number of samples. `cache=True`
+    keeps every decoded sample (small sets only). `depth=False` leaves depth undecoded, for training on cached latents.
     A sample that can't be read is a `SampleError` that names it and its file. Safe to send to worker processes.
     """
 
