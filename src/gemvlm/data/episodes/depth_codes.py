@@ -71,7 +71,7 @@ class DepthCodes:
         if lost:
             known = depth.values[depth.valid]
             raise ValueError(
-                f"depth from {depth.source!r}: {lost} pixels are outside {self.depth_min}..{self.depth_max} m (it holds "
+                f"depth from {depth.source!r}: {lost} pixels lie outside {self.depth_min}..{self.depth_max} m (it has "
                 f"{known.min():.3f}..{known.max():.3f} m); write with a wider range"
             )
         return np.where(depth.valid, codes, 0).astype(np.uint16)

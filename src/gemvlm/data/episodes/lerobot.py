@@ -94,13 +94,13 @@ class LeRobotFolder:
         return tuple(key for key in wanted if key in self.layout.info["features"])
 
     def names(self, signal: str) -> tuple[str, ...]:
-        return tuple(name for key in self.keys(signal) for name in _dimension_names(key, self._feature(key)))
+        return tuple(name for key in self.keys(signal) for name in _dimension_names(key, self.feature(key)))
 
     @cached_property
     def _units(self) -> Mapping[str, str]:
         units: dict[str, str] = {}
         for key in (*self.keys("state"), *self.keys("action")):
-            names, stated = _dimension_names(key, self._feature(key)), self._feature(key).get("units")
+            names, stated = _dimension_names(key, self.feature(key)), self.feature(key).get("units")
             if isinstance(stated, list) and len(stated) == len(names):
                 units |= {name: str(unit) for name, unit in zip(names, stated, strict=True) if unit}
         return units
@@ -116,7 +116,7 @@ class LeRobotFolder:
     def cameras(self) -> Mapping[str, CameraInfo]:
         """The colour cameras by feature key."""
         return {
-            key: CameraInfo(*self._size(key), has_depth=key in self._depth_of)
+            key: CameraInfo(*self._size(key), has_depth=key in self.depth_of)
             for key, spec in self.layout.info["features"].items()
             if spec.get("dtype") in ("video", "image") and not _is_depth(spec)
         }
@@ -126,7 +126,8 @@ class LeRobotFolder:
         return {key: reason for key, (_, reason) in self._depth_keys.items() if reason}
 
     @cached_property
-    def _depth_of(self) -> Mapping[str, str]:
+    def depth_of(self) -> Mapping[str, str]:
+        """The depth feature of each colour camera that has one."""
         return {camera: key for key, (camera, reason) in self._depth_keys.items() if not reason}
 
     @cached_property
@@ -153,12 +154,13 @@ class LeRobotFolder:
                 found[key] = (colours[0], "")
         return found
 
-    def _feature(self, key: str) -> Mapping[str, Any]:
+    def feature(self, key: str) -> Mapping[str, Any]:
+        """What `meta/info.json` says about a column."""
         return self.layout.info["features"][key]
 
     def _size(self, key: str) -> tuple[int, int]:
         """(height, width), whichever way round the feature names its axes."""
-        spec = self._feature(key)
+        spec = self.feature(key)
         shape, names = spec.get("shape"), spec.get("names")
         where = f"{self.path}/meta/info.json: feature {key}"
         if not isinstance(shape, list) or len(shape) not in (2, 3) or not all(isinstance(n, int) for n in shape):
@@ -244,7 +246,7 @@ class _Reader:
 
     def frames(self, camera: str, indices: Sequence[int]) -> tuple[Frame, ...]:
         images, encoded = self._pictures(camera, indices)
-        depth_key = self.folder._depth_of.get(camera)
+        depth_key = self.folder.depth_of.get(camera)
         depths: Sequence[DepthMap | None] = (
             [None] * len(indices) if depth_key is None else self._depths(depth_key, indices)
         )
@@ -255,7 +257,7 @@ class _Reader:
         )
 
     def _vectors(self, key: str, start: int, stop: int) -> Float32[np.ndarray, "T D"]:
-        size = len(_dimension_names(key, self.folder._feature(key)))
+        size = len(_dimension_names(key, self.folder.feature(key)))
         where = f"{self.folder.layout.file(self.place.table)}: {key} of episode {self.place.index}"
         column = self.folder.column(self.place, key, start, stop)
         try:
@@ -270,13 +272,13 @@ class _Reader:
         return values
 
     def _pictures(self, key: str, indices: Sequence[int]) -> tuple[list[Any], list[bytes | None]]:
-        if self.folder._feature(key)["dtype"] == "image":
+        if self.folder.feature(key)["dtype"] == "image":
             encoded = [self._bytes(key, index) for index in indices]
             return [np.array(_decoded(data, self._where(key)).convert("RGB")) for data in encoded], list(encoded)
         return self._video(key, indices, depth=False), [None] * len(indices)
 
     def _depths(self, key: str, indices: Sequence[int]) -> list[DepthMap]:
-        spec = self.folder._feature(key)
+        spec = self.folder.feature(key)
         info, where = _feature_info(spec), self._where(key)
         if spec["dtype"] == "video":
             codes = DepthCodes.from_info(info)

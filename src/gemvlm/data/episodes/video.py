@@ -92,9 +92,8 @@ class VideoWriter:
         self._stream.codec_context.thread_count = 1
         if depth:
             keys = f"keyint={KEY_FRAME_EVERY}:min-keyint={KEY_FRAME_EVERY}"
-            self._stream.options = {
-                "x265-params": f"lossless=1:pools=none:frame-threads=1:bframes=0:{keys}:log-level=none"
-            }
+            lossless = f"lossless=1:pools=none:frame-threads=1:bframes=0:{keys}:log-level=none"
+            self._stream.options = {"preset": "veryfast", "x265-params": lossless}
         else:
             self._stream.options = {"crf": "18", "g": str(KEY_FRAME_EVERY), "bf": "0", "preset": "veryfast"}
 
