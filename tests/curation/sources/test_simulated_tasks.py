@@ -160,7 +160,7 @@ def test_metaworld_samples_are_whole_and_the_same_again():
     source = SOURCES["metaworld"](tasks=("door-open-v3",), size=(96, 96), frames=3, drawing="plain")
     assert isinstance(source, Source) and source.parts() == ["door-open-v3:0-0"]
     samples = list(source.read("door-open-v3:0-0"))
-    assert [sample.id.rsplit("-", 1)[1] for sample in samples] == ["start", "views", "video", "order"]
+    assert [sample.id.rsplit("-", 1)[1] for sample in samples] == ["start", "views", "video", "begun", "order"]
     for sample in samples:
         assert sample.turns and sample.provenance.licence == "MIT" and "metaworld 3.1.1" in sample.provenance.version
         assert sample.scene == "door-open-v3-0"
@@ -169,6 +169,8 @@ def test_metaworld_samples_are_whole_and_the_same_again():
             assert frame.depth.origin.provenance == "simulator" and frame.view is not None
     video = samples[2]
     assert {"task_name", "task_done"} <= {turn.family for turn in video.turns}
+    steps = [turn.answer for turn in samples[3].turns if turn.family == "next_step"]
+    assert steps == ["open the door of the safe"], "the gripper has reached the door"
     assert all(map(lambda a, b: bytes_of(a) == bytes_of(b), samples, source.read("door-open-v3:0-0")))
 
 

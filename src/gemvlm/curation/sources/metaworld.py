@@ -39,8 +39,9 @@ SMALL = (48, 48)
 class MetaWorldSource:
     """`episodes` of each of `tasks` (all, by default), with places drawn from the seeds `first_seed` and on.
 
-    An episode gives a picture of the start, the start from three places, the expert's video and two of its moments in
-    any order. `size` is (height, width) in pixels. `drawing` "plain" needs no OpenGL. ValueError for unknown tasks.
+    An episode gives a picture of the start, the start from three places, the expert's video, that as far as its first
+    touch, and two of its moments in any order. `size` is (height, width) in pixels. `drawing` "plain" needs no OpenGL.
+    ValueError for unknown tasks.
     """
 
     tasks: tuple[str, ...] = tuple(TASKS)
@@ -92,6 +93,8 @@ class MetaWorldSource:
             told = Told(history, self._done(task, history), _other_tasks(task))
             every = tuple(range(len(history.observations)))
             yield video_sample(sheet, "video", told, every)
+            if len(history.events) > 1:
+                yield video_sample(sheet, "begun", told, every[: history.events[0].end + 1])
             rng = np.random.default_rng(sheet.key("order"))
             yield video_sample(
                 sheet, "order", told, tuple(int(i) for i in rng.permutation([0, every[-1]])), ordered=False
