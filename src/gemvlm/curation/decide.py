@@ -53,7 +53,7 @@ class _Place(NamedTuple):
     """Where a sample is stored, and how many questions it has."""
 
     task: Task
-    index: int
+    number: int
     turns: int
 
 
@@ -95,7 +95,7 @@ def decide(plan: Plan, parts_of: PartsOf, folder_of: FolderOf) -> Decisions:
             if not _leave_out(kept[name], list(rejections), decisions):
                 del kept[name]
     for place in kept.values():
-        decisions.kept.setdefault(place.task, []).append(place.index)
+        decisions.kept.setdefault(place.task, []).append(place.number)
     return decisions
 
 
