@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,21 @@ def test_a_run_that_is_out_of_time_goes_on_bit_for_bit(
         assert not (tmp_path / "run" / FINAL).exists()
     assert calls == 6  # the end of a stage runs on into the next, and the end of the last is the end
     assert_same_run(tmp_path / "run", outcome[1], tmp_path / "undisturbed", undisturbed)
+
+
+def test_a_stage_may_be_shortened_to_what_it_has_done_but_not_below(
+    workshop: Any, stage_of: Any, assert_same_run: Any, tmp_path: Path
+) -> None:
+    long, last = stage_of(0, 9), stage_of(3, 2)
+    for _ in range(3):
+        workshop.train(tmp_path / "run", (long, last), minutes=0.0, log_every=1)
+    with pytest.raises(ValueError, match=r"step-3: 3 steps of stage '.*' are done, the recipe has 2; remove"):
+        workshop.train(tmp_path / "run", (replace(long, steps=2), last))
+    shortened = replace(long, steps=3), last
+    _, undisturbed = workshop.train(tmp_path / "undisturbed", shortened, log_every=1)
+    finished, gem = workshop.train(tmp_path / "run", shortened, log_every=1)
+    assert finished
+    assert_same_run(tmp_path / "run", gem, tmp_path / "undisturbed", undisturbed)
 
 
 def test_a_run_killed_before_its_final_checkpoint_still_writes_it(

@@ -66,7 +66,7 @@ def train(
     gem.to(runtime.device)
     deadline = None if run.minutes is None else time.monotonic() + 60 * run.minutes
     newest = latest_checkpoint(run.folder)
-    state = read_state(newest) if newest else RunState(stage=0, stage_step=0, step=0)
+    state = _continued(read_state(newest), stages, newest) if newest else RunState(stage=0, stage_step=0, step=0)
     if newest is not None and state.stage >= len(stages):
         restore(newest, gem, None)
         if (run.folder / FINAL).is_dir():
@@ -98,6 +98,19 @@ def train(
         return True
     finally:
         metrics.close()
+
+
+def _continued(state: RunState, stages: Sequence[Stage], folder: Path) -> RunState:
+    """Where to go on: a stage may have been shortened to the steps it has done, but not below them."""
+    if state.stage >= len(stages) or state.stage_step < stages[state.stage].steps:
+        return state
+    stage = stages[state.stage]
+    if state.stage_step > stage.steps:
+        raise ValueError(
+            f"{folder}: {state.stage_step} steps of stage {stage.name!r} are done, the recipe has {stage.steps}; remove "
+            "the later checkpoints, restore the recipe, or train into another folder"
+        )
+    return RunState(state.stage + 1, 0, state.step)
 
 
 def _train_stage(
