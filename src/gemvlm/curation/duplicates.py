@@ -34,7 +34,7 @@ ONE_BIT_TURNED = np.array([0, *(1 << bit for bit in range(16))], dtype=np.uint16
 _MIX = np.array([1, 0x9E37, 0x79B9, 0x7F4A], dtype=np.uint64)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class MediaPrint:
     """What is remembered of a sample: a hash per frame (None if flat) and the signature of all its text, 128 bytes."""
 
