@@ -77,9 +77,9 @@ class Turn:
     """One question about the frames of a sample, with its answer and what is needed to score a reply.
 
     `cues` holds, for each shortcut that needs no understanding ("height", "size", ...), the answer that it would give:
-    evaluation prints the score of every shortcut beside the model's. `tolerance` is relative for numbers and is
-    not used otherwise. `region` is the set of pixels that a pointing answer must hit; `regions` are the sets of an
-    answer of several points, one for each thing to be pointed to.
+    evaluation prints the score of every shortcut beside the model's. `tolerance` is relative for numbers, a share
+    of the diagonal for trajectories, and not used otherwise. `region` is the set of pixels that a pointing answer must
+    hit; `regions` are the sets of an answer of several points, one for each thing to be pointed to.
     """
 
     question: str
