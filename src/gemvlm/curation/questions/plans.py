@@ -111,10 +111,11 @@ def what_was_done(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
 
 
 def has_succeeded(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
-    """Is it done by then (P4)? In pairs: yes in an image after a step that came off; no before it, or after it failed.
+    """Is it done by then (P4)? In pairs: yes in an image after a step that came off; no after one that failed, before
+    it, or of another object in the same image.
 
-    Where the words are true for another reason, or are no longer true, nothing is asked. The cue is the time: yes
-    for the later half of the images.
+    Where the words are true for another reason, or are no longer true, nothing is asked. The cue is the time: yes for
+    the later half of the images.
     """
     if not moments.is_told_in_order:
         return
@@ -123,20 +124,32 @@ def has_succeeded(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
         if event.action == "push" or not _is_nameable_target(moments, event):
             continue
         for image, index in enumerate(moments.shown):
+            if event.object_id not in moments.nameable[image]:
+                continue
             holds = _holds(moments, event, image)
             if index >= event.end and event.succeeded and holds:
                 yes.append((event, image))
             elif not holds and (index <= event.start or (index >= event.end and not event.succeeded)):
                 no.append((event, image))
-    failed = [(event, image) for event, image in no if moments.shown[image] >= event.end]
-    for positive, negative in zip(shuffled(yes, rng), shuffled(failed, rng) + shuffled(no, rng), strict=False):
-        for (event, image), answer in shuffled([(positive, "yes"), (negative, "no")], rng):
+    failed = [(event.words, image) for event, image in no if moments.shown[image] >= event.end]
+    earlier = shuffled([(event.words, image) for event, image in no if moments.shown[image] <= event.start], rng)
+    for event, seen_at in shuffled(yes, rng):
+        other = _another_one(moments, event, seen_at, rng)
+        if failed:
+            negative = failed.pop(0)
+        elif other and (not earlier or rng.random() < 0.5):
+            negative = (other, seen_at)
+        elif earlier:
+            negative = earlier.pop(0)
+        else:
+            return
+        for (words, image), answer in shuffled([((event.words, seen_at), "yes"), (negative, "no")], rng):
             here = moments.image_name(image, rng)
             question = pick(
                 (
-                    f"Someone was to {event.words}. Has this been done in {here}?",
-                    f"Is this done in {here}: {event.words}?",
-                    f"Looking at {here}, has it succeeded to {event.words}?",
+                    f"Someone was to {words}. Has this been done in {here}?",
+                    f"Is this done in {here}: {words}?",
+                    f"Looking at {here}, has it succeeded to {words}?",
                 ),
                 rng,
             )
@@ -185,7 +198,8 @@ def can_lift_now(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
 def consequence_now(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
     """If X were taken away as things are in an image, would Y move (P6)? By simulation: 3 cm or more, or under 5 mm.
 
-    In pairs of one yes and one no about the same X; needs `Moments.without`.
+    In pairs of one yes and one no about the same X, on one side of it in the image if that can be; needs
+    `Moments.without`.
     """
     if moments.without is None:
         return
@@ -200,7 +214,9 @@ def consequence_now(moments: Moments, rng: np.random.Generator) -> Iterator[Turn
             still = [i for i in others if moved_m[i] < STILL_M]
             if not moving or not still:
                 continue
-            for object_id, answer in shuffled([(pick(moving, rng), "yes"), (pick(still, rng), "no")], rng):
+            mover = pick(moving, rng)
+            above = [i for i in still if (objects[i].y < objects[taken].y) == (objects[mover].y < objects[taken].y)]
+            for object_id, answer in shuffled([(mover, "yes"), (pick(above or still, rng), "no")], rng):
                 first, second = moments.refer(taken, rng), moments.refer(object_id, rng)
                 here = moments.image_name(image, rng)
                 question = pick(
@@ -278,6 +294,22 @@ def _holds(moments: Moments, event: Event, image: int) -> bool:
     if event.target_id is None:
         return moments.is_in_the_air(event.object_id, image)
     return moments.state(event.object_id, image).supported_by == (event.target_id,)
+
+
+def _another_one(moments: Moments, event: Event, image: int, rng: np.random.Generator) -> str | None:
+    """The step with something else well seen in the object's place, which does not rest there; None if all do."""
+    ids = [
+        i
+        for i in moments.nameable[image]
+        if i not in (event.object_id, event.target_id)
+        and not moments.is_in_the_air(i, image)
+        and event.target_id not in moments.state(i, image).supported_by
+    ]
+    name = f"{moments.states[event.object_id].colour} {moments.states[event.object_id].category}".strip()
+    if not ids or f"the {name}" not in event.words:
+        return None
+    other = moments.states[pick(ids, rng)]
+    return event.words.replace(f"the {name}", f"the {other.colour} {other.category}".strip(), 1)
 
 
 def _with_another_object(moments: Moments, words: str, ids: Sequence[int], rng: np.random.Generator) -> list[str]:

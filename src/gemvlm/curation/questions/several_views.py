@@ -93,7 +93,8 @@ def after_moving(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
     """Where would an object be after turning and walking from where an image was taken (V4)?
 
     Sectors of 90 degrees in the level frame, 20 degrees off their borders, with 70 % of the box's corners inside. Each
-    possible answer is as likely; the cue is what the turn alone would say of something straight ahead.
+    possible answer is as likely, and the cue (what the turn alone would say of something straight ahead) is as often
+    wrong as right, where that can be.
     """
     if not moments.is_still:
         return
@@ -107,7 +108,9 @@ def after_moving(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
             if not by_answer:
                 continue
             where = pick(sorted(by_answer), rng)
-            turn, walk_m = pick(by_answer[where], rng)
+            plain = [motion for motion in by_answer[where] if TURNS[motion[0]][1] == where]
+            tricky = [motion for motion in by_answer[where] if motion not in plain]
+            turn, walk_m = pick(pick([motions for motions in (plain, tricky) if motions], rng), rng)
             words, guess = TURNS[turn]
             walk = f"walk {walk_m:g} m straight on"
             move = " and ".join([words] * bool(turn) + [walk] * bool(walk_m))

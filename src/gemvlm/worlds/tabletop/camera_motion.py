@@ -57,13 +57,17 @@ def several_views(
     count: int,
     size: tuple[int, int],
 ) -> list[View]:
-    """A good view, or one so close that it shows a part, and `count` - 1 others, each by its own motion from it."""
+    """A good view, or one so close that it shows a part, and `count` - 1 others, each by its own motion from it.
+
+    They come in random order: walls leave more room on one side, so the first view stands on the other more often.
+    """
     if rng.random() < 0.5:
         first = choose_view(rng, config, layout, list(centres), size)
     else:
         first = _close_view(rng, config, layout, centres, size)
     others = [_moved(rng, first, layout, centres, _any_motion, (1.0,))[0] for _ in range(count - 1)]
-    return [first, *others]
+    views = [first, *others]
+    return [views[int(i)] for i in rng.permutation(count)]
 
 
 def walk(
@@ -74,9 +78,10 @@ def walk(
     frames: int,
     size: tuple[int, int],
 ) -> list[View]:
-    """Views along one motion past the objects, close to them, in equal steps."""
+    """Views along one motion past the objects, close to them, in equal steps, forwards or backwards."""
     middle = _close_view(rng, config, layout, centres, size)
-    return _moved(rng, middle, layout, centres, _long_motion, tuple(np.linspace(-0.5, 0.5, frames)))
+    views = _moved(rng, middle, layout, centres, _long_motion, tuple(np.linspace(-0.5, 0.5, frames)))
+    return views if rng.random() < 0.5 else views[::-1]
 
 
 def _close_view(

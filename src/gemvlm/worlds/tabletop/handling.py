@@ -128,11 +128,9 @@ class Handling:
         self.data.qvel[velocity : velocity + 6] = 0
 
     def _touches(self, body: int) -> bool:
-        for contact in self.data.contact[: self.data.ncon]:
-            bodies = self.scene.model.geom_bodyid[[contact.geom1, contact.geom2]]
-            if body in bodies and contact.dist < -PENETRATION_M:
-                return True
-        return False
+        """Something is inside it by more than the give of a contact."""
+        bodies = self.scene.model.geom_bodyid[self.data.contact.geom]
+        return bool(np.any((bodies == body).any(axis=1) & (self.data.contact.dist < -PENETRATION_M)))
 
     def _step(self) -> None:
         mujoco.mj_step(self.scene.model, self.data)
