@@ -178,6 +178,7 @@ samples = st.builds(
 )
 
 
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module")  # the type checker of the tests does
 @settings(max_examples=20, deadline=None)
 @given(st.lists(samples, max_size=3, unique_by=lambda one: one.id))
 def test_every_sample_comes_back_exactly_and_copies_are_equal(written: list[Sample]) -> None:
