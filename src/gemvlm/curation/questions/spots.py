@@ -37,7 +37,7 @@ def point_between(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
             here, there = (point[:2] for point in closest_points(a.state.box, b.state.box))
             gap_m = float(np.linalg.norm(there - here))
             low, high = seen.gap_bounds_m(a, b)
-            if gap_m < LEAST_GAP_M or high > GAP_SPREAD * low or not _is_clear(seen, a, b):
+            if gap_m < LEAST_GAP_M or high > GAP_SPREAD * low or not _is_clear(seen, a, b, 1 / 6):
                 continue
             along = (there - here) / gap_m
             offset = surface.points[:, :2] - here
@@ -113,7 +113,7 @@ def gap_passes(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
     """
     for surface in shuffled(surfaces(seen), rng):
         level = pairs(_standing_on(seen, surface), rng)
-        gaps = [(*seen.gap_bounds_m(a, b), a, b) for a, b in level if _is_clear(seen, a, b)]
+        gaps = [(*seen.gap_bounds_m(a, b), a, b) for a, b in level if _is_clear(seen, a, b, 1 / 2)]
         for (_, narrow_m, *narrow), (wide_m, _, *wide) in shuffled([(a, b) for a in gaps for b in gaps], rng):
             low, high = narrow_m / (1 - GAP_RATIO), wide_m / (1 + GAP_RATIO)
             if low >= high:
@@ -138,15 +138,15 @@ def gap_passes(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
                 yield Turn(question, answer, family="gap_passes", task="reasoning", kind="yes_no", cues=cues)
 
 
-def _is_clear(seen: Seen, a: SeenObject, b: SeenObject) -> bool:
-    """Whether there is a level gap between two objects in which no third one stands."""
+def _is_clear(seen: Seen, a: SeenObject, b: SeenObject, share: float) -> bool:
+    """Whether there is a level gap between two objects, and no third one within `share` of its width to its sides."""
     here, there = closest_points(a.state.box, b.state.box)
     gap_m = float(np.linalg.norm((there - here)[:2]))
     if gap_m == 0 or abs(there[2] - here[2]) > 1e-3 + 0.1 * gap_m:
         return False
     way = here + np.linspace(0.0, 1.0, 9)[:, None] * (there - here)
     others = [o for o in seen.observation.objects if o.movable and o.id not in (a.id, b.id)]
-    return all(distance_to_box_m(way, o.box).min() >= gap_m / 2 for o in others)
+    return all(distance_to_box_m(way, o.box).min() >= share * gap_m for o in others)
 
 
 def _standing_on(seen: Seen, surface: Surface) -> list[SeenObject]:
