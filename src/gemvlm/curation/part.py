@@ -220,13 +220,14 @@ def _through(stages: Sequence[Stage], sample: Sample, log: PartLog) -> Sample | 
 
 
 def _read(source: Source, task: Task) -> Iterator[Sample | Rejection]:
-    """What the source gives, ids prefixed by its name so that those of different sources never meet.
+    """What the source gives, every id beginning with its name in the plan so that those of two sources never meet.
 
     A source must not raise for bad content; one that does loses the rest of the part, and says so.
     """
     try:
         for item in source.read(task.part):
-            yield replace(item, id=f"{task.source}/{item.id}") if isinstance(item, Sample) else item
+            named = isinstance(item, Rejection) or item.id.startswith(task.source)
+            yield item if named else replace(item, id=f"{task.source}/{item.id}")
     except UNREADABLE as error:
         detail = f"{task}: {type(error).__name__}: {error}; the rest of the part was not read: mend the source"
         yield Rejection("import", "source_failed", detail, file=task.part)
