@@ -21,6 +21,8 @@ DONE = "nothing, it is done"
 MOST_STEPS = 8
 LEAST_PROGRESS = 0.15
 OPTIONS = 4
+ANOTHER = 0.75
+"""Share of the answers no about success that speak of another object in the same image: there, time says nothing."""
 
 
 def next_step(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
@@ -137,7 +139,7 @@ def has_succeeded(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
         other = _another_one(moments, event, seen_at, rng)
         if failed:
             negative = failed.pop(0)
-        elif other and (not earlier or rng.random() < 0.5):
+        elif other and (not earlier or rng.random() < ANOTHER):
             negative = (other, seen_at)
         elif earlier:
             negative = earlier.pop(0)
