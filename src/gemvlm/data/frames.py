@@ -88,7 +88,7 @@ def patches(
     rows, columns = height // size, width // size
     tiles = image.reshape(rows // merge, merge, size, columns // merge, merge, size, 3)
     tiles = tiles.transpose(0, 3, 1, 4, 6, 2, 5).reshape(rows * columns, 3, 1, size * size)
-    values = np.repeat(_NORMALISED[tiles], config.temporal_patch_size, axis=2)
+    values = np.repeat(np.take(_NORMALISED, tiles), config.temporal_patch_size, axis=2)
     return torch.from_numpy(values.reshape(rows * columns, config.patch_values)), (1, rows, columns)
 
 

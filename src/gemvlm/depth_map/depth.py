@@ -162,8 +162,8 @@ def space_values(depth: DepthMap, space: Space) -> Float32[np.ndarray, "H W"]:
     if depth.kind == AFFINE_KINDS[space]:
         return np.where(depth.valid, depth.values, 0)
     disparity = depth.kind == "affine_disparity"
-    positive = bool((depth.values[depth.valid] > 0).all())
-    if depth.kind != "metric_z" and not (positive and (disparity or depth.kind == "affine_depth")):
+    known_to_scale = disparity or depth.kind == "affine_depth"
+    if depth.kind != "metric_z" and not (known_to_scale and (depth.values[depth.valid] > 0).all()):
         raise ValueError(
             f"depth from {depth.source!r} is {depth.kind} and can't be expressed as {space}; make it z-depth first"
         )

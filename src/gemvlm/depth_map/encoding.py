@@ -80,7 +80,7 @@ def encode(depth: DepthMap, encoding: Encoding, height: int, width: int) -> Enco
     Affine depths and disparities that are positive are taken as known up to scale. ValueError for distances along the
     ray (convert with `to_z` first), for other affine maps in another space, and for a fixed range without metric depth.
     """
-    scalar = np.where(depth.valid, space_values(depth, encoding.space), 0).astype(np.float32)
+    scalar = space_values(depth, encoding.space)
     if encoding.is_fixed:
         if not depth.is_metric:
             raise ValueError(f"depth from {depth.source!r} is {depth.kind}: a range in metres needs metric depth")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32
+from PIL import Image
 
 
 def resample(
@@ -15,24 +16,26 @@ def resample(
     """
     if (height, width) == values.shape:
         return np.where(valid, values, 0).astype(np.float32), valid.copy()
-    rows, columns = _triangle(values.shape[0], height), _triangle(values.shape[1], width)
-    weight = rows @ valid.astype(np.float64) @ columns.T
-    total = rows @ np.where(valid, values, 0).astype(np.float64) @ columns.T
-    enough = weight >= 0.5 - 1e-9
+    total = _smoothed(np.where(valid, values, 0), width, height)
+    if valid.all():
+        return total, np.ones((height, width), bool)
+    weight = _smoothed(valid, width, height)
+    enough = weight >= 0.5 - 1e-6
     return np.where(enough, total / np.maximum(weight, 1e-9), 0).astype(np.float32), enough
 
 
-def _triangle(size_in: int, size_out: int) -> Float[np.ndarray, "out in"]:
-    """Rows of weights that sum to 1: output pixel i reads the input under a triangle around its own centre."""
-    scale = size_in / size_out
-    centres = (np.arange(size_out) + 0.5) * scale
-    distance = np.abs(centres[:, None] - (np.arange(size_in) + 0.5)[None, :])
-    weights = np.clip(1 - distance / max(scale, 1.0), 0, None)
-    return weights / weights.sum(axis=1, keepdims=True)
+def _smoothed(
+    values: Float[np.ndarray, "H W"] | Bool[np.ndarray, "H W"], width: int, height: int
+) -> Float32[np.ndarray, "h w"]:
+    """Pillow's filter is this triangle, with weights that sum to 1."""
+    picture = Image.fromarray(values.astype(np.float32))
+    return np.array(picture.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def fill(values: Float32[np.ndarray, "H W"], valid: Bool[np.ndarray, "H W"]) -> Float32[np.ndarray, "H W"]:
     """Invalid pixels take the value of the nearest valid one, of which there must be one (jump flooding)."""
+    if valid.all():
+        return values.copy()
     height, width = values.shape
     rows, columns = (index.astype(np.int32) for index in np.nonzero(~valid))
     grid = np.mgrid[:height, :width].astype(np.int32)

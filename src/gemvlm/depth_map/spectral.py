@@ -5,6 +5,8 @@ Brewer, ColorBrewer: 11-class Spectral; interpolated and rounded as matplotlib d
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 
@@ -25,8 +27,13 @@ def spectral_picture(depth: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "3 H 
 
 def paint(position: Float32[np.ndarray, "H W"]) -> UInt8[np.ndarray, "3 H W"]:
     """Positions in [0, 1] to 8-bit colours: entry floor(256 p) of a table of 256, channels floored."""
-    entry = np.minimum((position * 256).astype(np.int64), 255)
-    return np.floor(_spectral_table() * 255).astype(np.uint8)[entry].transpose(2, 0, 1)
+    entry = np.minimum(position * 256, 255).astype(np.intp)
+    return np.stack([np.take(levels, entry) for levels in _spectral_levels()])
+
+
+@cache
+def _spectral_levels() -> UInt8[np.ndarray, "3 256"]:
+    return np.floor(_spectral_table() * 255).astype(np.uint8).T.copy()
 
 
 def _spectral_table() -> Float[np.ndarray, "256 3"]:

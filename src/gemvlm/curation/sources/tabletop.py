@@ -158,7 +158,7 @@ class Tabletop:
     def _scene(self, seed: int) -> Iterator[Sample | Rejection]:
         if self.views or self.several_views or self.videos:
             scene = build_scene(seed)
-            single = None if self.families is None else tuple(f for f in self.families if f in FAMILIES)
+            single = tuple(f for f in self.families or FAMILIES if f in FAMILIES)
             for sample in _view_samples(scene, self.views, self.size, single, self.turns_per_family):
                 yield replace(sample, frames=_with_origin(sample.frames), provenance=_provenance(seed))
             for index in range(self.several_views):
