@@ -137,11 +137,11 @@ class LiberoSource:
 
 
 def _can_put_in(world: LiberoWorld, key: tuple[int, int]) -> list[Turn]:
-    """Can something be put in there as things are (P5)? Yes if LIBERO calls it open, no if closed; one of each."""
+    """Can something be put in there as things are (P5)? Yes if LIBERO calls it open, no if it is shut; one of each."""
     rng = np.random.default_rng((*key, 2))
     regions = world.compartments()
     yes = [name for name in regions if world.holds(("open", name))]
-    no = [name for name in regions if world.holds(("close", name)) and name not in yes]
+    no = [name for name in regions if world.is_shut(name)]
     turns = []
     for a, b in zip(shuffled(yes, rng), shuffled(no, rng), strict=False):
         for name, answer in shuffled([(a, "yes"), (b, "no")], rng):

@@ -23,6 +23,7 @@ WAIT = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0])
 PLACING_STEPS = 30
 TURNING_STEPS = 40
 UPSET_M = 0.03
+SHUT = 0.01
 LIFT_M = 0.015
 ABREAST_M = 0.04
 """Between things that are put into one place."""
@@ -129,6 +130,15 @@ class LiberoWorld:
         sites = self._env.env.object_sites_dict
         drawers = [name for name in sorted(sites) if part_of(name) in self.ids and sites[name].joints]
         return (*drawers, *(name for name in self._env.env.fixtures_dict if name.startswith("microwave")))
+
+    def is_shut(self, name: str) -> bool:
+        """Whether a compartment is shut to within a centimetre (or a hundredth of a radian).
+
+        LIBERO's own "close" is false of a drawer that is shut exactly.
+        """
+        domain = self._env.env
+        part = domain.object_sites_dict.get(name) or domain.get_object(name)
+        return all(abs(float(self.data.joint(joint).qpos[0])) < SHUT for joint in part.joints)
 
     def thing_of(self, name: str) -> int | None:
         """The id of a thing, of the drawer or door that a region is about, or of the thing that a region belongs to."""
