@@ -131,7 +131,10 @@ class Frame:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a sample was read and on what terms. `record` names file and line or row; `licence` is an SPDX id if any."""
+    """Where a sample was read and on what terms.
+
+    `record` names file and line or row; `licence` is an SPDX id where there is one.
+    """
 
     version: str = ""
     split: str = ""

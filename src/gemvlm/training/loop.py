@@ -107,8 +107,8 @@ def _continued(state: RunState, stages: Sequence[Stage], folder: Path) -> RunSta
     stage = stages[state.stage]
     if state.stage_step > stage.steps:
         raise ValueError(
-            f"{folder}: {state.stage_step} steps of stage {stage.name!r} are done, the recipe has {stage.steps}; remove "
-            "the later checkpoints, restore the recipe, or train into another folder"
+            f"{folder}: {state.stage_step} steps of stage {stage.name!r} are done, the recipe has {stage.steps}; "
+            "remove the later checkpoints, restore the recipe, or train into another folder"
         )
     return RunState(state.stage + 1, 0, state.step)
 

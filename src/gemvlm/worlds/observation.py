@@ -64,8 +64,8 @@ class Observation:
 class Event:
     """One thing that was done to an object, between two observations of a `History`.
 
-    `action` is a verb ("pick", "place", "push", "stack", "open", ...), `words` the whole in English ("put the red mug on
-    the blue box"). It began after observation `start` and was over at observation `end`.
+    `action` is a verb ("pick", "place", "push", "stack", "open", ...), `words` the whole in English ("put the red mug
+    on the blue box"). It began after observation `start` and was over at observation `end`.
     """
 
     action: str
