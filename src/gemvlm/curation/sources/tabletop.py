@@ -54,9 +54,8 @@ def tabletop_samples(
     """One sample per view of each seed's scene, in the order of the seeds: the same bytes for any `processes`.
 
     `size` is (height, width) in pixels. A sample holds up to `turns_per_family` turns of each of `families`
-    (`CORE_FAMILIES` by default; description first). `meta["object_mask"]` holds each frame's object pixels as the fields
-    of a `Region`.
-    Processes are spawned, so a script that asks for more than one needs the usual
+    (`CORE_FAMILIES` by default; description first). `meta["object_mask"]` holds each frame's object pixels as the
+    fields of a `Region`. Processes are spawned, so a script that asks for more than one needs the usual
     `if __name__ == "__main__"` guard. ValueError for counts below 1 and for unknown families.
     """
     if views_per_scene < 1 or processes < 1:
