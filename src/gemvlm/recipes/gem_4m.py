@@ -17,9 +17,7 @@ from gemvlm.sample import Task
 NO_SHARE = "the paper gives no count"
 
 
-def _read(
-    name: str, *groups: Task, count: int | None, note: str, weight: float = 1.0, located_by: str = "path"
-) -> SourceUse:
+def _read(name: str, *groups: Task, count: int | None, note: str, weight: float = 1.0) -> SourceUse:
     """A published data set that the user has."""
     return SourceUse(
         name=name,
@@ -29,7 +27,7 @@ def _read(
         basis="card",
         count=count,
         note=f"{note}; {NO_SHARE}",
-        located_by=located_by,
+        located_by="path",
     )
 
 
@@ -49,38 +47,12 @@ GEM_4M = Plan(
         _read("refspatial", "grounding", "reasoning", count=2_500_000, note="2-D, 3-D and simulated references"),
         _read("robopoint", "grounding", count=1_432_000, note="objects and free space, with LVIS and LLaVA rows"),
         _read("vsi-590k", "reasoning", count=590_000, note="space in videos and images"),
-        _read(
-            "spar",
-            "reasoning",
-            count=7_000_000,
-            note="33 tasks on scanned rooms; markers are drawn when read",
-            located_by="where",
-        ),
+        _read("spar", "reasoning", count=7_000_000, note="33 tasks on scanned rooms; markers are drawn when read"),
         _read("scannet", "reasoning", count=None, note="RGB-D scans, asked about by us; ScanNet's own terms hold"),
         _read("sat", "reasoning", count=175_000, note="static and moving scenes of a simulator"),
-        _read(
-            "mindcube",
-            "reasoning",
-            count=10_000,
-            weight=0.2,
-            note="training part; its test is a benchmark",
-            located_by="where",
-        ),
-        _read(
-            "robovqa",
-            "planning",
-            count=829_502,
-            note="robots' long tasks; its validation part is a benchmark",
-            located_by="where",
-        ),
-        _read(
-            "robo2vlm",
-            "planning",
-            "reasoning",
-            count=678_034,
-            note="questions from robots' trajectories",
-            located_by="where",
-        ),
+        _read("mindcube", "reasoning", count=10_000, weight=0.2, note="training part; its test is a benchmark"),
+        _read("robovqa", "planning", count=829_502, note="robots' long tasks; its validation part is a benchmark"),
+        _read("robo2vlm", "planning", "reasoning", count=678_034, note="questions from robots' trajectories"),
         _read("sharerobot", "planning", "grounding", count=1_027_990, note="plans, affordances and trajectories"),
         SourceUse(
             name="tabletop",

@@ -28,9 +28,9 @@ def seen(importing: Any, tmp_path_factory: pytest.TempPathFactory) -> SimpleName
     samples, rejections = importing.read_all(source)
     assert not rejections
     for seed in (1, 2):
-        again, _ = importing.read_all(Episodes(source.where, frames=4, seed=seed))
+        again, _ = importing.read_all(Episodes(source.path, frames=4, seed=seed))
         samples += again
-    episodes = {episode.id: episode for episode in LeRobotFolder(Path(source.where))}
+    episodes = {episode.id: episode for episode in LeRobotFolder(Path(source.path))}
     return SimpleNamespace(source=source, samples=samples, episodes=episodes)
 
 
@@ -139,8 +139,8 @@ def test_without_annotation_what_can_be_known_is_asked(importing: Any, tmp_path:
 def test_wrong_options_are_named(importing: Any, tmp_path: Path) -> None:
     source = importing.written("episodes", tmp_path)
     with pytest.raises(ValueError, match=r"no camera 'back'; it has \['observation\.images\.front'\]"):
-        Episodes(source.where, camera="back").parts()
+        Episodes(source.path, camera="back").parts()
     with pytest.raises(ValueError, match="frames 1 at least 2"):
-        Episodes(source.where, frames=1).parts()
+        Episodes(source.path, frames=1).parts()
     with pytest.raises(ValueError, match="is this a LeRobot folder"):
         Episodes(tmp_path).parts()

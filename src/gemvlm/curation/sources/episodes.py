@@ -75,13 +75,13 @@ SUCCEEDED = (
 
 @dataclass(frozen=True)
 class Episodes:
-    """`where` is a LeRobot folder or a hub id with a `revision`.
+    """`path` is a LeRobot folder or a hub id with a `revision`.
 
     Each episode gives up to `moments` samples about its steps and one each about its task, its order and its success.
     A sample shows `frames` pictures (at least 2) of `camera`, the first of the folder by default.
     """
 
-    where: Path | str
+    path: Path | str
     revision: str = ""
     camera: str = ""
     licence: str | None = None
@@ -114,7 +114,7 @@ class Episodes:
 
     @cached_property
     def _folder(self) -> LeRobotFolder:
-        return LeRobotFolder(resolve_folder(self.where, self.revision), self.licence)
+        return LeRobotFolder(resolve_folder(self.path, self.revision), self.licence)
 
     @cached_property
     def _tasks(self) -> tuple[str, ...]:

@@ -26,9 +26,9 @@ MOST_IMAGES = 32
 
 @dataclass(frozen=True)
 class MindCube:
-    """`where` is the unpacked `data` folder (or the one around it), or the hub id with a `revision`."""
+    """`path` is the unpacked `data` folder (or the one around it), or the hub id with a `revision`."""
 
-    where: Path | str = "Inevitablevalor/MindCube"
+    path: Path | str = "Inevitablevalor/MindCube"
     revision: str = ""
     annotations: str = TRAIN
 
@@ -46,7 +46,7 @@ class MindCube:
         yield from imported(json_records(self._root(), part), self._sample)
 
     def _root(self) -> Path:
-        folder = resolve_folder(self.where, self.revision)
+        folder = resolve_folder(self.path, self.revision)
         return folder / "data" if (folder / "data" / self.annotations).is_file() else folder
 
     def _sample(self, raw: RawRecord, fields: Mapping[str, Any]) -> Sample:

@@ -28,9 +28,9 @@ RULES = TurnRules("robo2vlm", "reasoning", choices="required")
 
 @dataclass(frozen=True)
 class Robo2Vlm:
-    """`where` is a local folder with `data/`, or the hub id with a `revision`."""
+    """`path` is a local folder with `data/`, or the hub id with a `revision`."""
 
-    where: Path | str = "keplerccc/Robo2VLM-1"
+    path: Path | str = "keplerccc/Robo2VLM-1"
     revision: str = ""
     split: Literal["train", "test"] = "train"
 
@@ -49,7 +49,7 @@ class Robo2Vlm:
         yield from imported(parquet_records(self._root(), part), self._sample)
 
     def _root(self) -> Path:
-        return resolve_folder(self.where, self.revision, [f"data/{self.split}-*.parquet"])
+        return resolve_folder(self.path, self.revision, [f"data/{self.split}-*.parquet"])
 
     def _sample(self, raw: RawRecord, fields: Mapping[str, Any]) -> Sample:
         id = str(read_text(fields.get("id") if isinstance(fields.get("id"), str) else str(fields.get("id")), "id"))

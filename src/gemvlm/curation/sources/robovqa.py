@@ -34,7 +34,7 @@ _FORMS = {"discrete", "binary", "freeform", "true", "false", "positive", "negati
 class RoboVqa:
     """The folder that holds `train/` and `val/` (or `tfrecord/` with both)."""
 
-    where: Path | str
+    path: Path | str
     split: Literal["train", "val"] = "train"
 
     @property
@@ -42,14 +42,14 @@ class RoboVqa:
         return "robovqa"
 
     def parts(self) -> Sequence[str]:
-        root = resolve_folder(self.where)
+        root = resolve_folder(self.path)
         files = sorted(path for path in root.glob(f"**/{self.split}/{self.split}*") if path.is_file())
         if not files:
             raise ValueError(f"{root}: no files {self.split}/{self.split}*; give the folder that holds {self.split}/")
         return [part for path in files for part in tfrecord_parts(path, path.relative_to(root).as_posix())]
 
     def read(self, part: str) -> Iterator[Sample | Rejection]:
-        yield from imported(tfrecord_records(resolve_folder(self.where), part), self._sample)
+        yield from imported(tfrecord_records(resolve_folder(self.path), part), self._sample)
 
     def _sample(self, raw: RawRecord, fields: Mapping[str, Any]) -> Sample:
         if not fields["intact"]:

@@ -52,9 +52,9 @@ _WITH_PLACES = ("position_matching", "camera_motion_infer")
 
 @dataclass(frozen=True)
 class Spar:
-    """`where` holds `spar/` (or is it), locally or as a hub id with a `revision` whose archives were unpacked."""
+    """`path` holds `spar/` (or is it), locally or as a hub id with a `revision` whose archives were unpacked."""
 
-    where: Path | str
+    path: Path | str
     revision: str = ""
     forms: tuple[Form, ...] = ("fill", "select", "sentence")
     split: str = "train"
@@ -74,7 +74,7 @@ class Spar:
         yield from imported(json_records(self._root(), part), self._sample)
 
     def _root(self) -> Path:
-        folder = resolve_folder(self.where, self.revision)
+        folder = resolve_folder(self.path, self.revision)
         return folder / "spar" if (folder / "spar").is_dir() else folder
 
     def _sample(self, raw: RawRecord, fields: Mapping[str, Any]) -> Sample:
