@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from gemvlm.runtime import available_cores, default_device, detect, deterministic, get_log, versions
+from gemvlm.runtime import available_cores, default_device, detect, deterministic, get_log, secret, versions
 
 
 def test_rank_and_world_come_from_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,6 +19,13 @@ def test_rank_and_world_come_from_the_launcher(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("WORLD_SIZE", "4")
     third = detect("cpu")
     assert (third.rank, third.world, third.is_main) == (3, 4, False)
+
+
+def test_a_key_that_is_empty_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_KEY", "s3cret")
+    monkeypatch.setenv("EMPTY_KEY", "")
+    monkeypatch.delenv("NO_KEY", raising=False)
+    assert [secret(name) for name in ("SOME_KEY", "EMPTY_KEY", "NO_KEY")] == ["s3cret", None, None]
 
 
 def test_the_named_device_is_taken_and_the_best_one_otherwise() -> None:

@@ -1,4 +1,4 @@
-"""The only file that asks the environment: rank, device, precision, threads, versions and the log."""
+"""The only file that asks the environment: rank, device, precision, threads, keys, versions and the log."""
 
 from __future__ import annotations
 
@@ -64,6 +64,11 @@ def default_device(name: str | None = None) -> torch.device:
 def available_cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def secret(name: str) -> str | None:
+    """A key from the environment variable of that name, None if it is not set: to be sent, and never to be written."""
+    return os.environ.get(name) or None
 
 
 def versions() -> dict[str, str]:

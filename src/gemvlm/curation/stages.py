@@ -53,7 +53,7 @@ def with_depth(policy: DepthPolicy, samples: Iterable[Sample]) -> Iterator[tuple
             yield sample
 
     teacher = teacher_of(policy.teacher, json.dumps(dict(policy.options), sort_keys=True))
-    for item in label_part(remembered(), teacher, LabelRules(**policy.labels)):
+    for item in label_part(remembered(), teacher, LabelRules.from_json(policy.labels)):
         yield waiting.popleft(), item
 
 

@@ -23,6 +23,8 @@ from threading import Lock
 from typing import Any
 from urllib.parse import urlsplit
 
+from gemvlm.runtime import secret
+
 Message = dict[str, Any]
 """{"role": "user", "content": ...} as the endpoint takes it."""
 
@@ -135,7 +137,7 @@ class Annotator:
         parts = urlsplit(self.endpoint.base_url)
         deadline = time.monotonic() + self.endpoint.timeout_s
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        if key := os.environ.get(self.endpoint.key_variable):
+        if key := secret(self.endpoint.key_variable):
             headers["Authorization"] = f"Bearer {key}"
         kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
         connection = kind(str(parts.hostname), parts.port, timeout=self.endpoint.timeout_s)

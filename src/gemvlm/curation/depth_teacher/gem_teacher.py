@@ -14,7 +14,10 @@ from gemvlm.curation.depth_teacher.teacher import Identity, focal_lengths, folde
 from gemvlm.depth_map import DepthKind, DepthMap
 from gemvlm.depth_map.depth import AFFINE_KINDS
 from gemvlm.inference import load
-from gemvlm.inference.load import checkpoint_folder
+from gemvlm.inference.load import checkpoint_folder, shipped_checkpoints
+
+SHIPPED_LICENCE = "Apache-2.0"
+"""Of this package, and so of the models within it."""
 
 LEAST_CONFIDENCE = 0.1
 """Under this the painted colour is no depth's: the pixel has none."""
@@ -27,11 +30,11 @@ class GemTeacher:
     """
 
     def __init__(
-        self, path_or_name: Path | str, licence: str = "unknown", steps: int = 30, ensemble: int = 1, seed: int = 0
+        self, path_or_name: Path | str, licence: str | None = None, steps: int = 30, ensemble: int = 1, seed: int = 0
     ):
-        """`licence` is that of the checkpoint's weights: folders do not say it."""
+        """`licence` is that of the checkpoint's weights: folders do not say it. A shipped model has this package's."""
         self.folder = checkpoint_folder(path_or_name)
-        self.licence = licence
+        self.licence = licence or (SHIPPED_LICENCE if str(path_or_name) in shipped_checkpoints() else "unknown")
         self.steps, self.ensemble, self.seed = steps, ensemble, seed
         self._pipeline = load(self.folder)
 
