@@ -28,6 +28,7 @@ usage: gemvlm COMMAND ...        gemvlm COMMAND --help tells the options of a co
   inspect DIR                    count, judge and show a set on one page
   export-data DIR --to FORMAT    write a set in another project's layout
   encode DIR --checkpoint MODEL  keep the latents of a set's depth beside it
+  fingerprint DIR --out FILE     what `curate --benchmark` needs to keep a benchmark out of a set
 
 MODEL is a folder that `train` wrote, or the name of a shipped model: nano
 
@@ -283,14 +284,14 @@ def curate(
     """Make a set of samples from a plan's sources. Interrupted, the same command goes on; its bytes stay the same.
 
     Args:
-        recipe: Name of the plan: tabletop_100k, gem_4m.
+        recipe: Name of the plan: tabletop_100k, robot_worlds, gem_4m.
         out: New folder for the set; the work in progress lies beside it.
         engine: Processes of this machine, or Ray Data.
         ray_address: A Ray cluster; one is started on this machine by default.
         limit: At most so many samples.
         processes: Worker processes; all cores by default.
         root: NAME=FOLDER for each data set that you have; a hub id will do as well.
-        benchmark: Files of benchmark fingerprints that nothing in the set may match.
+        benchmark: Files of `gemvlm fingerprint`: nothing in the set may match the benchmarks that they are of.
         depth_teacher: Gives depth to frames that have none: depth-anything-v2, depth-pro or depth-anything-3 and the
             folder of its weights, or gem and a checkpoint.
         licence: SPDX ids to be allowed besides the open ones; "unknown" allows what says nothing.
@@ -367,6 +368,31 @@ def encode(folder: Folder, *, checkpoint: str, kind: Literal["depth", "rgb"] = "
     print(encode_set(folder, Codec.from_checkpoint(checkpoint, kind), device=str(default_device(device))))
 
 
+def fingerprint(
+    folder: Folder,
+    *,
+    out: Annotated[Path, arg(metavar="FILE")],
+    name: str | None = None,
+    scenes: Annotated[Path | None, arg(metavar="FILE")] = None,
+) -> None:
+    """Write what is needed to know a benchmark by: hashes of its pictures and questions, and ids of its scenes.
+
+    Args:
+        folder: Folder of the benchmark: pictures, and JSON, JSONL, CSV, TSV or Parquet with questions and scenes.
+        out: The file, for `gemvlm curate --benchmark FILE`.
+        name: What rejections call the benchmark; the folder's name by default.
+        scenes: Text file with one more scene id to a line, of those that the folder does not tell.
+    """
+    from gemvlm.curation.overlap import make_fingerprints
+
+    ids = [] if scenes is None else [line.strip() for line in scenes.read_text().splitlines() if line.strip()]
+    prints = make_fingerprints(folder, name or folder.resolve().name, ids)
+    prints.save(out)
+    for line in prints.unreadable:
+        print(f"not protected: {line}", file=sys.stderr)
+    print(f"{out}: {len(prints.files)} pictures, {len(prints.questions)} questions, {len(prints.scenes)} scenes")
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "ask": ask,
     "depth": depth,
@@ -378,6 +404,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "inspect": inspect,
     "export-data": export_data,
     "encode": encode,
+    "fingerprint": fingerprint,
 }
 
 

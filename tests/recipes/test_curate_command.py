@@ -26,7 +26,7 @@ def test_a_plan_is_shown_with_what_is_missing(capsys: pytest.CaptureFixture[str]
 def test_options_that_do_not_fit_are_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     out = ["--out", str(tmp_path / "set")]
     for words, expected in (
-        (["nothing", *out], "unknown plan 'nothing'; there are gem_4m, tabletop_100k"),
+        (["nothing", *out], "unknown plan 'nothing'; there are gem_4m, robot_worlds, tabletop_100k"),
         (["gem_4m", *out, "--root", "sat"], "write NAME=FOLDER"),
         (["tabletop_100k", *out, "--limit", "0"], "a limit of 0"),
         (["tabletop_100k", *out, "--ray-address", "ray://x"], "add --engine ray"),

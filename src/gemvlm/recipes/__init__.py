@@ -33,9 +33,10 @@ def _all() -> dict[str, Recipe]:
 def get_plan(name: str) -> Plan:
     """The plan of a set of that name, or an error that lists what there is."""
     from gemvlm.recipes.gem_4m import GEM_4M
+    from gemvlm.recipes.robot_worlds import ROBOT_WORLDS
     from gemvlm.recipes.tabletop_100k import TABLETOP_100K
 
-    plans = {plan.name: plan for plan in (GEM_4M, TABLETOP_100K)}
+    plans = {plan.name: plan for plan in (GEM_4M, TABLETOP_100K, ROBOT_WORLDS)}
     if name not in plans:
         raise ValueError(f"unknown plan {name!r}; there are {', '.join(sorted(plans))}")
     return plans[name]
