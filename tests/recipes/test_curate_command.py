@@ -6,9 +6,12 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from gemvlm.__main__ import main
+from gemvlm.curation.plan import Plan, SourceUse
 from gemvlm.recipes import curate
 from gemvlm.recipes.curate import command_of, plan_of
 from gemvlm.recipes.tabletop_100k import TABLETOP_100K
@@ -66,6 +69,44 @@ def test_a_few_samples_of_the_tabletop(
     assert card["command"] == "gemvlm curate tabletop_100k --limit 2"
     assert main(["curate", "tabletop_100k", "--out", str(out), "--limit", "2"]) == 0
     assert "already there" in capsys.readouterr().out
+
+
+def test_a_benchmark_is_kept_out_from_its_folder_to_the_set(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, bench, prints = tmp_path / "mine", tmp_path / "bench", tmp_path / "prints.json"
+    leaked = "If you stood beside the lamp, would the chair be to your left or to your right?"
+    records = []
+    for folder in (mine, bench):
+        folder.mkdir()
+    for i, question in enumerate(("What is this?", leaked, "Is it red?", "Is it far?")):
+        picture = np.random.default_rng(i).integers(0, 255, (6, 6, 3), np.uint8).repeat(12, axis=0).repeat(12, axis=1)
+        Image.fromarray(picture).save(mine / f"{i}.png")
+        talk = [{"from": "human", "value": f"<image>\n{question}"}, {"from": "gpt", "value": "A thing."}]
+        records.append({"id": str(i), "image": f"{i}.png", "conversations": talk})
+    (mine / "records.json").write_text(json.dumps(records))
+    (bench / "picture.png").write_bytes((mine / "2.png").read_bytes())
+    (bench / "broken.png").write_bytes(b"no picture")
+    (bench / "test.jsonl").write_text(json.dumps({"question": leaked}))
+    (tmp_path / "scenes.txt").write_text("kitchen-7\n\n")
+
+    scenes = ["--scenes", str(tmp_path / "scenes.txt")]
+    assert main(["fingerprint", str(bench), "--out", str(prints), "--name", "a bench", *scenes]) == 0
+    told = capsys.readouterr()
+    assert "1 pictures, 1 questions, 1 scenes" in told.out and "not protected: broken.png" in told.err
+    use = SourceUse("mine", "llava", {"licence": "CC-BY-4.0"}, located_by="path")
+    monkeypatch.setattr(curate, "get_plan", lambda name: Plan("mine", "Mine.", (use,)))
+    out = tmp_path / "set"
+    words = ["curate", "mine", "--out", str(out), "--root", f"mine={mine}", "--processes", "1"]
+    assert main([*words, "--benchmark", str(prints)]) == 0
+    assert [name[-1] for name in ShardReader(out).ids()] == ["0", "3"]
+    lost = [json.loads(line) for line in (out / "rejections.jsonl").read_text().splitlines()]
+    assert {line["stage"] for line in lost} == {"overlap"}
+    assert [line["reason"] for line in lost] == ["no_turns_left", "benchmark_image"]
+    assert "a question of a bench" in lost[0]["detail"] and "a picture of a bench" in lost[1]["detail"]
+    prints.write_text("{}")
+    assert main([*words[:3], str(tmp_path / "other"), *words[4:], "--benchmark", str(prints)]) == 2
+    assert "make it with `gemvlm fingerprint`" in capsys.readouterr().err
 
 
 def test_encode_is_told_what_it_needs(

@@ -28,6 +28,7 @@ from gemvlm.curation.minhash import ngram_hashes, words
 from gemvlm.curation.perceptual_hash import distances, perceptual_hash
 from gemvlm.curation.source import Rejection
 from gemvlm.sample import PLACE_MARKER, Sample
+from gemvlm.shards import files
 
 VERSION = 1
 NGRAM = 13
@@ -74,8 +75,9 @@ class Fingerprints:
     unreadable: tuple[str, ...] = ()
 
     def save(self, path: Path | str) -> None:
+        """Writes the file, whole or not at all."""
         content = json.dumps({"version": VERSION, **vars(self)}, indent=0, sort_keys=True) + "\n"
-        Path(path).write_text(content)
+        files.put(Path(path), content.encode())
 
     @classmethod
     def from_file(cls, path: Path | str) -> Fingerprints:
@@ -88,12 +90,14 @@ class Fingerprints:
             read = cls(name, **{key: tuple(values) for key, values in fields.items()})
             sane = version == VERSION and isinstance(read.name, str)
             sane &= all(isinstance(v, str) for v in (*read.scenes, *read.files, *read.pixels, *read.unreadable))
+            for digest in (*read.files, *read.pixels):
+                bytes.fromhex(digest)
             sane &= all(
                 isinstance(v, int) and 0 <= v < 1 << 64 for v in (*read.pictures, *read.questions, *read.ngrams)
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
-                f"{path}: not a file of benchmark fingerprints ({error!r}); make it with `make_fingerprints`"
+                f"{path}: not a file of benchmark fingerprints ({error!r}); make it with `gemvlm fingerprint`"
             ) from error
         if not sane:
             raise ValueError(f"{path}: version {version} or a field of the wrong type; make it again")
@@ -219,8 +223,7 @@ def make_fingerprints(folder: Path | str, name: str, scenes: Iterable[str] = ())
 
     Questions and scenes are the strings under `QUESTION_FIELDS` and `SCENE_FIELDS`, at any depth of JSON, JSONL, CSV,
     TSV and Parquet, and what a "human" or "user" says in a conversation. More `scenes` may be given, of any length;
-    those found must have 5 characters. ValueError if the
-    folder holds nothing that can be told apart.
+    those found must have 5 characters. ValueError if the folder holds nothing that can be told apart.
     """
     folder = Path(folder)
     if not folder.is_dir():

@@ -6,6 +6,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, partial
+from pathlib import Path
 
 from gemvlm.curation import filters, licences
 from gemvlm.curation.depth_teacher import DepthTeacher, LabelRules, label_part, load_teacher
@@ -36,7 +37,8 @@ def after_depth(plan: Plan) -> tuple[Stage, ...]:
     if plan.licences is not None:
         stages.append(partial(_judged, partial(licences.check, rules=plan.licences)))
     if plan.benchmarks:
-        stages.append(partial(_judged, _blocklist(plan.benchmarks, plan.overlap).check))
+        stamps = tuple(Path(path).stat().st_mtime_ns for path in plan.benchmarks)
+        stages.append(partial(_judged, _blocklist(plan.benchmarks, stamps, plan.overlap).check))
     return tuple(stages)
 
 
@@ -86,6 +88,6 @@ def _without_depth(sample: Sample) -> list[Rejection]:
 
 
 @lru_cache(maxsize=1)
-def _blocklist(paths: tuple[str, ...], rules: OverlapRules) -> Blocklist:
-    """Kept for the life of a worker: benchmarks may have hundreds of thousands of fingerprints."""
+def _blocklist(paths: tuple[str, ...], stamps: tuple[int, ...], rules: OverlapRules) -> Blocklist:
+    """Kept until a file changes: benchmarks may have hundreds of thousands of fingerprints."""
     return Blocklist.from_files(paths, rules)
