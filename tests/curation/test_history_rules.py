@@ -228,6 +228,16 @@ def test_the_way_and_the_distance_of_a_push(boxes, things):
         assert {t.answer for t in ask(history, "moved_far")} == {f"{np.linalg.norm(shift):.2f}"}
 
 
+def test_every_option_stands_in_the_question(boxes, things, task):
+    """Who is asked must know what to choose from; and a task whose words are one of its steps gives nothing away."""
+    views = moved_camera(boxes, things, [(0.3, -0.9, 0.6), (-0.4, -0.7, 0.7), (0.0, -0.5, 0.5)])
+    turns = [t for history in (views, task) for family in HISTORY_FAMILIES for t in ask(history, family, rounds=3)]
+    turns += ask(task, "next_step", shown=(0, 1))
+    for t in turns:
+        if t.kind == "choice" and t.family not in ("view_showing", "frame_order"):
+            assert all(option in t.question for option in t.options), t.question
+
+
 def test_a_plan_is_told_from_what_is_shown(task):
     def answers(family, shown, **more):
         return {t.answer for t in ask(task, family, shown=shown, **more)}

@@ -198,7 +198,7 @@ def more_of(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
                 f"Are there more {options[0]} or more {options[1]}?",
                 f"Which are there more of, {options[0]} or {options[1]}?",
                 f"Which are more numerous, {options[0]} or {options[1]}?",
-                f"What can be seen more often, {options[0]} or {options[1]}?",
+                f"Which can be seen in greater number, {options[0]} or {options[1]}?",
             ),
             rng,
         )

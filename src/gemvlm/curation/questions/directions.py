@@ -51,10 +51,10 @@ def direction_seen(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
         sides = listing(options, "or")
         question = pick(
             (
-                f"For someone standing level where the camera is, where is the {thing} from the {anchor}: {sides}?",
+                f"For someone standing level at the camera, where is the {thing} relative to the {anchor}: {sides}?",
                 f"Along the floor and as seen from the camera, on which side of the {anchor} is the {thing}: {sides}?",
-                f"A level observer at the camera looks at the {anchor}. Where from it is the {thing}: {sides}?",
-                f"From the camera's standpoint, does the {thing} stand {sides} of the {anchor}, along the floor?",
+                f"A level observer at the camera looks at the {anchor}. Where is the {thing} relative to it: {sides}?",
+                f"Along the floor, how does the {thing} stand to the {anchor} from the camera's standpoint: {sides}?",
             ),
             rng,
         )
@@ -89,7 +89,7 @@ def direction_standing(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
         question = pick(
             (
                 f"Standing at the {at} facing the {facing}, where is the {asked}: {sides}?",
-                f"You stand at the {at} and look towards the {facing}. Where from you is the {asked}: {sides}?",
+                f"You stand at the {at} and look towards the {facing}. Where is the {asked} relative to you: {sides}?",
                 f"If you were at the {at}, turned to the {facing}, would the {asked} be {sides}?",
                 f"From the {at}, with the {facing} straight ahead, where is the {asked}: {sides}?",
             ),
@@ -117,7 +117,7 @@ def clock_direction(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
         at, facing, asked = (seen.refer(o, rng) for o in (a, b, c))
         question = pick(
             (
-                f"Standing at the {at} with the {facing} at 12 o'clock, at what o'clock is the {asked}?",
+                f"Standing at the {at} with the {facing} at 12 o'clock, at which hour is the {asked}?",
                 f"You are at the {at} and the {facing} is at your 12 o'clock. At what hour is the {asked}?",
                 f"Seen from above, standing at the {at}: if the {facing} is at 12 o'clock, "
                 f"which hour points to the {asked}?",

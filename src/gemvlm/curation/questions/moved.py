@@ -161,11 +161,11 @@ def trajectory(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
         if not inside or length < PATH_SHARE * diagonal or len(path) > MOST_POINTS:
             continue
         name = moments.refer(event.object_id, rng)
-        done = f"this was done: {event.words}" if known else f"this is to be done: {event.words}"
+        done = f"when this was done: {event.words}" if known else f"if this is done: {event.words}"
         question = pick(
             (
-                f"Trace the path of the centre of the {name} in the first image, when {done}.",
-                f"In the first image, mark the way that the centre of the {name} takes, when {done}.",
+                f"Trace the path of the centre of the {name} in the first image, {done}.",
+                f"In the first image, mark the way that the centre of the {name} takes, {done}.",
             ),
             rng,
         )

@@ -13,7 +13,7 @@ import numpy as np
 from gemvlm.curation.questions.moments import Moments
 from gemvlm.curation.questions.moved import has_stayed
 from gemvlm.curation.questions.planning import MOVED_M, STILL_M
-from gemvlm.curation.questions.wording import pick, shuffled
+from gemvlm.curation.questions.wording import pick, shuffled, with_options
 from gemvlm.sample import Turn
 from gemvlm.worlds.observation import Event
 
@@ -50,13 +50,13 @@ def next_step(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
     question = pick(
         (
             f"The task is: {history.task}. What is the next step after what {here} shows?",
-            f"To do this: {history.task}. Which step follows what {here} shows?",
-            f"Someone is to {history.task}. As things are in {here}, what must be done next?",
+            f"The goal is: {history.task}. Which step follows what {here} shows?",
+            f"The instruction is: {history.task}. As things are in {here}, what must be done next?",
         ),
         rng,
     )
     cues = {"task": steps[-1]} if steps[-1] in options else {}
-    yield Turn(question, answer, "next_step", "planning", "choice", options=options, cues=cues)
+    yield Turn(with_options(question, options), answer, "next_step", "planning", "choice", options=options, cues=cues)
 
 
 def remaining_steps(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
@@ -71,7 +71,7 @@ def remaining_steps(moments: Moments, rng: np.random.Generator) -> Iterator[Turn
     question = pick(
         (
             f"The task is: {history.task}. Which steps remain after what {here} shows, in order?",
-            f"To do this: {history.task}. List the steps that are still to be done as things are in {here}.",
+            f"The goal is: {history.task}. List the steps that are still to be done after what {here} shows.",
         ),
         rng,
     )
@@ -104,11 +104,12 @@ def what_was_done(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
         question = pick(
             (
                 f"What was done between {one} and {two}?",
-                f"Which of these happened from {one} to {two}?",
-                f"What did someone do after {one} and before {two}?",
+                f"Which of these happened between {one} and {two}?",
+                f"Which act was carried out after {one} and before {two}?",
             ),
             rng,
         )
+        question = with_options(question, options)
         yield Turn(question, event.words, "what_was_done", "planning", "choice", options=options)
 
 
@@ -149,9 +150,9 @@ def has_succeeded(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
             here = moments.image_name(image, rng)
             question = pick(
                 (
-                    f"Someone was to {words}. Has this been done in {here}?",
-                    f"Is this done in {here}: {words}?",
-                    f"Looking at {here}, has it succeeded to {words}?",
+                    f"The step is: {words}. Has it been done in {here}?",
+                    f"Is this step complete in {here}: {words}?",
+                    f"Judging by {here}, has this step succeeded: {words}?",
                 ),
                 rng,
             )
@@ -244,7 +245,7 @@ def frame_order(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
     question = pick(
         (
             f"The two images are in no particular order. The task is: {history.task}. Which image was taken later?",
-            f"Someone was to {history.task}. The images may be in any order: in which one is the task further on?",
+            f"The images may be in any order. The task is: {history.task}. In which image is more of it done?",
         ),
         rng,
     )

@@ -177,9 +177,9 @@ def depth_order(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
         order = "farthest to nearest" if far_first else "nearest to farthest"
         question = pick(
             (
-                f"From {order} to the camera, how do {listed} follow each other?",
+                f"By distance from the camera, {order}, how do {listed} follow each other?",
                 f"Order by depth, {order}: {listed}.",
-                f"Sort {listed} from {order} to the camera.",
+                f"Sort {listed} by distance from the camera, {order}.",
                 f"List {listed} from {order}, as the camera sees them.",
             ),
             rng,
@@ -250,7 +250,7 @@ def longer(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
     wording = (
         "Which has the longer longest side",
         "Which is longer along its longest side",
-        "Which has the larger largest dimension",
+        "Which is larger along its largest dimension",
         "Whose longest side is longer",
     )
     return _greater(seen, rng, "longer", lambda o: longest_side_m(o.state), wording)

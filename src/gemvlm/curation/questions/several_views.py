@@ -56,7 +56,7 @@ def camera_turn(moments: Moments, rng: np.random.Generator) -> Iterator[Turn]:
             (
                 f"From {first} to {second}, did the camera turn to its left or to its right?",
                 f"Which way did the camera turn between {first} and {second}, to its left or to its right?",
-                f"To get from the view of {first} to that of {second}, which way does the camera turn?",
+                f"To go from the view of {first} to that of {second}, must the camera turn to its left or right?",
             ),
             rng,
         )

@@ -45,6 +45,11 @@ def lettered(question: str, choices: Sequence[str]) -> tuple[str, tuple[str, ...
     return f"{question} " + ", ".join(f"{a}: {text}" for a, text in zip(letters, choices, strict=True)), letters
 
 
+def with_options(question: str, options: Sequence[str]) -> str:
+    """A question with the sentences that it may be answered by: "What is next? Choose from: pick it up; let it go." """
+    return f"{question} Choose from: {'; '.join(options)}."
+
+
 def with_article(phrase: str) -> str:
     return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from gemvlm.curation.questions import write_questions
 from gemvlm.curation.questions.histories import write_history_questions
-from gemvlm.curation.questions.wording import pick, shuffled
+from gemvlm.curation.questions.wording import pick, shuffled, with_options
 from gemvlm.sample import Frame, Provenance, Sample, Turn
 from gemvlm.worlds.observation import History, Observation
 
@@ -137,6 +137,7 @@ def task_name(told: Told, shown: Sequence[int], rng: np.random.Generator) -> Ite
         ),
         rng,
     )
+    question = with_options(question, options)
     yield Turn(question, told.history.task, "task_name", "planning", "choice", options=options)
 
 
@@ -152,7 +153,7 @@ def task_done(told: Told, shown: Sequence[int], rng: np.random.Generator) -> Ite
         question = pick(
             (
                 f"The task is: {told.history.task}. Is it done in {here}?",
-                f"Someone was to {told.history.task}. Does {here} show that finished?",
+                f"The instruction is: {told.history.task}. Does {here} show it carried out?",
             ),
             rng,
         )

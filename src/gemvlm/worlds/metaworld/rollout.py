@@ -52,7 +52,7 @@ def rollout(world: MetaWorld, camera: str | View, size: tuple[int, int], frames:
         if touch is None and (moved or touches):
             touch = len(snapshots) - 1
     last, succeeded = last_done or len(snapshots) - 1, bool(last_done)
-    shown = sorted({0, last, *([] if touch is None else [touch]), *_between(0, last, frames)})[: frames + 1]
+    shown = sorted({0, last, *([] if touch is None else [touch]), *_between(0, last, frames)})
     seen = []
     for index in shown:
         world.restore(snapshots[index])
