@@ -185,6 +185,19 @@ def test_few_bad_samples_are_set_aside_and_the_rest_trains(tmp_path: Path, monke
     assert [json.loads(line)["id"] for line in (out / "quarantine.jsonl").read_text().splitlines()] == ["s100"]
 
 
+def test_a_curated_set_is_trained_on_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, out = make_data(tmp_path / "data", 40, 0), tmp_path / "run"
+    (data / "settings.json").unlink()
+    short = replace(DEBUG, stages=(replace(DEBUG.stages[1], steps=2),))
+    monkeypatch.setattr("gemvlm.recipes.run.get", lambda name: short)
+    monkeypatch.setattr("gemvlm.recipes.run.PREVIEWS", 1)
+    with pytest.raises(ValueError, match=r"neither a set of `gemvlm curate` nor samples of this recipe"):
+        train_recipe("debug", out, data=data, device="cpu")
+    (data / "card.json").write_text("{}")
+    assert train_recipe("debug", out, data=data, device="cpu")
+    assert (out / "final").is_dir()
+
+
 def _cut_image(content: bytes) -> bytes:
     return content[:50]
 

@@ -146,7 +146,8 @@ def train(
         recipe: Name of the recipe.
         out: Folder of the run.
         resume: Go on with the run that is in the folder.
-        data: Folder of the training samples, made there if missing; OUT/data by default.
+        data: A set of `gemvlm curate`, or the folder of the recipe's own samples, made there if missing; OUT/data by
+            default.
         device: cpu, cuda or mps; the best there is by default.
     """
     from gemvlm import recipes

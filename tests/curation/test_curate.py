@@ -18,6 +18,7 @@ from gemvlm.curation.engine import engine_of
 from gemvlm.curation.funnel import LONGEST_DETAIL, Funnel
 from gemvlm.curation.pipeline import Curated, curate
 from gemvlm.curation.plan import DepthPolicy, Plan, SourceUse
+from gemvlm.data import quarantine
 from gemvlm.shards import ShardReader
 
 HERE = str(Path(__file__).parent)
@@ -83,6 +84,14 @@ def test_the_set_is_what_passed_with_bytes_and_depth_as_read(made: Curated) -> N
         assert sample.turns and all(turn in original.turns for turn in sample.turns)
     yes = [turn.answer for i in range(len(reader)) for turn in reader[i].turns if turn.family == "red"]
     assert yes.count("yes") == yes.count("no")
+
+
+def test_training_need_not_read_the_set_again(made: Curated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def judge(*arguments: object) -> None:
+        raise AssertionError("the set is read again")
+
+    monkeypatch.setattr(quarantine, "judge", judge)
+    assert len(quarantine.Usable(ShardReader(made.folder), tmp_path, 0.0)) == made.manifest.samples
 
 
 def test_any_number_of_processes_makes_the_same_bytes(made: Curated, tmp_path: Path) -> None:

@@ -9,7 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gemvlm.data.quarantine import QuarantineError, SampleError, Usable, check, judge, quarantined
+from gemvlm.data.quarantine import (
+    QuarantineError,
+    SampleError,
+    Usable,
+    check,
+    find_bad,
+    judge,
+    leave_verdict,
+    quarantined,
+)
 from gemvlm.depth_map import DepthMap
 from gemvlm.sample import Frame, Sample
 from gemvlm.shards import ShardReader, write_shards
@@ -131,3 +140,16 @@ def test_a_verdict_about_other_data_is_not_believed(make_sample: Make, tmp_path:
     path.write_text("{")
     with pytest.raises(ValueError, match=r"verdict.json: not a verdict .* remove it"):
         Usable(ShardReader(tmp_path / "two"), tmp_path, 0.5)
+
+
+def test_a_verdict_found_in_pieces_is_believed(make_sample: Make, tmp_path: Path) -> None:
+    names = ["a", "placeholder", "b", "c"]
+    write_shards(map(loader(make_sample), names), tmp_path)
+    bad = [*find_bad(tmp_path, range(3)), *find_bad(tmp_path, range(3, 4))]
+    assert [index for index, _ in bad] == [1]
+    leave_verdict(tmp_path, bad)
+    usable = Usable(ShardReader(tmp_path), tmp_path / "run", max_bad_share=0.25)
+    assert [sample.id for sample in usable] == ["a", "b", "c"] and not (tmp_path / "run").exists()
+    assert json.loads((tmp_path / "quarantine.jsonl").read_text())["id"] == "placeholder"
+    with pytest.raises(QuarantineError, match="1 of 4 samples are bad"):
+        Usable(ShardReader(tmp_path), tmp_path / "run", max_bad_share=0.2)

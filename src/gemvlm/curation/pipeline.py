@@ -32,7 +32,8 @@ from gemvlm.curation.funnel import Funnel, rejection_fields
 from gemvlm.curation.part import COUNTS, DRAFT, PICTURES, REJECTIONS, Task, make_part, small_picture
 from gemvlm.curation.plan import Plan
 from gemvlm.curation.stages import teacher_of
-from gemvlm.shards import MANIFEST, Manifest, ShardReader, ShardWriter, files
+from gemvlm.data.quarantine import find_bad, leave_verdict
+from gemvlm.shards import MANIFEST, Manifest, SampleError, ShardReader, ShardWriter, files
 from gemvlm.shards.record import sample_of, to_json, turn_rows
 
 ROOMS = ("curation", "worlds", "shards", "data", "depth_map", "sample.py", "camera.py")
@@ -40,6 +41,7 @@ ROOMS = ("curation", "worlds", "shards", "data", "depth_map", "sample.py", "came
 
 LIBRARIES = ("numpy", "pillow", "pyarrow", "mujoco")
 PICTURES_PER_REASON = 6
+READ_AT_ONCE = 256
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done and how much there is at most."""
@@ -68,6 +70,7 @@ def curate(plan: Plan, out: Path, engine: Engine, command: str = "", progress: P
             f"plan {plan.name!r}: none of its data is here; give folders with --root NAME=FOLDER ({names})"
         )
     identity = _identity(plan)
+    out = out.absolute()  # workers of a cluster stand elsewhere
     work = out.with_name(out.name + ".work") / _key(plan, identity)
     if out.exists() and any(out.iterdir()):
         there = _finished(out, identity)
@@ -87,6 +90,7 @@ def curate(plan: Plan, out: Path, engine: Engine, command: str = "", progress: P
         files.put(draft / CARD, card.to_bytes())
         files.put(draft / README, card.to_markdown().encode())
         manifest = writer.finish()
+        leave_verdict(draft, _read_back(draft, manifest.samples, engine, tell))
         files.rename(draft, out)
         files.fsync(out.parent)
     shutil.rmtree(work.parent, ignore_errors=True)
@@ -132,6 +136,16 @@ def _copy(decisions: Decisions, work: Path, writer: ShardWriter, tell: Progress)
             done += 1
         tell("writing", done, total)
     return facts
+
+
+def _read_back(draft: Path, samples: int, engine: Engine, tell: Progress) -> list[tuple[int, SampleError]]:
+    """What of the written set can't be read: nothing, on a sound disk. Training then need not look again."""
+    tasks = [range(start, min(start + READ_AT_ONCE, samples)) for start in range(0, samples, READ_AT_ONCE)]
+    bad: list[tuple[int, SampleError]] = []
+    for done, found in zip(tasks, engine.run(partial(find_bad, draft), tasks), strict=True):
+        bad += found
+        tell("reading back", done.stop, samples)
+    return bad
 
 
 def _account(decisions: Decisions, work: Path, draft: Path) -> Funnel:

@@ -116,7 +116,9 @@ class Plan:
                 raise ValueError(
                     f"--root {name}={place}: no such folder; give the one that holds the data set, or a hub id"
                 )
-        sources = (replace(use, root=roots[use.name]) if use.name in roots else use for use in self.sources)
+        # absolute, since workers of a cluster stand elsewhere
+        found = {name: str(Path(place).absolute()) if Path(place).exists() else place for name, place in roots.items()}
+        sources = (replace(use, root=found[use.name]) if use.name in found else use for use in self.sources)
         return replace(self, sources=tuple(sources))
 
     def missing(self) -> tuple[SourceUse, ...]:

@@ -86,9 +86,40 @@ def judge(reader: ShardReader, folder: Path | str, max_bad_share: float) -> list
     """
     every = map(reader.__getitem__, range(len(reader)))
     bad = [index for index, sample in enumerate(_judged(every, folder, max_bad_share)) if sample is None]
-    verdict = {"manifest": reader.manifest.hash, "check": CHECK_VERSION, "samples": len(reader), "bad": bad}
-    files.put(Path(folder) / VERDICT, (json.dumps(verdict) + "\n").encode())
+    _put_verdict(reader, Path(folder), bad)
     return bad
+
+
+def find_bad(folder: Path, indices: Iterable[int]) -> list[tuple[int, SampleError]]:
+    """Those of the samples in a folder of shards that can't be read or used. For `leave_verdict`, in any process."""
+    reader, found = ShardReader(folder), []
+    for index in indices:
+        try:
+            defect = check(reader[index])
+        except SampleError as error:
+            defect = error
+        if defect is not None:
+            found.append((index, defect))
+    return found
+
+
+def leave_verdict(folder: Path, bad: Sequence[tuple[int, SampleError]]) -> None:
+    """Writes what `find_bad` found among all samples of a folder of shards beside them, so that `Usable` believes it.
+
+    However many they are: whoever trains on them says how many may be bad.
+    """
+    files.put(folder / REASONS, "".join(_line(defect) for _, defect in bad).encode())
+    _put_verdict(ShardReader(folder), folder, [index for index, _ in bad])
+
+
+def _put_verdict(reader: ShardReader, folder: Path, bad: list[int]) -> None:
+    verdict = {"manifest": reader.manifest.hash, "check": CHECK_VERSION, "samples": len(reader), "bad": bad}
+    files.put(folder / VERDICT, (json.dumps(verdict) + "\n").encode())
+
+
+def _line(defect: SampleError) -> str:
+    record = {"id": defect.id, "file": defect.file, "field": defect.field, "reason": str(defect)}
+    return json.dumps(record) + "\n"
 
 
 def _remembered(reader: ShardReader, folder: Path | str) -> tuple[list[int], files.Location] | None:
@@ -129,8 +160,7 @@ def _judged(samples: Iterable[Sample], folder: Path | str, max_bad_share: float)
                 yield sample
                 continue
             bad += 1
-            record = {"id": defect.id, "file": defect.file, "field": defect.field, "reason": str(defect)}
-            log.write(json.dumps(record) + "\n")
+            log.write(_line(defect))
             log.flush()
             yield None
     _refuse_too_many(bad, seen, max_bad_share, reasons)

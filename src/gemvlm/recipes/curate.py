@@ -40,7 +40,7 @@ def plan_of(
         if not (name and equals and place):
             raise ValueError(f"--root {entry}: write NAME=FOLDER, as in --root sat=data/SAT")
         located[name] = place
-    plan = replace(plan, benchmarks=tuple(map(str, benchmarks)))
+    plan = replace(plan, benchmarks=tuple(str(path.absolute()) for path in benchmarks))
     return (plan if limit is None else replace(plan, limit=limit)).located(located)
 
 

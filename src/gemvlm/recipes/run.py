@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gemvlm.batch import Batch
+from gemvlm.curation.card import CARD
 from gemvlm.curation.questions import FAMILIES
 from gemvlm.data.collate import Collator, TargetMaker, TurnSampler
 from gemvlm.data.conversation import Segment, render
@@ -46,12 +47,14 @@ def train_recipe(
 ) -> bool:
     """Train recipe `name` into `out`, from the newest checkpoint there if there is one.
 
-    The samples are made once, into `data` (default: `out/data`). Returns False if `run.minutes` ended it early; the
-    same call continues it.
+    The samples are made once, into `data` (default: `out/data`); a set that `gemvlm curate` made is taken as it is.
+    Returns False if `run.minutes` ended it early; the same call continues it.
     """
     recipe = get(name)
     run = run or Run(out)
-    shards = ShardReader(make_data(recipe.data, data or out / "data"), cache=True)
+    folder = make_data(recipe.data, data or out / "data")
+    # a recipe's own samples fit into memory, a curated set may be of any size
+    shards = ShardReader(folder, cache=not is_curated(folder))
     check_families(recipe.stages, shards)
     reader = Usable(shards, out, MAX_BAD_SHARE)
     tokenizer = make_tokenizer(recipe, reader, out / "tokenizer")
@@ -109,17 +112,33 @@ def check_families(stages: Sequence[Stage], shards: ShardReader) -> None:
                 f"stage {stage.name!r}: no question of family {', '.join(sorted(missing))} in {shards.folder}; there "
                 f"are {', '.join(sorted(there))}: correct the stage's families, or make the data again"
             )
+    shown = [stage.families for stage in stages if stage.turns_per_sample != 0]
+    never = there - {family for families in shown for family in (there if families is None else families)}
+    if never:
+        get_log().info("no stage asks for %s: these questions of %s are never shown", sorted(never), shards.folder)
+
+
+def is_curated(folder: Path) -> bool:
+    """Whether `gemvlm curate` made the set."""
+    return (folder / CARD).is_file()
 
 
 def make_data(data: TabletopData, folder: Path) -> Path:
     """The training samples of a recipe as shards in `folder`, made now unless they are there already.
 
-    ValueError if the folder holds samples made by other settings.
+    A curated set there is taken instead. ValueError if the folder holds samples made by other settings.
     """
     settings_file = folder / "settings.json"
     settings = dataclasses.asdict(data)
     if (folder / MANIFEST).is_file():
-        there = json.loads(settings_file.read_text(encoding="utf-8")) if settings_file.is_file() else None
+        if is_curated(folder):
+            return folder
+        if not settings_file.is_file():
+            raise ValueError(
+                f"{folder}: neither a set of `gemvlm curate` nor samples of this recipe ({CARD} and "
+                f"{settings_file.name} are missing); choose another folder"
+            )
+        there = json.loads(settings_file.read_text(encoding="utf-8"))
         if there != json.loads(json.dumps(settings)):
             raise ValueError(
                 f"{folder}: holds samples made with {there}, the recipe asks for {settings}; choose another folder"
