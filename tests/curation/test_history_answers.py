@@ -16,7 +16,7 @@ from gemvlm.curation.questions.histories import write_history_questions
 
 pytest.importorskip("mujoco", reason="the tabletop world needs the extra `worlds`")
 
-SCENES = range(14)
+SCENES = range(9)
 ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth".split()  # noqa: SIM905
 
 
@@ -104,7 +104,7 @@ def told():
                 def without(index, taken, episode=episode):
                     return episode.scenes[index].without(taken)
 
-                again = partial(played_again, play.__name__, seed) if seed < 8 else None
+                again = partial(played_again, play.__name__, seed) if seed < 6 else None
                 for shown, ordered in ((range(last + 1), True), (range(len(episode.scenes)), True), (pair, False)):
                     turns = write_history_questions(
                         episode.history, (seed,), None, 4, shown, ordered=ordered, without=without
@@ -216,16 +216,16 @@ def moved_way(s, turn):
 CHOICES = {
     rule.__name__: (rule, least, share)
     for rule, least, share in (
-        (camera_turn, 50, 1.0),
-        (camera_move, 50, 1.0),
-        (after_moving, 80, 0.98),
-        (perspective_across, 30, 0.97),
-        (view_showing, 8, 1.0),
-        (view_overlap, 40, 0.95),
-        (appearance_order, 30, 1.0),
-        (out_of_sight, 30, 1.0),
-        (what_moved, 100, 0.97),
-        (moved_way, 40, 0.95),
+        (camera_turn, 30, 1.0),
+        (camera_move, 25, 1.0),
+        (after_moving, 50, 0.98),
+        (perspective_across, 20, 0.97),
+        (view_showing, 6, 1.0),
+        (view_overlap, 30, 0.95),
+        (appearance_order, 18, 1.0),
+        (out_of_sight, 15, 1.0),
+        (what_moved, 80, 0.97),
+        (moved_way, 25, 0.95),
     )
 }
 
@@ -254,7 +254,7 @@ def test_the_same_spot_is_the_same_place_in_the_world():
         assert np.linalg.norm(s.points(wanted)[there] - s.points(marked)[here]) < 0.03
         assert turn.region.contains(turn.places[0])
         assert np.linalg.norm(s.points(wanted)[turn.region.to_mask()] - s.points(marked)[here], axis=1).max() < 0.06
-    assert len(asked("same_point")) >= 60
+    assert len(asked("same_point")) >= 35
 
 
 def test_counts_join_the_images():
@@ -269,7 +269,7 @@ def test_counts_join_the_images():
             and all(w in (*f"{o.colour} {o.category}".split(), "object") for w in words)
         }  # fmt: skip
         assert len(seen) == int(turn.answer) > int(turn.cues["one_image"])
-    assert len(asked("count_over_images")) >= 8
+    assert len(asked("count_over_images")) >= 5
 
 
 def test_what_did_not_move_is_where_it_was():
@@ -306,7 +306,7 @@ def test_paths_begin_on_the_object_and_end_where_it_is_seen_last():
             near = [np.abs(t.mean(axis=0) + 0.5 - [turn.places[-1].y * 96, turn.places[-1].x * 96]).max()
                     for t in tracks if len(t) > 60]  # fmt: skip
             ends.append(min(near) < 8)
-    assert len(ends) >= 40 and np.mean(ends) >= 0.95
+    assert len(ends) >= 20 and np.mean(ends) >= 0.95
 
 
 def rests_on(s, upper, lower, image):
@@ -333,7 +333,7 @@ def test_whether_a_step_is_done_is_seen():
         rests = rests_on(s, step[1], target, image)
         if rests is not None:
             agree.append(rests == (turn.answer == "yes"))
-    assert len(agree) >= 40 and np.mean(agree) >= 0.9
+    assert len(agree) >= 25 and np.mean(agree) >= 0.9
     assert abs(np.mean([t.answer == "yes" for _, t in asked("has_succeeded")]) - 0.5) < 1e-9
 
 
@@ -390,17 +390,17 @@ def test_the_later_image_is_the_later_one_when_it_is_played_again():
     turns = asked("frame_order")
     answers = [s.shown.index(max(s.shown)) + 1 for s, _ in turns]
     assert [turn.answer for _, turn in turns] == [f"image {number}" for number in answers]
-    assert len(turns) >= 8 and len(set(answers)) == 2
+    assert len(turns) >= 6 and len(set(answers)) == 2
 
 
 def test_what_can_be_lifted_carries_nothing_when_it_is_taken_away():
     agree = []
-    for s, turn in asked_and_playable("can_lift_now")[:40]:
+    for s, turn in asked_and_playable("can_lift_now")[:36]:
         image = s.number(re.search(r"image \d+|the \w+ image|the image", turn.question)[0])
         (name,) = re.search(r"(?:can|Is) the ([a-z ]+?) (?:be lifted|free)", turn.question).groups()
         moved = s.resimulate()[s.shown[image]].without(s.find(name))
         agree.append((max(moved.values()) > 0.005) == (turn.answer == "no"))
-    assert len(agree) >= 40 and np.mean(agree) >= 0.95
+    assert len(agree) >= 30 and np.mean(agree) >= 0.95
 
 
 def test_what_would_move_stands_on_it():

@@ -11,7 +11,7 @@ from gemvlm.curation.questions import write_questions
 
 pytest.importorskip("mujoco", reason="the tabletop world needs the extra `worlds`")
 
-SCENES = range(40)
+SCENES = range(32)
 
 
 def gap(a, b):
@@ -98,7 +98,7 @@ def of_family(views, family):
 def test_choices_agree_with_the_depth_picture(views, family):
     asked = of_family(views, family)
     agree = [CHOICES[family](pixels, turn) == turn.answer for pixels, turn in asked]
-    assert len(agree) >= 60
+    assert len(agree) >= 48
     assert np.mean(agree) >= 0.98, [t.question for (_, t), ok in zip(asked, agree, strict=True) if not ok]
 
 
