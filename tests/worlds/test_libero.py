@@ -15,6 +15,8 @@ from gemvlm.worlds.libero import SUITES, LiberoWorld, stand_ins, task_names, ver
 from gemvlm.worlds.libero.history import goal_history
 from gemvlm.worlds.libero.names import goal_words, instruction, place_words
 from gemvlm.worlds.libero.package import initial_states
+from gemvlm.worlds.libero.world import DRAWN_GROUPS
+from gemvlm.worlds.mujoco_gl import Canvas
 from gemvlm.worlds.task_world import TaskWorld
 
 ASSETS = Path(__file__).parents[2] / "../shared/libero-assets"
@@ -88,6 +90,20 @@ def test_depth_ids_and_boxes_are_of_one_scene(kitchen):
         mine = points[seen.ids == state.id]
         inside = np.abs((mine - state.box.center) @ state.box.rotation) <= state.box.half_extents + 2e-3
         assert len(mine) == state.visible_pixels and inside.all(), state.category
+
+
+@pytest.mark.slow
+def test_rays_agree_with_the_depth_buffer(kitchen):
+    try:
+        canvas = Canvas(kitchen.model, DRAWN_GROUPS, sites=False, samples=0)
+    except ImportError as error:
+        pytest.skip(str(error))
+    kitchen.reset()
+    seen = kitchen.observe("agentview", (128, 128))
+    truth = canvas.z_depth(kitchen.data, seen.view)
+    apart = np.abs(truth - seen.depth.values)[seen.depth.valid] / seen.depth.values[seen.depth.valid]
+    assert np.mean(apart < 0.005) > 0.99
+    canvas.close()
 
 
 def test_reset_repeats_the_start_whatever_happened_before(kitchen):
