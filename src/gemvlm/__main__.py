@@ -279,6 +279,7 @@ def curate(
     root: Roots = (),
     benchmark: Benchmarks = (),
     depth_teacher: Annotated[str | None, arg(metavar="KIND:FOLDER")] = None,
+    annotator: Annotated[str | None, arg(metavar="MODEL@URL")] = None,
     licence: Licences = (),
     plan_only: bool = False,
 ) -> None:
@@ -295,6 +296,8 @@ def curate(
         benchmark: Files of `gemvlm fingerprint`: nothing in the set may match the benchmarks that they are of.
         depth_teacher: Gives depth to frames that have none: depth-anything-v2, depth-pro or depth-anything-3 and the
             folder of its weights, or gem and a checkpoint.
+        annotator: Puts questions in other words, which are read again and refused unless they ask the same: a model of
+            any OpenAI-compatible endpoint, as in qwen@http://localhost:8000/v1; its key is read from OPENAI_API_KEY.
         licence: SPDX ids to be allowed besides the open ones; "unknown" allows what says nothing.
         plan_only: Show the plan and what of it is at hand, and make nothing.
     """
@@ -304,7 +307,7 @@ def curate(
     from gemvlm.recipes.curate import command_of, make_set, plan_of, show_plan
     from gemvlm.runtime import available_cores
 
-    plan, console = plan_of(recipe, root, benchmark, limit, depth_teacher, licence), Console()
+    plan, console = plan_of(recipe, root, benchmark, limit, depth_teacher, licence, annotator), Console()
     workers = engine_of(engine, processes or available_cores(), ray_address)
     if plan_only or plan.missing():
         show_plan(plan, console)

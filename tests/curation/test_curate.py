@@ -5,14 +5,17 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from gemvlm.curation import pipeline
+from gemvlm.curation.annotator import Endpoint
 from gemvlm.curation.answer_balance import BalanceRules
 from gemvlm.curation.engine import engine_of
 from gemvlm.curation.funnel import LONGEST_DETAIL, Funnel
@@ -92,6 +95,50 @@ def test_training_need_not_read_the_set_again(made: Curated, tmp_path: Path, mon
 
     monkeypatch.setattr(quarantine, "judge", judge)
     assert len(quarantine.Usable(ShardReader(made.folder), tmp_path, 0.0)) == made.manifest.samples
+
+
+@pytest.fixture
+def endpoint() -> Iterator[ThreadingHTTPServer]:
+    """Says "Please tell me:" before most questions, and something else instead of "Is ball 1 red?"."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            asked = body["messages"][0]["content"].split("---\n")[1].rsplit("\n---", 1)[0]
+            text = "Is ball 1 blue?" if "ball 1 " in asked else f"Please tell me: {asked}"
+            content = json.dumps({"choices": [{"message": {"content": text}}]}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_an_annotators_words_are_taken_where_they_say_the_same(endpoint: ThreadingHTTPServer, tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{endpoint.server_address[1]}/v1"
+    plan = replace(PLAN, sources=(toy(),), balance=None, annotator=Endpoint(url, "tiny"))
+    made = curate(plan, tmp_path / "toy", engine_of("local", 1))
+    assert made.funnel.words_rejected == {("one", "questions", "rephrase_slots"): 1}
+    turns = {turn.question for sample in ShardReader(made.folder) for turn in sample.turns}
+    assert "Is ball 1 red?" in turns and "Please tell me: Is ball 2 red?" in turns
+    card = (made.folder / "card.json").read_text()
+    assert '"model": "tiny"' in card and "127.0.0.1" not in card
+    assert any("kept its words" in row[2] for row in made.funnel.rows())
+
+
+def test_an_annotator_that_is_down_stops_the_work(tmp_path: Path) -> None:
+    gone = Endpoint("http://127.0.0.1:9/v1", "tiny", tries=1)
+    with pytest.raises(ConnectionError, match="the same command goes on where it stopped"):
+        curate(replace(PLAN, annotator=gone), tmp_path / "toy", engine_of("local", 1))
+    assert not (tmp_path / "toy").exists()
 
 
 def test_any_number_of_processes_makes_the_same_bytes(made: Curated, tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ def test_options_that_do_not_fit_are_one_line(capsys: pytest.CaptureFixture[str]
         (["tabletop_100k", *out, "--ray-address", "ray://x"], "add --engine ray"),
         (["tabletop_100k", *out, "--processes", "-1"], "-1 processes"),
         (["tabletop_100k", *out, "--depth-teacher", "gem"], "give KIND:FOLDER"),
+        (["tabletop_100k", *out, "--annotator", "http://x/v1"], "write MODEL@URL"),
+        (["tabletop_100k", *out, "--annotator", "qwen@localhost"], "base_url"),
     ):
         assert main(["curate", *words]) == 2
         error = capsys.readouterr().err
@@ -43,10 +45,13 @@ def test_options_that_do_not_fit_are_one_line(capsys: pytest.CaptureFixture[str]
 
 
 def test_the_command_in_the_card_names_no_folder_of_this_machine(tmp_path: Path) -> None:
-    plan = plan_of("gem_4m", [f"sat={tmp_path}"], [tmp_path / "bench.json"], 7, licences=["unknown", "X-1"])
+    plan = plan_of(
+        "gem_4m", [f"sat={tmp_path}"], [tmp_path / "bench.json"], 7, None, ["unknown", "X-1"], "tiny@http://host:1/v1"
+    )
     command = command_of("gem_4m", plan, 7, ["unknown", "X-1"])
     assert command == (
-        "gemvlm curate gem_4m --limit 7 --root sat=FOLDER --benchmark bench.json --licence unknown --licence X-1"
+        "gemvlm curate gem_4m --limit 7 --root sat=FOLDER --benchmark bench.json --annotator tiny@URL "
+        "--licence unknown --licence X-1"
     )
     assert plan.licences is not None and plan.licences.allow_unknown and plan.licences.allowed[-1] == "X-1"
 

@@ -18,7 +18,10 @@ Reason = tuple[str, str, str]
 
 @dataclass
 class Funnel:
-    """Counts of a run. A record is what a source gave, good or bad; a turn is one question of a good record."""
+    """Counts of a run. A record is what a source gave, good or bad; a turn is one question of a good record.
+
+    `words_rejected` counts an annotator's words that were refused: those questions stay, in their own words.
+    """
 
     read: Counter[str] = field(default_factory=Counter)
     kept: Counter[str] = field(default_factory=Counter)
@@ -26,6 +29,7 @@ class Funnel:
     turns_read: Counter[str] = field(default_factory=Counter)
     turns_kept: Counter[str] = field(default_factory=Counter)
     turns_rejected: Counter[Reason] = field(default_factory=Counter)
+    words_rejected: Counter[Reason] = field(default_factory=Counter)
 
     def add(self, other: Funnel) -> None:
         """Counts of another part of the same run."""
@@ -80,6 +84,10 @@ class Funnel:
                 losses = [(f"{s}: {r}", n) for (name, s, r), n in sorted(lost.items()) if name == source]
                 for reason, count in [("in", read), *losses, ("out", kept)]:
                     lines.append((source, what, reason, count, f"{count / read:.1%}" if read else "–"))
+            for (name, _, reason), count in sorted(self.words_rejected.items()):
+                if name == source:
+                    share = f"{count / self.turns_read[source]:.1%}"
+                    lines.append((source, "question", f"kept its words: {reason}", count, share))
         return lines
 
 

@@ -1,6 +1,6 @@
 """One part of a source, through every stage that needs nothing but the part itself.
 
-    read → check → depth → filter → licence → overlap → prints
+    read → check → depth → filter → licence → overlap → other words → prints
 
 Questions are written by the sources, which know the truth that they ask about.
 
@@ -34,13 +34,15 @@ from gemvlm.curation.funnel import Funnel, rejection_fields
 from gemvlm.curation.plan import Plan
 from gemvlm.curation.source import Rejection, Source
 from gemvlm.curation.sources.records import UNREADABLE
-from gemvlm.curation.stages import Stage, after_depth, before_depth, with_depth
+from gemvlm.curation.stages import Stage, after_depth, before_depth, with_depth, with_words
 from gemvlm.sample import Sample
 from gemvlm.shards import ShardWriter, files
 from gemvlm.shards.record import to_json
 
 PRINTS, REJECTIONS, COUNTS, PICTURES = "prints.jsonl", "rejections.jsonl", "counts.json", "rejected"
 DRAFT = ".draft-"
+REPLIES = "replies"
+"""Within the work folder: what an annotator has said."""
 
 PICTURES_PER_REASON = 3
 PICTURE_SIDE = 192
@@ -94,7 +96,9 @@ def make_part(plan: Plan, work: Path, task: Task) -> Task:
     shutil.rmtree(draft, ignore_errors=True)
     writer, log = ShardWriter(draft), PartLog(task)
     prints = []
-    for sample in _passed(plan, task, log):
+    for sample, refused in with_words(plan.annotator, work / REPLIES, _passed(plan, task, log)):
+        for rejection in refused:
+            log.reject_words(rejection)
         try:
             remembered = SamplePrint(media_print(sample), len(sample.turns), turn_prints(sample))
             writer.add(sample)
@@ -155,6 +159,10 @@ class PartLog:
         """One question of a sample that goes on without it."""
         self.funnel.turns_rejected[self._task.source, rejection.stage, rejection.reason] += 1
         self._note(rejection, sample)
+
+    def reject_words(self, rejection: Rejection) -> None:
+        """An annotator's words for a question, which keeps its own."""
+        self.funnel.words_rejected[self._task.source, rejection.stage, rejection.reason] += 1
 
     def write(self, folder: Path) -> None:
         """Writes rejections, pictures and counts."""

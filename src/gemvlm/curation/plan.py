@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from gemvlm.curation.annotator import Endpoint
 from gemvlm.curation.answer_balance import BalanceRules
 from gemvlm.curation.duplicates import DuplicateRules
 from gemvlm.curation.filters import FilterRules
@@ -81,7 +82,8 @@ class Plan:
     """A curated set before it is made. The same plan, code and data make the same bytes.
 
     `benchmarks` are files of fingerprints (see `overlap`) that nothing in the set may match. A rule that is None is not
-    applied. The set holds at most `limit` samples.
+    applied. An `annotator` puts questions in other words, where those say the same (see `annotator.rephrase`). The set
+    holds at most `limit` samples.
     """
 
     name: str
@@ -94,6 +96,7 @@ class Plan:
     benchmarks: tuple[str, ...] = ()
     duplicates: DuplicateRules | None = field(default_factory=DuplicateRules)
     balance: BalanceRules | None = field(default_factory=BalanceRules)
+    annotator: Endpoint | None = None
     limit: int | None = None
 
     def __post_init__(self) -> None:
@@ -146,13 +149,15 @@ class Plan:
         return {use.name: min(shares[use.name], use.quota or shares[use.name]) for use in present}
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data for the card: all but the folders."""
+        """Plain data for the card: all but the folders and addresses."""
         fields = asdict(self)
         for use in fields["sources"]:
             del use["root"]
         if self.depth.teacher is not None:
             kind, _, folder = self.depth.teacher.partition(":")
             fields["depth"]["teacher"] = f"{kind}:{Path(folder).name}"
+        if self.annotator is not None:
+            del fields["annotator"]["base_url"]
         fields["benchmarks"] = [Path(path).name for path in self.benchmarks]
         return json.loads(json.dumps(fields))
 

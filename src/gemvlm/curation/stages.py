@@ -6,15 +6,19 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, partial
+from itertools import islice
 from pathlib import Path
 
 from gemvlm.curation import filters, licences
+from gemvlm.curation.annotator import DOWN, Annotator, Endpoint, rephrase
 from gemvlm.curation.depth_teacher import DepthTeacher, LabelRules, label_part, load_teacher
 from gemvlm.curation.overlap import Blocklist, OverlapRules
 from gemvlm.curation.plan import DepthPolicy, Plan
 from gemvlm.curation.source import Rejection
 from gemvlm.data import quarantine
 from gemvlm.sample import Sample
+
+REPHRASED_AT_ONCE = 16
 
 Judged = tuple[Sample | None, list[Rejection]]
 """What goes on, with a rejection for each question that it lost; or None with the reason against the sample."""
@@ -57,6 +61,29 @@ def with_depth(policy: DepthPolicy, samples: Iterable[Sample]) -> Iterator[tuple
     teacher = teacher_of(policy.teacher, json.dumps(dict(policy.options), sort_keys=True))
     for item in label_part(remembered(), teacher, LabelRules.from_json(policy.labels)):
         yield waiting.popleft(), item
+
+
+def with_words(
+    endpoint: Endpoint | None, cache: Path, samples: Iterable[Sample]
+) -> Iterator[tuple[Sample, tuple[Rejection, ...]]]:
+    """Each sample with its questions in an annotator's words, and why some keep their own.
+
+    Replies are kept in `cache`: what was asked before an interruption is not asked again. ConnectionError if the
+    endpoint is down or refuses the key: a set must not depend on that.
+    """
+    if endpoint is None:
+        yield from ((sample, ()) for sample in samples)
+        return
+    annotator, samples = Annotator(endpoint, cache), iter(samples)
+    while chunk := list(islice(samples, REPHRASED_AT_ONCE)):
+        for done in rephrase(chunk, annotator):
+            for refused in done.refused:
+                if refused.reason.removeprefix("rephrase_") in DOWN:
+                    raise ConnectionError(
+                        f"annotator {endpoint.base_url}: {refused.detail}; see that it runs and that "
+                        f"{endpoint.key_variable} holds its key: the same command goes on where it stopped"
+                    )
+            yield done.sample, done.refused
 
 
 @lru_cache(maxsize=1)

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
+from gemvlm.curation.annotator import Endpoint
 from gemvlm.curation.engine import Engine
 from gemvlm.curation.licences import LicenceRules
 from gemvlm.curation.pipeline import Curated, curate
@@ -26,11 +27,22 @@ def plan_of(
     limit: int | None = None,
     teacher: str | None = None,
     licences: Sequence[str] = (),
+    annotator: str | None = None,
 ) -> Plan:
-    """The plan of that name with its data located ("name=folder"). ValueError for what does not fit."""
+    """The plan of that name with its data located ("name=folder"). ValueError for what does not fit.
+
+    `annotator` is "model@url".
+    """
     plan = get_plan(recipe)
     if teacher is not None:
         plan = replace(plan, depth=replace(plan.depth, teacher=teacher))
+    if annotator is not None:
+        model, at, url = annotator.rpartition("@")
+        if not (model and at):
+            raise ValueError(
+                f"--annotator {annotator}: write MODEL@URL, as in --annotator qwen@http://localhost:8000/v1"
+            )
+        plan = replace(plan, annotator=Endpoint(url, model))
     if licences and plan.licences is not None:
         known = tuple(licence for licence in licences if licence != "unknown")
         plan = replace(plan, licences=LicenceRules((*plan.licences.allowed, *known), len(known) < len(licences)))
@@ -51,6 +63,7 @@ def command_of(recipe: str, plan: Plan, limit: int | None, licences: Sequence[st
     words += [word for use in plan.sources if use.root is not None for word in ("--root", f"{use.name}=FOLDER")]
     words += [word for path in plan.benchmarks for word in ("--benchmark", Path(path).name)]
     words += [] if plan.depth.teacher is None else ["--depth-teacher", plan.to_json()["depth"]["teacher"]]
+    words += [] if plan.annotator is None else ["--annotator", f"{plan.annotator.model}@URL"]
     words += [word for licence in licences for word in ("--licence", licence)]
     return " ".join(words)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from gemvlm.curation.annotator.client import Annotator, Endpoint, Reply
+from gemvlm.curation.annotator.client import DOWN, Annotator, Endpoint, Reply
 from gemvlm.curation.annotator.meaning import changed
 from gemvlm.curation.annotator.rephrase import Rephrased, caption, caption_refused, question_refused, rephrase
 
 __all__ = [
+    "DOWN",
     "Annotator",
     "Endpoint",
     "Rephrased",

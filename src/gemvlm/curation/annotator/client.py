@@ -31,6 +31,9 @@ Message = dict[str, Any]
 TRY_AGAIN = (408, 409, 425, 429, 500, 502, 503, 504)
 CHUNK = 1 << 16
 
+DOWN = ("no_connection", "endpoint_down", "http_401", "http_403", "http_404")
+"""Failures that are the endpoint's and no single request's: whoever has much to ask had better stop."""
+
 
 @dataclass(frozen=True)
 class Endpoint:
