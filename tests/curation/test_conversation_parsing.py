@@ -58,6 +58,14 @@ def test_text_that_would_break_later_is_refused() -> None:
     assert reason(file_names, {"image": [1]}, "image") == "bad_path"
 
 
+def test_a_record_names_a_thousand_files_at_most() -> None:
+    assert len(file_names({"image": ["a.png"] * 1000}, "image")) == 1000
+    assert reason(file_names, {"image": ["a.png"] * 1001}, "image") == "too_many_files"
+    asked = [{"type": "image", "image": "a.png"}] * 1001
+    messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": "So many."}]
+    assert reason(read_conversation, {"messages": messages}) == "too_many_files"
+
+
 def test_tags_take_files_in_their_order() -> None:
     exchanges = (("<video> and <image>?", "a"), ("more?", "b"))
     laid, frames = lay_out(exchanges, [FRAME], [[FRAME, FRAME]])

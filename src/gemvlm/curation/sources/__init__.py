@@ -53,3 +53,5 @@ SOURCES: Mapping[str, type[Any]] = _Registry(
         "vsi-590k": "vsi_590k:Vsi590K",
     }
 )
+"""Every source by the name that plans use; its class says what it takes (`path`: where the data lie), its file what it
+reads and who states that format."""

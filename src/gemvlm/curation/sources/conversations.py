@@ -27,6 +27,8 @@ SPEAKERS = {
 }  # fmt: skip
 LARGEST_TEXT = 1 << 20
 LONGEST_NAME = 200
+MOST_FILES = 1000
+"""Of one record. Each is opened: without a limit one damaged line could name the same picture a million times."""
 _TAG = re.compile(f"{IMAGE_PLACEHOLDER}|{VIDEO_PLACEHOLDER}")
 Choices = Literal["required", "noticed", "ignored"]
 
@@ -76,7 +78,7 @@ def read_conversation(record: Mapping[str, Any]) -> Conversation:
     exchanges = tuple((said[index][1], said[index + 1][1]) for index in range(0, len(said), 2))
     if not all(answer.strip() for _, answer in exchanges):
         raise RecordError("empty_answer", "an answer is empty", field)
-    return Conversation(exchanges, system, tuple(images), tuple(videos))
+    return Conversation(exchanges, system, few(images, field), few(videos, field))
 
 
 def _message(message: Any, field: str, images: list[str], videos: list[str]) -> tuple[str, str]:
@@ -133,6 +135,15 @@ def file_names(record: Mapping[str, Any], *fields: str) -> tuple[str, ...]:
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         raise RecordError(
             "bad_path", f"expected the name of a file or a list of them, found {value!r:.80}", field or ""
+        )
+    return few(names, field or "")
+
+
+def few(names: Sequence[str], field: str) -> tuple[str, ...]:
+    """The names of a record's files. RecordError for more than `MOST_FILES`."""
+    if len(names) > MOST_FILES:
+        raise RecordError(
+            "too_many_files", f"{len(names)} files in one record, more than {MOST_FILES}; split it", field
         )
     return tuple(names)
 

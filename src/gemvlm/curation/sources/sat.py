@@ -22,11 +22,12 @@ from gemvlm.curation.sources.records import RawRecord, RecordError, imported, pa
 from gemvlm.sample import Provenance, Sample
 
 STRAY = "in the first frame"
+MOST_IMAGES = 32
 
 
 @dataclass(frozen=True)
 class Sat:
-    """The files of one `split` ("train", "val", "static"; "test" is a benchmark of its own)."""
+    """The files of one `split` ("train", "val", "static"; "test" is a benchmark of its own) at or below `path`."""
 
     path: Path | str = "array/SAT"
     revision: str = ""
@@ -51,8 +52,9 @@ class Sat:
 
     def _sample(self, raw: RawRecord, row: dict[str, Any]) -> Sample:
         pictures = row["image_bytes"]
-        if not isinstance(pictures, list) or not pictures:
-            raise RecordError("missing_file", "no pictures in this row", "image_bytes")
+        if not isinstance(pictures, list) or not 1 <= len(pictures) <= MOST_IMAGES:
+            told = f"{len(pictures)} pictures" if isinstance(pictures, list) else "no list of pictures"
+            raise RecordError("missing_file", f"{told} in this row; expected 1..{MOST_IMAGES}", "image_bytes")
         frames = tuple(read_frame(_bytes(picture), field="image_bytes") for picture in pictures)
         answers = row["answers"]
         if not isinstance(answers, list) or len(answers) < 2:
