@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
+import io
 import json
-import warnings
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,28 +14,9 @@ from PIL import Image
 
 from gemvlm.curation.source import Rejection, Source
 from gemvlm.curation.sources import SOURCES
-from gemvlm.data.collate import Collator
-from gemvlm.data.conversation import CoordinateFormat
-from gemvlm.data.frames import ImageConfig
-from gemvlm.data.targets.depth import DepthTarget
-from gemvlm.data.tokenizer import train_tokenizer
-from gemvlm.depth_map import Encoding
 from gemvlm.sample import Box, Point, Sample
 
-LAYOUTS = Path(__file__).parent / "layouts"
 NAMES = ("gem_250k", "llava", "refspatial", "robopoint", "sat", "sharerobot", "vsi_590k")
-
-
-def layout(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"layout_{name}", LAYOUTS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-PICTURES = layout("pictures")
 
 
 def read(source: Source) -> list[Sample | Rejection]:
@@ -44,13 +24,13 @@ def read(source: Source) -> list[Sample | Rejection]:
 
 
 @pytest.fixture(scope="module")
-def imported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[Sample]]:
+def imported(importing: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[Sample]]:
     """The samples of a layout, none of which may be refused."""
     done: dict[str, list[Sample]] = {}
 
     def get(name: str) -> list[Sample]:
         if name not in done:
-            found = read(layout(name).write(tmp_path_factory.mktemp(name), PICTURES))
+            found = read(importing.written(name, tmp_path_factory.mktemp(name)))
             assert not [each for each in found if isinstance(each, Rejection)]
             done[name] = [each for each in found if isinstance(each, Sample)]
         return done[name]
@@ -66,33 +46,25 @@ def test_sources_are_found_by_name_and_have_layouts() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_samples_collate_without_a_warning(name: str, imported: Callable[[str], list[Sample]]) -> None:
+def test_samples_collate_without_a_warning(importing: Any, name: str, imported: Callable[[str], list[Sample]]) -> None:
     samples = imported(name)
     assert len({sample.id for sample in samples}) == len(samples) > 0
     for sample in samples:
         assert sample.source.replace("-", "_") == name
         assert sample.provenance.record
         assert all(np.array_equal(_plain(frame.encoded), frame.image) for frame in sample.frames if frame.encoded)
-    texts = [turn.question + turn.answer for sample in samples for turn in sample.turns]
-    images = ImageConfig(patch_size=8, min_pixels=16 * 16, max_pixels=64 * 64)
-    target = DepthTarget(Encoding("spectral"), 32, 32)
-    collator = Collator(train_tokenizer(texts, 2000), CoordinateFormat(step=10), images, [target])
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        batch = collator(samples)
+    batch = importing.collated(samples)
     assert len(batch.spans) == sum(len(sample.frames) for sample in samples)
     assert len(batch.targets) == sum(frame.depth is not None for sample in samples for frame in sample.frames)
 
 
 def _plain(content: bytes) -> np.ndarray:
-    import io
-
     return np.array(Image.open(io.BytesIO(content)).convert("RGB"))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_parts_read_again_give_the_same_samples(name: str, tmp_path: Path) -> None:
-    source = layout(name).write(tmp_path, PICTURES)
+def test_parts_read_again_give_the_same_samples(importing: Any, name: str, tmp_path: Path) -> None:
+    source = importing.written(name, tmp_path)
     assert isinstance(source, Source)
     assert list(source.parts()) == list(source.parts())
     assert repr(read(source)) == repr(read(source))
@@ -113,9 +85,9 @@ def test_gem_250k_keeps_text_and_counts_and_finds_depth_by_path(imported: Callab
     assert [frame.time_s for frame in film.frames] == pytest.approx([0, 1 / 3, 0.5, 5 / 6, 1, 4 / 3, 1.5, 11 / 6])
 
 
-def test_gem_250k_refuses_a_basename_that_two_pictures_share(tmp_path: Path) -> None:
+def test_gem_250k_refuses_a_basename_that_two_pictures_share(importing: Any, tmp_path: Path) -> None:
     """The published loader gives both the same depth."""
-    gem = layout("gem_250k").write(tmp_path, PICTURES)
+    gem = importing.written("gem_250k", tmp_path)
     (tmp_path / "depth/images/a/0001.png").rename(tmp_path / "depth/0001.png")
     (tmp_path / "depth/images/b/0001.png").unlink()
     refused = [each for each in read(gem) if isinstance(each, Rejection)]
@@ -145,7 +117,7 @@ def test_coordinates_become_places_once(imported: Callable[[str], list[Sample]])
 
 
 def test_robopoint_decides_from_its_boxes_what_four_numbers_are(
-    imported: Callable[[str], list[Sample]], tmp_path: Path
+    importing: Any, imported: Callable[[str], list[Sample]], tmp_path: Path
 ) -> None:
     box = imported("robopoint")[1]
     assert box.turns[0].kind == "box"
@@ -154,7 +126,7 @@ def test_robopoint_decides_from_its_boxes_what_four_numbers_are(
     assert (place.x0, place.y0, place.x1, place.y1) == pytest.approx((0.6, 0.5, 0.8, 0.6))
     assert (box.meta["box_form"], box.meta["box_form_declared"]) == ("xywh", False)
     assert imported("robopoint")[3].turns[0].answer == "There are two of them (2, 3)."
-    source = layout("robopoint").write(tmp_path, PICTURES)
+    source = importing.written("robopoint", tmp_path)
     file = tmp_path / "robopoint_1432k.json"
     records = json.loads(file.read_text())
     records[1]["conversations"][1]["value"] = "[(0.1, 0.1, 0.2, 0.3)]"
