@@ -144,3 +144,12 @@ def test_depth_without_unit_is_not_written_in_millimetres(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["desk-depth.npz", "desk-view.png"]
     capsys.readouterr()
     assert "would be a lie" in refused(capsys, "depth", "nano", "desk.png", "--out", str(tmp_path), "--format", "png")
+
+
+def test_a_missing_package_is_one_line_with_its_remedy(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main(["curate", "tabletop_100k", "--out", str(tmp_path / "set"), "--engine", "ray"]) == 2
+    told = capsys.readouterr().err
+    assert "pip install 'gemvlm[curate]'" in told and told.count("\n") == 1

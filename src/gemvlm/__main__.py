@@ -430,10 +430,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cli(COMMANDS[name], args=rest, prog=f"gemvlm {name}")
     except (ValueError, OSError, FloatingPointError) as error:
         return _refuse(str(error))
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         if (error.name or "").split(".")[0] == "gemvlm":
             raise
-        return _refuse(f"{error.name} is not installed; pip install 'gemvlm[worlds,curate]'")
+        if isinstance(error, ModuleNotFoundError):
+            return _refuse(f"{error.name} is not installed; pip install 'gemvlm[worlds,curate]'")
+        return _refuse(str(error))
     except KeyboardInterrupt:
         return 130
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -139,6 +140,13 @@ def test_an_annotator_that_is_down_stops_the_work(tmp_path: Path) -> None:
     with pytest.raises(ConnectionError, match="the same command goes on where it stopped"):
         curate(replace(PLAN, annotator=gone), tmp_path / "toy", engine_of("local", 1))
     assert not (tmp_path / "toy").exists()
+
+
+def test_a_worker_waits_for_no_torch() -> None:
+    """It costs each process seconds and 300 MB, and only some sources and teachers need it."""
+    code = "import gemvlm.curation.part, sys; sys.exit('torch' in sys.modules)"
+    environment = {"PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
 
 
 def test_any_number_of_processes_makes_the_same_bytes(made: Curated, tmp_path: Path) -> None:

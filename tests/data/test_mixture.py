@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from gemvlm.data.collate import Collator
 from gemvlm.data.loader import BatchStream
-from gemvlm.data.mixture import Mixture, largest_remainder
+from gemvlm.data.mixture import Mixture
+from gemvlm.data.shares import largest_remainder
 from gemvlm.sample import Sample
 
 SIZES = {"house": 7, "table": 30, "web": 13}

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int64, UInt16, UInt32
 
-from gemvlm.curation.minhash import ENTRIES, signature
+from gemvlm.curation.minhash import ENTRIES, signature, similarities
 from gemvlm.curation.perceptual_hash import distances, perceptual_hash
 from gemvlm.curation.source import Rejection
 from gemvlm.data.conversation import CoordinateFormat
@@ -148,7 +148,7 @@ class _Kept:
         return self._order.ravel()[starts + np.arange(len(starts))].astype(np.int64)
 
     def _match(self, at: int, candidates: Int64[np.ndarray, "C"]) -> Bool[np.ndarray, "C"]:
-        return (self._texts[candidates] == self._texts[at]).mean(axis=1) >= self.rules.min_similarity
+        return similarities(self._texts[at], self._texts[candidates]) >= self.rules.min_similarity
 
 
 class _Pictured(_Kept):

@@ -27,6 +27,7 @@ from gemvlm.curation.filters import reject
 from gemvlm.curation.minhash import ngram_hashes, words
 from gemvlm.curation.perceptual_hash import distances, perceptual_hash
 from gemvlm.curation.source import Rejection
+from gemvlm.curation.sources.records import UNREADABLE
 from gemvlm.sample import PLACE_MARKER, Sample
 from gemvlm.shards import files
 
@@ -39,10 +40,6 @@ SHORTEST_SCENE = 5
 """Characters: shorter ids found in files ("1", "val") name scenes of every other data set too."""
 SCENE_FIELDS = ("scene", "scene_id", "scene_name", "scan_id", "video_id")
 LARGEST_FILE = 2 << 30
-UNREADABLE = (
-    ValueError, KeyError, TypeError, OSError, SyntaxError, OverflowError, RecursionError, Image.DecompressionBombError,
-    csv.Error,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -241,7 +238,7 @@ def make_fingerprints(folder: Path | str, name: str, scenes: Iterable[str] = ())
             else:
                 for record in _records(path):
                     found.add_record(record)
-        except UNREADABLE as error:
+        except (*UNREADABLE, csv.Error) as error:
             found.unreadable.append(f"{path.relative_to(folder)}: {type(error).__name__}: {error}")
     prints = found.fingerprints(name)
     if not (prints.scenes or prints.files or prints.questions):

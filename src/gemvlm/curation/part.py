@@ -20,9 +20,11 @@ import io
 import json
 import os
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +82,15 @@ class SamplePrint:
     def from_json(cls, fields: dict[str, Any]) -> SamplePrint:
         name, record = fields["id"], fields["record"]
         balance = (
-            TurnPrint(name, turn, Group(family, kind, options), answer, record)
+            # one group and one answer for all turns that share it: millions of them are in memory at once
+            TurnPrint(name, turn, _group(family, kind, options), sys.intern(answer), record)
             for turn, family, kind, options, answer in fields["balance"]
         )
         media = MediaPrint(name, tuple(fields["images"]), base64.b64decode(fields["text"]), record)
         return cls(media, fields["turns"], tuple(balance))
+
+
+_group = lru_cache(maxsize=4096)(Group)
 
 
 def make_part(plan: Plan, work: Path, task: Task) -> Task:

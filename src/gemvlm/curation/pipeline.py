@@ -39,7 +39,11 @@ from gemvlm.shards.record import sample_of, to_json, turn_rows
 ROOMS = ("curation", "worlds", "shards", "data", "depth_map", "sample.py", "camera.py")
 """The code that a set's bytes depend on."""
 
+TEACHERS_ROOMS = ("model", "inference")
+"""The code that a teacher's depth depends on besides."""
+
 LIBRARIES = ("numpy", "pillow", "pyarrow", "mujoco")
+TEACHERS_LIBRARIES = ("torch", "transformers", "diffusers")
 PICTURES_PER_REASON = 6
 READ_AT_ONCE = 256
 
@@ -249,7 +253,12 @@ def _key(plan: Plan, identity: dict[str, Any]) -> str:
 
 def _identity(plan: Plan) -> dict[str, Any]:
     """What a set's bytes depend on besides its data."""
-    identity: dict[str, Any] = {"plan": plan.to_json(), "code": _code_digest(), "libraries": _versions()}
+    taught = plan.depth.teacher is not None
+    identity: dict[str, Any] = {
+        "plan": plan.to_json(),
+        "code": _code_digest(ROOMS + TEACHERS_ROOMS if taught else ROOMS),
+        "libraries": _versions(LIBRARIES + TEACHERS_LIBRARIES if taught else LIBRARIES),
+    }
     if plan.depth.teacher is not None:
         identity["teacher"] = teacher_of(
             plan.depth.teacher, json.dumps(dict(plan.depth.options), sort_keys=True)
@@ -260,20 +269,20 @@ def _identity(plan: Plan) -> dict[str, Any]:
 
 
 @cache
-def _code_digest() -> str:
+def _code_digest(rooms: tuple[str, ...]) -> str:
     """SHA-256 of the files that make samples."""
     root = Path(gemvlm.__file__).parent
     digest = hashlib.sha256()
-    for room in ROOMS:
+    for room in rooms:
         for path in sorted((root / room).rglob("*.py")) if (root / room).is_dir() else [root / room]:
             digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
-def _versions() -> dict[str, str]:
+def _versions(libraries: tuple[str, ...]) -> dict[str, str]:
     """Versions of this package and of the libraries whose output goes into a set; "" if one is not installed."""
     found = {}
-    for name in ("gemvlm", *LIBRARIES):
+    for name in ("gemvlm", *libraries):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

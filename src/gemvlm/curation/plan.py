@@ -22,6 +22,7 @@ from gemvlm.curation.filters import FilterRules
 from gemvlm.curation.licences import LicenceRules
 from gemvlm.curation.overlap import OverlapRules
 from gemvlm.curation.source import Source
+from gemvlm.data.shares import largest_remainder
 from gemvlm.sample import Task
 
 Basis = Literal["paper", "card", "ours"]
@@ -135,18 +136,13 @@ class Plan:
     def quotas(self) -> dict[str, int | None]:
         """The most samples that each source at hand may give; None is without end.
 
-        The limit is shared out by weight, with largest remainders, so that the quotas add up to it.
+        The limit is shared out by weight, with largest remainders, so that the shares add up to it.
         """
         present = self.present()
-        if self.limit is None:
+        if self.limit is None or not present:
             return {use.name: use.quota for use in present}
-        total = sum(use.weight for use in present)
-        exact = {use.name: self.limit * use.weight / total for use in present}
-        shares = {name: int(share) for name, share in exact.items()}
-        by_remainder = sorted(exact, key=lambda name: (shares[name] - exact[name], name))
-        for name in by_remainder[: self.limit - sum(shares.values())]:
-            shares[name] += 1
-        return {use.name: min(shares[use.name], use.quota or shares[use.name]) for use in present}
+        shares = largest_remainder([use.weight for use in present], self.limit)
+        return {use.name: min(share, use.quota or share) for use, share in zip(present, shares, strict=True)}
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for the card: all but the folders and addresses."""

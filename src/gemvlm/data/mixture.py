@@ -14,24 +14,8 @@ from itertools import accumulate
 
 from gemvlm.data.collate import keyed
 from gemvlm.data.loader import digest, permuted
+from gemvlm.data.shares import largest_remainder
 from gemvlm.sample import Sample
-
-
-def largest_remainder(weights: Sequence[float], total: int) -> list[int]:
-    """`total` shared out in whole numbers: shares rounded down, what is left to the largest fractions, then the first.
-
-    Hamilton's method. ValueError if a weight is not positive, or so small that it would get nothing.
-    """
-    if not weights or not all(0 < weight < float("inf") for weight in weights):
-        raise ValueError(f"weights {list(weights)}: give a positive number to every set, or leave the set out")
-    shares = [weight * total / sum(weights) for weight in weights]
-    quotas = [int(share) for share in shares]
-    by_fraction = sorted(range(len(shares)), key=lambda index: (quotas[index] - shares[index], index))
-    for index in by_fraction[: total - sum(quotas)]:
-        quotas[index] += 1
-    if min(quotas) == 0:
-        raise ValueError(f"weights {list(weights)} give a set no place among {total}; raise the block or the weight")
-    return quotas
 
 
 class Mixture(Sequence[Sample]):
@@ -47,6 +31,10 @@ class Mixture(Sequence[Sample]):
             raise ValueError(f"sets without samples: {', '.join(empty)}; leave them out")
         self.names = tuple(sorted(sets))
         self.quotas = tuple(largest_remainder([weights[name] for name in self.names], block))
+        if min(self.quotas) == 0:
+            raise ValueError(
+                f"weights {dict(weights)} give a set no place among {block}; raise the block or the weight"
+            )
         self._sets = [sets[name] for name in self.names]
         self._block, self._seed = block, seed
         self._starts = [0, *accumulate(len(samples) for samples in self._sets)]

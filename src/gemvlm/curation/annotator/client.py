@@ -23,8 +23,6 @@ from threading import Lock
 from typing import Any
 from urllib.parse import urlsplit
 
-from gemvlm.runtime import secret
-
 Message = dict[str, Any]
 """{"role": "user", "content": ...} as the endpoint takes it."""
 
@@ -137,6 +135,8 @@ class Annotator:
         return _reply(payload), None
 
     def _post(self, content: bytes) -> tuple[int, bytes, float]:
+        from gemvlm.runtime import secret  # torch comes with it
+
         parts = urlsplit(self.endpoint.base_url)
         deadline = time.monotonic() + self.endpoint.timeout_s
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
