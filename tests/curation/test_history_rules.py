@@ -238,6 +238,19 @@ def test_every_option_stands_in_the_question(boxes, things, task):
             assert all(option in t.question for option in t.options), t.question
 
 
+def test_things_without_a_colour_word_are_named_by_their_kind(task):
+    def plain(text):
+        return re.sub(r"\b(red|blue|green|white) ", "", text)
+
+    shots = tuple(replace(o, objects=tuple(replace(s, colour="") for s in o.objects)) for o in task.observations)
+    events = tuple(replace(e, words=plain(e.words)) for e in task.events)
+    history = replace(task, observations=shots, events=events, task=plain(task.task))
+    turns = [t for family in ("has_succeeded", "next_step", "what_moved") for t in ask(history, family)]
+    turns += ask(history, "next_step", shown=(0, 1))
+    assert {t.family for t in turns} == {"has_succeeded", "next_step", "what_moved"}
+    assert not [t for t in turns if "  " in " | ".join((t.question, t.answer, *t.options))]
+
+
 def test_a_plan_is_told_from_what_is_shown(task):
     def answers(family, shown, **more):
         return {t.answer for t in ask(task, family, shown=shown, **more)}

@@ -47,6 +47,11 @@ class ObjectState:
     supported_by: tuple[int, ...] = ()
     hanging: bool = False
 
+    @property
+    def name(self) -> str:
+        """Colour and category, "red mug"; the category alone where there is no colour word."""
+        return f"{self.colour} {self.category}".strip()
+
 
 @dataclass(frozen=True)
 class Observation:

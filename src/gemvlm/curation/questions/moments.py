@@ -84,14 +84,13 @@ class Moments:
     def _matches(self) -> Counter[str]:
         phrases: Counter[str] = Counter()
         for state in self.states.values():
-            phrases.update({state.category, f"{state.colour} {state.category}".strip()})
+            phrases.update({state.category, state.name})
         return phrases
 
     def references(self, object_id: int) -> tuple[str, ...]:
         """Phrases that fit this object and no other that any image shows: colour and shape, and the shape alone."""
         state = self.states[object_id]
-        phrases = (f"{state.colour} {state.category}".strip(), state.category)
-        return tuple(phrase for phrase in phrases if self._matches[phrase] == 1)
+        return tuple(phrase for phrase in (state.name, state.category) if self._matches[phrase] == 1)
 
     def refer(self, object_id: int, rng: np.random.Generator) -> str:
         return pick(self.references(object_id), rng)

@@ -308,16 +308,15 @@ def _another_one(moments: Moments, event: Event, image: int, rng: np.random.Gene
         and not moments.is_in_the_air(i, image)
         and event.target_id not in moments.state(i, image).supported_by
     ]
-    name = f"{moments.states[event.object_id].colour} {moments.states[event.object_id].category}".strip()
+    name = moments.states[event.object_id].name
     if not ids or f"the {name}" not in event.words:
         return None
-    other = moments.states[pick(ids, rng)]
-    return event.words.replace(f"the {name}", f"the {other.colour} {other.category}".strip(), 1)
+    return event.words.replace(f"the {name}", f"the {moments.states[pick(ids, rng)].name}", 1)
 
 
 def _with_another_object(moments: Moments, words: str, ids: Sequence[int], rng: np.random.Generator) -> list[str]:
-    """The step with a name in it changed for that of another object in view, of the given ids."""
-    names = {i: f"{state.colour} {state.category}".strip() for i, state in moments.states.items()}
+    """The step with a name in it changed for that of another movable object in view, of the given ids."""
+    names = {i: state.name for i, state in moments.states.items()}
     found = []
     for name in (n for n in names.values() if f"the {n}" in words):
         for other in shuffled([names[i] for i in ids if f"the {names[i]}" not in words], rng)[:2]:

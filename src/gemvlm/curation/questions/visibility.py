@@ -97,7 +97,7 @@ class SeenObject:
 
     @property
     def full_name(self) -> str:
-        return f"{self.state.colour} {self.state.category}".strip()
+        return self.state.name
 
     @property
     def colour_name(self) -> str | None:

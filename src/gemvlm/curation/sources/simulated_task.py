@@ -106,7 +106,11 @@ def views_sample(sheet: Sheet, what: str, observations: Sequence[Observation]) -
 
 
 def video_sample(sheet: Sheet, what: str, told: Told, shown: Sequence[int], ordered: bool = True) -> Sample:
-    """Some observations of a history: what moved, what was done, what remains, which task it was."""
+    """Some observations of a history: what moved, what was done, what remains, which task it was.
+
+    Questions about plans get the history as it is, in which fixtures can't be moved: no wrong step puts a drawer on a
+    plate.
+    """
     history, key, count = told.history, sheet.key(what), sheet.turns_per_family
     named = replace(history, observations=tuple(as_objects(o) for o in history.observations))
     turns = _clear(write_history_questions(named, key, SEEING, 2 * count, shown, ordered), count)
