@@ -53,7 +53,9 @@ def test_there_are_families_for_every_task():
 def test_every_family_writes_turns_of_its_own_name_and_task(table):
     silent = []
     for name, family in FAMILIES.items():
-        turns = ask(table, name, rounds=4, without=lambda taken: {i: 0.1 if (taken, i) == (2, 3) else 0.0 for i in range(1, 7)})
+        turns = ask(
+            table, name, rounds=4, without=lambda taken: {i: 0.1 if (taken, i) == (2, 3) else 0.0 for i in range(1, 7)}
+        )
         silent += [] if turns else [name]
         assert {(turn.family, turn.task) for turn in turns} <= {(name, family.task)}
     assert silent == ["point_ordinal", "point_under", "occluded", "depth_order", "inside"]

@@ -32,15 +32,15 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 KEPT_FORMATS = ("JPEG", "PNG", "WEBP")
 
 
-def resolve_folder(where: Path | str, revision: str = "", patterns: list[str] | None = None) -> Path:
+def resolve_folder(path: Path | str, revision: str = "", patterns: list[str] | None = None) -> Path:
     """A local folder, or the snapshot of the hub data set "owner/name" at `revision` (a commit: a branch can move).
 
     `patterns` limits what is downloaded. ValueError if there is no such folder and no revision, or no hub client.
     """
-    folder = Path(where)
+    folder = Path(path)
     if folder.is_dir():
         return folder
-    name = str(where)
+    name = str(path)
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise ValueError(f"{name}: no such folder; check the name, or give a hub id such as 'owner/name'")
     if not revision:
