@@ -29,7 +29,7 @@ DEBUG = Recipe(
     target=(48, 48),
     vocabulary=640,
     data=TabletopData(scenes=12, views_per_scene=2, size=(48, 48), turns_per_family=1),
-    stages=small_stages(describing=10, painting=5, connector=5, generator=10, everything=10, batch_size=4, rate=1e-3),
+    stages=small_stages(pretraining=10, connector=5, generator=10, everything=10, batch_size=4, rate=1e-3),
     seed=0,
     precision="float32",
 )

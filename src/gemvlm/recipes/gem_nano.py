@@ -29,16 +29,9 @@ GEM_NANO = Recipe(
     coordinates=CoordinateFormat(scale=1000, step=10),
     target=(96, 96),
     vocabulary=1280,
-    data=TabletopData(scenes=2000, views_per_scene=8, size=(96, 96), turns_per_family=2),
+    data=TabletopData(scenes=1984, views_per_scene=8, size=(96, 96), turns_per_family=2),
     stages=small_stages(
-        describing=2000,
-        painting=100,
-        connector=40,
-        generator=500,
-        everything=950,
-        batch_size=16,
-        rate=2.0e-3,
-        warmup=60,
+        pretraining=800, connector=40, generator=160, everything=600, batch_size=32, rate=2.5e-3, warmup=40
     ),
     seed=0,
     precision="bfloat16",

@@ -29,7 +29,7 @@ QUICKSTART = Recipe(
     vocabulary=1280,
     data=TabletopData(scenes=240, views_per_scene=5, size=(96, 96), turns_per_family=2),
     stages=small_stages(
-        describing=400, painting=60, connector=20, generator=100, everything=180, batch_size=16, rate=1.5e-3, warmup=30
+        pretraining=400, connector=20, generator=100, everything=180, batch_size=16, rate=1.5e-3, warmup=30
     ),
     seed=0,
     precision="float32",
