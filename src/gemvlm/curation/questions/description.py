@@ -1,8 +1,7 @@
 """Dense descriptions: every object in order, with colour, shape and place.
 
 They stand before anything else a small model learns, so they say nothing about depth. `describe` lists objects left to
-right in the image; `scan` reads the image cell by cell, which teaches a small model kinds and colours many times
-faster: each word has one place to look at.
+right in the image; `scan` reads the image cell by cell, so that each word has one place to look at.
 """
 
 from __future__ import annotations
