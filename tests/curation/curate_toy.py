@@ -23,7 +23,7 @@ from typing import Any
 
 from gemvlm.curation.answer_balance import BalanceRules
 from gemvlm.curation.engine import engine_of
-from gemvlm.curation.pipeline import _code_digest, curate
+from gemvlm.curation.pipeline import ROOMS, _code_digest, curate
 from gemvlm.curation.plan import Plan, SourceUse
 from gemvlm.shards import files
 
@@ -100,7 +100,7 @@ def count_operations(plan: Plan, out: Path, report: Path) -> None:
 
 
 def try_operations(folder: Path, stride: int) -> None:
-    _code_digest()  # once for all tries: forks inherit it, so code that is edited meanwhile changes nothing
+    _code_digest(ROOMS)  # once for all tries: forks inherit it, so code that is edited meanwhile changes nothing
     plan = toy_plan(count=9, size=9)
     assert forked(count_operations, plan, folder / "whole", folder / "count") == 0
     print(json.dumps({"killed": "never", "digest": digest(folder / "whole")}))
@@ -112,7 +112,7 @@ def try_operations(folder: Path, stride: int) -> None:
 
 
 def try_moments(folder: Path, times: int) -> None:
-    _code_digest()
+    _code_digest(ROOMS)
     plan, rng = toy_plan(count=60, size=10), random.Random(0)
     start = time.perf_counter()
     assert forked(make, plan, folder / "whole", 2) == 0
