@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from gemvlm.curation.questions import FAMILIES
+from gemvlm.curation.questions import CORE_FAMILIES
 from gemvlm.curation.questions.balance import HEADLINE, mark_headline
 from gemvlm.curation.sources.tabletop import tabletop_samples
 from gemvlm.data.collate import keyed
@@ -55,7 +55,7 @@ def held_out_samples(
     too. Which other questions are kept depends on their scene and place in it alone. The first `depth_views` views keep
     their depth; the last come from scenes made for the rare families.
     """
-    counts = {name: CANDIDATES if name in (*COMPARED, *RARE) else 2 for name in FAMILIES} | {"scan": 0}
+    counts = {name: CANDIDATES if name in (*COMPARED, *RARE) else 2 for name in CORE_FAMILIES}
     last = first_seed + scenes
     batches = ((range(first_seed, last), None), (range(last, last + FURTHER_SCENES * scenes), RARE))
     made = (

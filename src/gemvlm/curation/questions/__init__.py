@@ -119,7 +119,7 @@ FAMILIES: dict[str, Family] = {
 
 
 CORE_FAMILIES = (
-    *("describe", "scan", "point", "box", "point_relation", "point_extremum", "free_space"),
+    *("describe", "point", "box", "point_relation", "point_extremum", "free_space"),
     *("colour", "shape", "object_at", "count", "exists", "occluded"),
     *("left_right", "above_below", "closer", "nearest_of", "larger", "nearer_to", "perspective"),
     *("object_depth", "distance", "support", "removal_order", "can_lift", "consequence", "fits"),
