@@ -16,7 +16,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib import metadata
@@ -82,8 +82,11 @@ def curate(plan: Plan, out: Path, engine: Engine, command: str = "", progress: P
         return there
     files.make_folder(work)
     with _alone(work), engine:
-        for leftover in work.glob(f"*{DRAFT}*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        for leftover in list(work.glob(f"*{DRAFT}*")):
+            # A worker may outlive its killed parent: were its draft removed file by file, it could still make half of
+            # it a part. Renamed first, the draft is gone at once, or has become a whole part already.
+            with suppress(FileNotFoundError):
+                shutil.rmtree(leftover.rename(leftover.with_name(f"{leftover.name}-left")), ignore_errors=True)
         decisions = decide(plan, partial(_parts, plan, work, engine, tell), lambda task: task.folder(work))
         draft = work / "set"
         shutil.rmtree(draft, ignore_errors=True)
