@@ -10,6 +10,7 @@ prepared with Pillow: transformers' own processor of Depth Pro needs torchvision
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -35,7 +36,7 @@ LICENCES = {
 """Of published weights, by the beginning of their name (longest first); anything else is unknown until said."""
 
 
-class _TransformersTeacher:
+class _TransformersTeacher(ABC):
     """A network of transformers from a folder, whole batches of equally large pictures at a time."""
 
     model_type: str
@@ -82,11 +83,13 @@ class _TransformersTeacher:
                 maps[row] = self._map(outputs, at, images[row].shape[:2], focal[row])
         return [maps[row] for row in range(len(images))]
 
+    @abstractmethod
     def _prepare(self, image: UInt8[np.ndarray, "H W 3"]) -> Prepared:
-        raise NotImplementedError
+        """The image as the network wants it."""
 
+    @abstractmethod
     def _map(self, outputs: Any, at: int, size: tuple[int, int], focal_px: float | None) -> DepthMap:
-        raise NotImplementedError
+        """Row `at` of the network's outputs as a map of `size`."""
 
     def _normalised(self, image: UInt8[np.ndarray, "H W 3"], height: int, width: int) -> Prepared:
         settings = self._processor
