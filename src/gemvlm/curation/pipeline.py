@@ -16,7 +16,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib import metadata
@@ -29,7 +29,7 @@ from gemvlm.curation.decide import Decisions, Loss, decide
 from gemvlm.curation.engine import Engine
 from gemvlm.curation.facts import Facts
 from gemvlm.curation.funnel import Funnel, rejection_fields
-from gemvlm.curation.part import COUNTS, DRAFT, PICTURES, REJECTIONS, Task, make_part, small_picture
+from gemvlm.curation.part import COUNTS, PICTURES, REJECTIONS, Task, make_part, small_picture
 from gemvlm.curation.plan import Plan
 from gemvlm.curation.stages import teacher_of
 from gemvlm.data.quarantine import find_bad, leave_verdict
@@ -82,11 +82,7 @@ def curate(plan: Plan, out: Path, engine: Engine, command: str = "", progress: P
         return there
     files.make_folder(work)
     with _alone(work), engine:
-        for leftover in list(work.glob(f"*{DRAFT}*")):
-            # A worker may outlive its killed parent: were its draft removed file by file, it could still make half of
-            # it a part. Renamed first, the draft is gone at once, or has become a whole part already.
-            with suppress(FileNotFoundError):
-                shutil.rmtree(leftover.rename(leftover.with_name(f"{leftover.name}-left")), ignore_errors=True)
+        # Drafts of a killed run stay until the end: a worker that outlived its parent may still be writing one.
         decisions = decide(plan, partial(_parts, plan, work, engine, tell), lambda task: task.folder(work))
         draft = work / "set"
         shutil.rmtree(draft, ignore_errors=True)
