@@ -82,19 +82,19 @@ def test_descriptions_name_every_object_left_to_right_without_a_word_of_depth(ta
         assert not DEPTH_WORDS & set(re.findall(r"[a-z]+", (turn.question + turn.answer).lower()))
 
 
-def test_a_scan_names_what_the_centre_of_each_cell_shows(table):
-    """Each line is read back by walking its words: a structure has one, an object of this table has two."""
+def test_places_are_named_by_what_the_simulator_saw_there_and_next_to_it(table):
+    """Half of them at least show an object; coordinates rounded to a hundredth of the image stay on the same thing."""
     names = {o.id: o.full_name for o in Seen(table).objects} | {o.id: o.state.category for o in Seen(table).structures}
     height, width = table.ids.shape
-    (turn,) = ask(table, "scan", rounds=1)
-    lines = turn.answer.split("\n")
-    assert len(lines) == 12
-    for j, line in enumerate(lines):
-        for i in range(12):
-            name = names.get(int(table.ids[int((j + 0.5) * height / 12), int((i + 0.5) * width / 12)]), "nothing")
-            assert line.startswith(name)
-            line = line.removeprefix(name).strip()
-        assert not line
+    turn = ask(table, "places", rounds=1)[0]
+    said = re.findall(r"<place:(\d+)> ([a-z ]+)", turn.answer)
+    assert len(said) == len(turn.places) == 16
+    for number, name in said:
+        place = turn.places[int(number)]
+        for x, y in ((place.x, place.y), (round(place.x, 2), round(place.y, 2))):
+            assert name == names.get(int(table.ids[int(y * height), int(x * width)]), "nothing")
+    objects = {o.full_name for o in Seen(table).objects}
+    assert sum(name in objects for _, name in said) >= 8
 
 
 SINGLED_OUT = {"point_relation", "point_ordinal", "point_compared", "point_superlative"}

@@ -58,4 +58,4 @@ def test_no_family_has_more_than_was_asked_for(made: tuple[list[Sample], list[Sa
     _, test = made
     counts = Counter((turn.family, HEADLINE in turn.subsets) for turn in _turns(test))
     assert max(counts.values()) == PER_FAMILY
-    assert counts["describe", False] == PER_FAMILY and ("scan", False) not in counts
+    assert counts["describe", False] == PER_FAMILY and ("places", False) not in counts

@@ -11,7 +11,7 @@ from gemvlm.data.conversation import CoordinateFormat
 from gemvlm.depth_map import Encoding
 from gemvlm.model.config import GemConfig
 from gemvlm.recipes.recipe import Recipe, TabletopData
-from gemvlm.recipes.small import IMAGES_8, small_backbone, small_generator, small_stages
+from gemvlm.recipes.small import IMAGES_8, LESSONS, small_backbone, small_generator, small_stages
 
 GEM_NANO = Recipe(
     name="gem_nano",
@@ -29,9 +29,9 @@ GEM_NANO = Recipe(
     coordinates=CoordinateFormat(scale=1000, step=10),
     target=(96, 96),
     vocabulary=1280,
-    data=TabletopData(scenes=1984, views_per_scene=8, size=(96, 96), turns_per_family=2),
+    data=TabletopData(scenes=1984, views_per_scene=8, size=(96, 96), turns_per_family=2, families=LESSONS),
     stages=small_stages(
-        pretraining=800, connector=40, generator=160, everything=600, batch_size=32, rate=2.5e-3, warmup=40
+        pretraining=2200, connector=40, generator=160, everything=1100, batch_size=16, rate=2.0e-3, warmup=60
     ),
     seed=0,
     precision="bfloat16",

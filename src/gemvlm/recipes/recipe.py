@@ -21,13 +21,14 @@ TEST_SEED = 2_000_000
 class TabletopData:
     """Training scenes of the simulated tabletop: seeds [0, scenes), each seen `views_per_scene` times.
 
-    `size` is (height, width) in pixels.
+    `size` is (height, width) in pixels. `families` is a subset of `curation.questions.FAMILIES`, by default its core.
     """
 
     scenes: int
     views_per_scene: int
     size: tuple[int, int]
     turns_per_family: int
+    families: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

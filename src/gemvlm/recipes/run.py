@@ -153,6 +153,7 @@ def make_data(data: TabletopData, folder: Path) -> Path:
         data.views_per_scene,
         data.size,
         processes=available_cores(),
+        families=data.families,
         turns_per_family=data.turns_per_family,
     )
     write_shards(progress(samples, data.scenes * data.views_per_scene, "making scenes"), draft)
@@ -166,7 +167,11 @@ def development_samples(data: TabletopData, scenes: int, views_per_scene: int = 
     from gemvlm.curation.sources.tabletop import tabletop_samples
 
     seeds = range(DEVELOPMENT_SEED, DEVELOPMENT_SEED + scenes)
-    return list(tabletop_samples(seeds, views_per_scene, data.size, turns_per_family=data.turns_per_family))
+    return list(
+        tabletop_samples(
+            seeds, views_per_scene, data.size, families=data.families, turns_per_family=data.turns_per_family
+        )
+    )
 
 
 def make_tokenizer(recipe: Recipe, reader: Sequence[Sample], folder: Path):

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from gemvlm.curation.questions import CORE_FAMILIES
 from gemvlm.data.frames import ImageConfig
 from gemvlm.training.stage import OptimizerConfig, Schedule, Stage
 
+LESSONS = (*CORE_FAMILIES, "places")
+"""What small models learn from; the test asks the core families alone."""
+
 FAMILY_WEIGHTS = {
-    "describe": 4.0,
+    "describe": 3.0,
+    "places": 3.0,
     **dict.fromkeys(("colour", "shape", "object_at", "point", "object_depth"), 3.0),
     **dict.fromkeys(("left_right", "above_below", "closer", "larger", "nearer_to", "perspective"), 2.0),
     **dict.fromkeys(("box", "point_relation", "point_extremum", "free_space", "count", "exists", "occluded"), 1.0),
@@ -130,8 +135,8 @@ def small_stages(
             loss_weights={"text": 1.0, "rgb": RGB_WEIGHT},
             schedule=Schedule(warmup=warmup, shape="constant"),
             optimizer=muon,
-            turns_per_sample=1,
-            families={"describe": 1.0},
+            turns_per_sample=2,
+            families={"describe": 1.0, "places": 1.5},
             targets=("rgb",),
         ),
         Stage(

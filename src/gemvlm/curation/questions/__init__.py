@@ -59,7 +59,7 @@ class Family:
 
 
 _WRITERS: dict[Task, tuple[Writer, ...]] = {
-    "description": (description.describe, description.scan),
+    "description": (description.describe, description.places),
     "grounding": (
         grounding.point,
         grounding.box,

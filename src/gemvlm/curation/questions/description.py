@@ -1,7 +1,7 @@
 """Dense descriptions: every object in order, with colour, shape and place.
 
 They stand before anything else a small model learns, so they say nothing about depth. `describe` lists objects left to
-right in the image; `scan` reads the image cell by cell, so that each word has one place to look at.
+right in the image; `places` says what is at many places, so that each word has one place to look at.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from jaxtyping import Bool, Int
 
-from gemvlm.curation.questions.visibility import Seen
+from gemvlm.curation.questions.visibility import Seen, pixel_centre
 from gemvlm.curation.questions.wording import pick
 from gemvlm.sample import Turn
 
-SCAN_CELLS = 12
-"""Rows and columns of a scan: at 96 x 96 pixels one cell for each vision patch of 8."""
+PLACES = 16
+ROUNDS = 8
 
 
 def describe(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
@@ -31,11 +32,33 @@ def describe(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
     yield Turn(question, answer, family="describe", task="description", kind="text", places=places)
 
 
-def scan(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
-    """What the centre of each of 12 x 12 cells shows, a line for each row: `wall wall red mug table ...`."""
-    rows, columns = ((np.arange(SCAN_CELLS) + 0.5) * side / SCAN_CELLS for side in seen.size)
-    ids = seen.observation.ids[np.ix_(rows.astype(int), columns.astype(int))]
+def places(seen: Seen, rng: np.random.Generator) -> Iterator[Turn]:
+    """What is at each of 16 places: `<place:0> red mug; <place:1> wall; ...`.
+
+    Half of them lie on objects, each object as likely as the next, half anywhere. The 8 pixels around a place show the
+    same thing, so that rounding its coordinates can't move it off.
+    """
+    ids = seen.observation.ids
+    rows, columns = np.nonzero(_inside(ids))
+    if not len(rows):
+        return
     names = {o.id: o.full_name for o in seen.objects} | {o.id: o.state.category for o in seen.structures}
-    answer = "\n".join(" ".join(names.get(int(cell), "nothing") for cell in row) for row in ids)
-    question = pick(("Scan the image.", "What does each cell of a 12 by 12 grid show?"), rng)
-    yield Turn(question, answer, family="scan", task="description", kind="text")
+    of = ids[rows, columns]
+    by_object = [np.flatnonzero(of == o.id) for o in seen.nameable if (of == o.id).any()]
+    for _ in range(ROUNDS):
+        chosen = [int(rng.integers(len(rows))) for _ in range(PLACES)]
+        for i in range(PLACES // 2 if by_object else 0):
+            chosen[i] = int(rng.choice(by_object[rng.integers(len(by_object))]))
+        rng.shuffle(chosen)
+        answer = "; ".join(f"<place:{i}> {names.get(int(of[pixel]), 'nothing')}" for i, pixel in enumerate(chosen))
+        question = pick((f"Name what is at {PLACES} places.", f"Pick {PLACES} places. What is at each?"), rng)
+        points = tuple(pixel_centre(int(rows[i]), int(columns[i]), seen.size) for i in chosen)
+        yield Turn(question, answer, family="places", task="description", kind="text", places=points)
+
+
+def _inside(ids: Int[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
+    """Pixels whose 8 neighbours show the same thing."""
+    windows = np.lib.stride_tricks.sliding_window_view(ids, (3, 3))
+    inside = np.zeros(ids.shape, dtype=bool)
+    inside[1:-1, 1:-1] = (windows == ids[1:-1, 1:-1, None, None]).all(axis=(2, 3))
+    return inside

@@ -1,0 +1,101 @@
+"""What a benchmark is: items that ask, and one rule that turns a raw reply into a score.
+
+Each is one short file in `evaluation/benchmarks/` that opens with where its format and its rule are stated. A reply that
+the rule can't read is a value (`Score.parsed` is None): it scores zero, is counted and reported, never dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+Axes = Literal["xy", "yx"]
+Unit = Literal["fraction", "thousand", "pixel"]
+
+
+@dataclass(frozen=True)
+class Convention:
+    """How a model writes coordinates: it belongs to the model, and no rule guesses it.
+
+    `fraction` is 0..1 of width and height, `thousand` 0..1000 of them (Qwen3-VL), `pixel` those of the image as given.
+    """
+
+    unit: Unit = "thousand"
+    axes: Axes = "xy"
+
+
+@dataclass(frozen=True)
+class Media:
+    """An image or a video of an item: a file, or the encoded bytes themselves. Decoded only when it is asked about."""
+
+    content: Path | bytes
+    kind: Literal["image", "video"] = "image"
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """One question. `prompt` is the whole text after the media, as the protocol words it.
+
+    `id` is unique in the benchmark and stable between runs; `scene` is what intervals are resampled by (an image, a
+    video, a room); `category` is the sub-task that tables show. `truth` and `meta` hold plain JSON values.
+    """
+
+    id: str
+    media: tuple[Media, ...]
+    prompt: str
+    truth: Any
+    category: str
+    scene: str
+    options: tuple[str, ...] = ()
+    system: str | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Score:
+    """What the rule gives a reply, in [0, 1]; `parsed` is what it read (plain JSON), None if it could not.
+
+    `counted` is False only where a protocol drops such replies (`official_skip`); a table then says how many.
+    """
+
+    value: float
+    parsed: Any
+    counted: bool = True
+
+
+class Benchmark(Protocol):
+    """A published test set with its rule, under one protocol.
+
+    Implementations are frozen dataclasses made by `open(place, protocol)`, where `place` is a local folder or a hub id.
+    """
+
+    name: str
+    protocol: str
+
+    def items(self) -> Sequence[Item]:
+        """All items in the published order. ValueError naming file, row and field if anything is missing or unknown."""
+        ...
+
+    def score(self, item: Item, reply: str, convention: Convention) -> Score:
+        """By the benchmark's rule; never raises for any reply."""
+        ...
+
+    def summary(self, items: Sequence[Item], scores: Sequence[Score]) -> dict[str, float]:
+        """The published headline under "overall", and each published sub-score by name, in [0, 1]."""
+        ...
+
+    def oracle(self, item: Item, convention: Convention) -> str:
+        """A reply that reaches the best score."""
+        ...
+
+    def guess(self, item: Item, rng: np.random.Generator, convention: Convention) -> str:
+        """The reply of someone who reads the prompt's form but neither words nor image."""
+        ...
+
+    def chance(self, item: Item) -> float:
+        """The expected score of `guess`."""
+        ...

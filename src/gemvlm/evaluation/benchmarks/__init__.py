@@ -1,0 +1,39 @@
+"""Published benchmarks, one short file each, found by name; imported when they are opened."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from gemvlm.evaluation.benchmark import Benchmark
+
+BENCHMARKS: dict[str, str] = {
+    "vsi_bench": "vsi_bench:VsiBench",
+    "cv_bench": "cv_bench:CvBench",
+    "blink": "blink:Blink",
+    "embspatial": "embspatial:EmbSpatial",
+    "sat": "sat:Sat",
+    "erqa": "erqa:Erqa",
+    "mmsi": "mmsi:Mmsi",
+    "viewspatial": "viewspatial:ViewSpatial",
+    "mindcube": "mindcube:MindCube",
+    "spar_bench": "spar_bench:SparBench",
+    "robospatial_home": "robospatial_home:RoboSpatialHome",
+    "refspatial_bench": "refspatial_bench:RefSpatialBench",
+    "where2place": "where2place:Where2Place",
+    "roboafford": "roboafford:RoboAfford",
+    "sharerobot_affordance": "sharerobot:ShareRobotAffordance",
+    "sharerobot_trajectory": "sharerobot:ShareRobotTrajectory",
+    "robovqa": "robovqa:RoboVqa",
+    "egoplan_bench2": "egoplan_bench2:EgoPlanBench2",
+    "cosmos_reason1": "cosmos_reason1:CosmosReason1",
+}
+"""Name to module and class."""
+
+
+def open_benchmark(name: str, place: str, protocol: str = "official") -> Benchmark:
+    """The benchmark `name` read from `place`, a local folder or a hub id. ValueError for an unknown name or protocol."""
+    if name not in BENCHMARKS:
+        raise ValueError(f"benchmark {name!r} is unknown; choose from {', '.join(sorted(BENCHMARKS))}")
+    module, class_name = BENCHMARKS[name].split(":")
+    found = getattr(import_module(f"{__name__}.{module}"), class_name)
+    return found.open(place, protocol)
