@@ -1,7 +1,7 @@
 """What a benchmark is: items that ask, and one rule that turns a raw reply into a score.
 
-Each is one short file in `evaluation/benchmarks/` that opens with where its format and its rule are stated. A reply that
-the rule can't read is a value (`Score.parsed` is None): it scores zero, is counted and reported, never dropped.
+Each is one short file in `evaluation/benchmarks/` that opens with where its format and its rule are stated. A reply
+that the rule can't read is a value (`Score.parsed` is None): it scores zero, is counted and reported, never dropped.
 """
 
 from __future__ import annotations

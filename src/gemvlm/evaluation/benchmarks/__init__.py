@@ -31,7 +31,7 @@ BENCHMARKS: dict[str, str] = {
 
 
 def open_benchmark(name: str, place: str, protocol: str = "official") -> Benchmark:
-    """The benchmark `name` read from `place`, a local folder or a hub id. ValueError for an unknown name or protocol."""
+    """Benchmark `name` read from `place`, a local folder or a hub id. ValueError for an unknown name or protocol."""
     if name not in BENCHMARKS:
         raise ValueError(f"benchmark {name!r} is unknown; choose from {', '.join(sorted(BENCHMARKS))}")
     module, class_name = BENCHMARKS[name].split(":")
