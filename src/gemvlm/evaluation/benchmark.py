@@ -14,14 +14,15 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 Axes = Literal["xy", "yx"]
-Unit = Literal["fraction", "thousand", "pixel"]
+Unit = Literal["fraction", "hundred", "thousand", "pixel"]
 
 
 @dataclass(frozen=True)
 class Convention:
     """How a model writes coordinates: it belongs to the model, and no rule guesses it.
 
-    `fraction` is 0..1 of width and height, `thousand` 0..1000 of them (Qwen3-VL), `pixel` those of the image as given.
+    `fraction` is 0..1 of width and height, `hundred` 0..100 (Molmo), `thousand` 0..1000 (Qwen3-VL), `pixel` those of
+    the image as given. A reply in another convention is read as written and counted (`Score.outside`), not converted.
     """
 
     unit: Unit = "thousand"
@@ -38,10 +39,12 @@ class Media:
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """One question. `prompt` is the whole text after the media, as the protocol words it.
+    """One question. `prompt` is the whole text, as the protocol words it: `<image>` marks where each medium stands, one
+    for each, or is absent, and then all media come first.
 
     `id` is unique in the benchmark and stable between runs; `scene` is what intervals are resampled by (an image, a
-    video, a room); `category` is the sub-task that tables show. `truth` and `meta` hold plain JSON values.
+    video, a room); `category` is the sub-task that tables show. `truth` and `meta` hold plain JSON values. `frames` is
+    how many evenly spaced frames of each video the protocol shows, `max_new_tokens` how long a reply it lets grow.
     """
 
     id: str
@@ -53,6 +56,8 @@ class Item:
     options: tuple[str, ...] = ()
     system: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+    frames: int = 32
+    max_new_tokens: int = 128
 
 
 @dataclass(frozen=True)
@@ -60,11 +65,14 @@ class Score:
     """What the rule gives a reply, in [0, 1]; `parsed` is what it read (plain JSON), None if it could not.
 
     `counted` is False only where a protocol drops such replies (`official_skip`); a table then says how many.
+    `outside` counts points and boxes that the reply wrote outside the model's convention (`coordinates.read_places`);
+    tables show it, because it tells a wrong convention from a wrong answer.
     """
 
     value: float
     parsed: Any
     counted: bool = True
+    outside: int = 0
 
 
 class Benchmark(Protocol):
