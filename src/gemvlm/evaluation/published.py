@@ -110,7 +110,7 @@ def need(row: Mapping[str, Any], field: str, kind: type[T] | tuple[type[T], ...]
         return cast(T, float(value))
     if not isinstance(value, kinds):
         raise ValueError(f"{where}: field {field!r} must be {names}, found {type(value).__name__} {value!r:.80}")
-    return cast(T, value)
+    return value
 
 
 def picture(value: object, folder: Path, where: str) -> Media:
