@@ -44,7 +44,7 @@ from gemvlm.depth_map import DepthMap, Encoding
 from gemvlm.inference.load import checkpoint_folder
 from gemvlm.model.latents import build_latents
 from gemvlm.recipes import get
-from gemvlm.recipes.run import development_samples
+from gemvlm.recipes.data import development_samples
 from gemvlm.sample import Frame, Sample
 from gemvlm.shards import ShardReader, write_shards
 

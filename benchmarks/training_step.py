@@ -44,8 +44,8 @@ from gemvlm.model.gem import GROUPS, Gem
 from gemvlm.model.generator import Draw
 from gemvlm.model.weights import named_tensors
 from gemvlm.recipes import get
+from gemvlm.recipes.data import development_samples
 from gemvlm.recipes.recipe import Recipe
-from gemvlm.recipes.run import development_samples
 from gemvlm.runtime import deterministic
 from gemvlm.sample import Sample
 

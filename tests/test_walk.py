@@ -21,8 +21,8 @@ import gemvlm
 from gemvlm.__main__ import main
 from gemvlm.evaluation.run import evaluate_model
 from gemvlm.inference import GemPipeline
+from gemvlm.recipes.data import development_samples
 from gemvlm.recipes.debug import DEBUG
-from gemvlm.recipes.run import development_samples
 from gemvlm.sample import Sample
 from gemvlm.shards import ShardReader
 from gemvlm.training.metrics import read_metrics

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from gemvlm.recipes import get
-from gemvlm.recipes.run import development_samples
+from gemvlm.recipes.data import development_samples
 from gemvlm.sample import Sample
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

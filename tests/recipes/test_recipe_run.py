@@ -10,9 +10,10 @@ import pytest
 from gemvlm.curation.questions import FAMILIES
 from gemvlm.data.tokenizer import SpecialIds, load_tokenizer
 from gemvlm.recipes import run as recipe_run
+from gemvlm.recipes.data import check_families, make_data
 from gemvlm.recipes.debug import DEBUG
 from gemvlm.recipes.recipe import Recipe
-from gemvlm.recipes.run import check_families, make_data, make_tokenizer, train_recipe
+from gemvlm.recipes.run import make_tokenizer, train_recipe
 from gemvlm.shards import ShardReader
 
 

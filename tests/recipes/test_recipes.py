@@ -10,8 +10,8 @@ from gemvlm import recipes
 from gemvlm.curation.questions import FAMILIES
 from gemvlm.depth_map import Encoding
 from gemvlm.model.gem import GROUPS, Gem
+from gemvlm.recipes.data import target_makers
 from gemvlm.recipes.recipe import DEVELOPMENT_SEED, TEST_SEED, Recipe
-from gemvlm.recipes.run import target_makers
 
 ALL = [recipes.get(name) for name in recipes.names()]
 each = pytest.mark.parametrize("recipe", ALL, ids=lambda recipe: recipe.name)

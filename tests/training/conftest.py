@@ -21,8 +21,8 @@ from gemvlm.depth_map import DepthMap
 from gemvlm.model.card import CheckpointCard
 from gemvlm.model.config import GemConfig
 from gemvlm.model.gem import Gem
+from gemvlm.recipes.data import target_makers
 from gemvlm.recipes.debug import DEBUG
-from gemvlm.recipes.run import target_makers
 from gemvlm.runtime import detect, deterministic
 from gemvlm.sample import Frame, Sample, Turn
 from gemvlm.training.loop import Callback, Run, train

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from gemvlm.data.collate import Collator, Prompt, keyed
 from gemvlm.data.conversation import CoordinateFormat
 from gemvlm.data.frames import ImageConfig
-from gemvlm.depth_map import Encoding
+from gemvlm.depth_map import Encoding, target_size
 from gemvlm.inference.answer import Answer, generate_texts
 from gemvlm.inference.depth import DepthPrediction, decode_pictures
 from gemvlm.model.card import CheckpointCard
@@ -135,27 +135,39 @@ class GemPipeline:
         if steps < 1 or ensemble < 1:
             raise ValueError(f"depth: steps ({steps}) and ensemble ({ensemble}) must be at least 1")
         frames = [Frame(read_image(image)) for image in images]
-        height, width = self.card.target["height"], self.card.target["width"]
-        predictions: list[DepthPrediction] = []
+        predictions: dict[int, DepthPrediction] = {}
         with _evaluating(self.gem):
-            for chunk in _chunks(frames, max(1, self.batch_size // ensemble)):
-                samples = [Sample(str(row), (frame,), (), scene="", source="") for row, frame in enumerate(chunk)]
-                painted = self.gem.paint(
-                    self._collate(samples).to(self.device),
-                    height,
-                    width,
-                    steps=steps,
-                    guidance=guidance,
-                    keys=[key for frame in chunk for key in _noise_keys(frame, seed, ensemble)],
-                    condition_on=[row for row in range(len(chunk)) for _ in range(ensemble)],
-                    unconditional=unconditional,
-                )
-                pictures = painted.float().cpu().numpy().reshape(len(chunk), ensemble, 3, height, width)
-                source = f"gemvlm {self.card.recipe}, step {self.card.step}"
-                predictions += [decode_pictures(own, self.encoding, source) for own in pictures]
+            for (height, width), places in self._by_size(frames).items():
+                for chunk in _chunks(places, max(1, self.batch_size // ensemble)):
+                    own = [frames[place] for place in chunk]
+                    samples = [Sample(str(row), (frame,), (), scene="", source="") for row, frame in enumerate(own)]
+                    painted = self.gem.paint(
+                        self._collate(samples).to(self.device),
+                        height,
+                        width,
+                        steps=steps,
+                        guidance=guidance,
+                        keys=[key for frame in own for key in _noise_keys(frame, seed, ensemble)],
+                        condition_on=[row for row in range(len(chunk)) for _ in range(ensemble)],
+                        unconditional=unconditional,
+                    )
+                    pictures = painted.float().cpu().numpy().reshape(len(chunk), ensemble, 3, height, width)
+                    source = f"gemvlm {self.card.recipe}, step {self.card.step}"
+                    for place, its_own in zip(chunk, pictures, strict=True):
+                        predictions[place] = decode_pictures(its_own, self.encoding, source)
+        found = [predictions[place] for place in range(len(frames))]
         if not as_image:
-            return predictions
-        return [found.resized(*frame.image.shape[:2]) for found, frame in zip(predictions, frames, strict=True)]
+            return found
+        return [each.resized(*frame.image.shape[:2]) for each, frame in zip(found, frames, strict=True)]
+
+    def _by_size(self, frames: Sequence[Frame]) -> dict[tuple[int, int], list[int]]:
+        """Places of the frames by the (height, width) that is painted: the card's, or by the published rule."""
+        size = self.card.target
+        places: dict[tuple[int, int], list[int]] = {}
+        for place, frame in enumerate(frames):
+            painted = (size["height"], size["width"]) if size else target_size(*frame.image.shape[:2])
+            places.setdefault(painted, []).append(place)
+        return places
 
 
 def read_image(image: ImageLike) -> UInt8[np.ndarray, "H W 3"]:

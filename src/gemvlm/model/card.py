@@ -20,8 +20,8 @@ class CheckpointCard:
     """The model, the conventions of its inputs, and where its weights come from.
 
     `coordinates` holds `data.conversation.CoordinateFormat`'s fields, `image` those of `data.frames.ImageConfig`,
-    `target` the height and width in pixels of the pictures that the generator paints. `trained_groups` names the module
-    groups trained so far.
+    `target` the height and width in pixels of the pictures that the generator paints, nothing where they follow the
+    published rule for each image. `trained_groups` names the module groups trained so far.
     """
 
     model: GemConfig

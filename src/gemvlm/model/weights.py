@@ -99,15 +99,23 @@ def from_pretrained_parts(
     means a shift of 1 or of 3 depending on the class that loads it, so `shift` is said here. (A6: the release
     re-initialised Sana and the autoencoder.)
     """
-    parts = {
-        "": qwen_folder,
-        "sana.": sana_folder / "transformer",
-        "vae.": sana_folder / "vae" if dc_ae_folder is None else dc_ae_folder,
-    }
-    qwen, sana, vae = (_read_config(folder) for folder in parts.values())
+    qwen, sana = read_config(qwen_folder), read_config(sana_folder / "transformer")
+    vae = read_config(_autoencoder(sana_folder, dc_ae_folder))
     gem = uninitialised(
         GemConfig(qwen, {"kind": "sana", **sana}, {"kind": "dc_ae", **vae}, encoding, shift, condition_dropout)
     )
+    load_parts(gem, qwen_folder, sana_folder, dc_ae_folder)
+    return gem
+
+
+def load_parts(gem: Gem, qwen_folder: Path, sana_folder: Path, dc_ae_folder: Path | None = None) -> None:
+    """Fills a model from the published folders of its parts and draws a new connector. ValueError for any tensor that
+    doesn't fit."""
+    parts = {
+        "": qwen_folder,
+        "sana.": sana_folder / "transformer",
+        "vae.": _autoencoder(sana_folder, dc_ae_folder),
+    }
     gem.supervision.connector.reset_parameters()
     tensors = named_tensors(gem)
     if _is_tied(gem):
@@ -117,7 +125,10 @@ def from_pretrained_parts(
             if _is_tied(gem) and not prefix:
                 reader.names.pop(HEAD, None)
             _fill({name.removeprefix(prefix): t for name, t in tensors.items() if _belongs(name, prefix)}, reader)
-    return gem
+
+
+def _autoencoder(sana_folder: Path, dc_ae_folder: Path | None) -> Path:
+    return sana_folder / "vae" if dc_ae_folder is None else dc_ae_folder
 
 
 def _belongs(name: str, prefix: str) -> bool:
@@ -139,7 +150,7 @@ def _is_tied(gem: Gem) -> bool:
     return qwen.lm_head.weight is qwen.model.language_model.embed_tokens.weight
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
     """`config.json` without the private keys that diffusers adds."""
     path = folder / "config.json"
     try:

@@ -20,9 +20,10 @@ from gemvlm.evaluation.scoring import score
 from gemvlm.figure import DepthRow, Exchange, Report, draw_points_boxes, enlarge, loss_curves
 from gemvlm.inference import GemPipeline, load
 from gemvlm.inference.load import shipped_checkpoints
+from gemvlm.recipes.data import progress
 from gemvlm.recipes.quickstart import QUICKSTART
 from gemvlm.recipes.recipe import TEST_SEED, Recipe
-from gemvlm.recipes.run import progress, train_recipe
+from gemvlm.recipes.run import train_recipe
 from gemvlm.runtime import available_cores
 from gemvlm.sample import Frame, Sample
 from gemvlm.training.loop import Run

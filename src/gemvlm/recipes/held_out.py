@@ -14,8 +14,8 @@ from gemvlm.data.collate import keyed
 from gemvlm.evaluation.run import Evaluation, evaluate_model
 from gemvlm.evaluation.shortcuts import words_only
 from gemvlm.inference import GemPipeline
+from gemvlm.recipes.data import progress
 from gemvlm.recipes.recipe import TEST_SEED
-from gemvlm.recipes.run import progress
 from gemvlm.runtime import available_cores
 from gemvlm.sample import Sample
 

@@ -26,7 +26,7 @@ from gemvlm.data.targets.depth import DepthTarget
 from gemvlm.evaluation.real_frames import Room, evaluate_adaptation
 from gemvlm.inference import GemPipeline, load
 from gemvlm.inference.load import checkpoint_folder
-from gemvlm.recipes.run import progress
+from gemvlm.recipes.data import progress
 from gemvlm.runtime import Precision, detect
 from gemvlm.sample import Frame, Sample
 from gemvlm.training.loop import Run, train

@@ -1,35 +1,32 @@
-"""Carry a recipe out: data, tokenizer, model, stages, previews; every step is found again by a later call."""
+"""Carry a recipe out: data, start, model, stages, previews; every step is found again by a later call."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import TypeVar
 
 from gemvlm.batch import Batch
-from gemvlm.curation.card import CARD
-from gemvlm.curation.questions import FAMILIES
-from gemvlm.data.collate import Collator, TargetMaker, TurnSampler
+from gemvlm.data.collate import Collator, TurnSampler
 from gemvlm.data.conversation import Segment, render
 from gemvlm.data.loader import BatchStream
 from gemvlm.data.quarantine import Usable
-from gemvlm.data.targets.depth import DepthTarget
-from gemvlm.data.targets.rgb import RgbTarget
 from gemvlm.data.tokenizer import SpecialIds, load_tokenizer, train_tokenizer
 from gemvlm.figure import DepthRow, depth_panel
 from gemvlm.inference.pipeline import GemPipeline
 from gemvlm.model.card import CheckpointCard
 from gemvlm.model.config import GemConfig
 from gemvlm.model.gem import Gem
+from gemvlm.model.weights import uninitialised
 from gemvlm.recipes import get
-from gemvlm.recipes.recipe import DEVELOPMENT_SEED, Recipe, TabletopData
-from gemvlm.runtime import available_cores, detect, deterministic, get_log
+from gemvlm.recipes.data import cached_makers, check_set, development_samples, find_data, is_curated
+from gemvlm.recipes.recipe import Recipe, Start
+from gemvlm.recipes.start import Beginning, find_start
+from gemvlm.runtime import detect, deterministic, get_log
 from gemvlm.sample import Sample
-from gemvlm.shards import MANIFEST, ShardReader, write_shards
-from gemvlm.training.checkpoint import RunState
+from gemvlm.shards import ShardReader
+from gemvlm.training.checkpoint import RunState, latest_checkpoint
 from gemvlm.training.loop import Run, train
 from gemvlm.training.stage import Stage
 
@@ -39,41 +36,42 @@ MAX_BAD_SHARE = 0.01
 PREVIEWS = 4
 PREVIEW_STEPS = 10
 
-T = TypeVar("T")
-
 
 def train_recipe(
-    name: str, out: Path, data: Path | None = None, device: str | None = None, run: Run | None = None
+    name: str,
+    out: Path,
+    data: Path | None = None,
+    device: str | None = None,
+    run: Run | None = None,
+    start: Sequence[str] = (),
 ) -> bool:
     """Train recipe `name` into `out`, from the newest checkpoint there if there is one.
 
-    The samples are made once, into `data` (default: `out/data`); a set that `gemvlm curate` made is taken as it is.
+    The recipe's own samples are made once, into `data` (default: `out/data`); a set that `gemvlm curate` made is taken
+    as it is. `start` holds the places of weights to begin with, as `Start.given` reads them.
     Returns False if `run.minutes` ended it early; the same call continues it.
     """
     recipe = get(name)
     run = run or Run(out)
-    folder = make_data(recipe.data, data or out / "data")
+    runtime = detect(device, recipe.precision)
+    folder = find_data(recipe, data or out / "data")
     # a recipe's own samples fit into memory, a curated set may be of any size
     shards = ShardReader(folder, cache=not is_curated(folder))
-    check_families(recipe.stages, shards)
+    check_set(recipe.stages, shards)
     reader = Usable(shards, out, MAX_BAD_SHARE)
-    tokenizer = make_tokenizer(recipe, reader, out / "tokenizer")
-    model = _with_special_ids(recipe.model, SpecialIds.of(tokenizer), len(tokenizer))
-    card = CheckpointCard(
-        model=model,
-        coordinates=dataclasses.asdict(recipe.coordinates),
-        image=dataclasses.asdict(recipe.image),
-        target={"height": recipe.target[0], "width": recipe.target[1]},
-        recipe=recipe.name,
-        stage="",
-        step=0,
-        versions={},
-        trained_groups=(),
+    beginning = find_beginning(recipe, run.folder, start)
+    tokenizer = make_tokenizer(recipe, reader, out / "tokenizer") if beginning is None else beginning.tokenizer
+    model = recipe.model if beginning is None else beginning.model
+    model = _with_special_ids(model, SpecialIds.of(tokenizer), len(tokenizer))
+    card = card_of(recipe, model)
+    gem = begin(recipe, model, beginning, run.folder)
+    stages = recipe.stages_for(len(reader))
+    makers = cached_makers(
+        dataclasses.replace(recipe, model=model),
+        folder,
+        gem.supervision.latents,
+        {kind for stage in stages for kind in stage.targets},
     )
-    with deterministic(recipe.seed):
-        gem = Gem(model)
-    runtime = detect(device, recipe.precision)
-    makers = target_makers(recipe)
 
     def stream(stage: Stage, done: int) -> Iterator[Batch]:
         collator = Collator(
@@ -83,6 +81,7 @@ def train_recipe(
             [makers[kind] for kind in stage.targets],
             seed=recipe.seed,
             turns=TurnSampler(stage.turns_per_sample, stage.families),
+            max_tokens=recipe.max_tokens,
         )
         return BatchStream(
             reader,
@@ -94,84 +93,52 @@ def train_recipe(
             drawn=done * stage.batch_size * runtime.world,
         )
 
-    preview = depth_preview(development_samples(recipe.data, PREVIEWS), tokenizer, card, run.folder / "preview")
-    return train(gem, recipe.stages, stream, tokenizer, card, run, runtime, [preview])
+    shown = preview_samples(recipe, shards)
+    preview = depth_preview(shown, tokenizer, card, run.folder / "preview")
+    return train(gem, stages, stream, tokenizer, card, run, runtime, [preview])
 
 
-def check_families(stages: Sequence[Stage], shards: ShardReader) -> None:
-    """ValueError if a stage asks for questions that it would never get, and so would show images alone.
-
-    A family that is known but too rare for a small set of samples is no error, as long as another one is there.
-    """
-    there = set(shards.manifest.families)
-    for stage in stages:
-        wanted = set(stage.families or ())
-        missing = wanted - there if wanted.isdisjoint(there) else wanted - there - set(FAMILIES)
-        if missing:
-            raise ValueError(
-                f"stage {stage.name!r}: no question of family {', '.join(sorted(missing))} in {shards.folder}; there "
-                f"are {', '.join(sorted(there))}: correct the stage's families, or make the data again"
-            )
-    shown = [stage.families for stage in stages if stage.turns_per_sample != 0]
-    never = there - {family for families in shown for family in (there if families is None else families)}
-    if never:
-        get_log().info("no stage asks for %s: these questions of %s are never shown", sorted(never), shards.folder)
-
-
-def is_curated(folder: Path) -> bool:
-    """Whether `gemvlm curate` made the set."""
-    return (folder / CARD).is_file()
-
-
-def make_data(data: TabletopData, folder: Path) -> Path:
-    """The training samples of a recipe as shards in `folder`, made now unless they are there already.
-
-    A curated set there is taken instead. ValueError if the folder holds samples made by other settings.
-    """
-    settings_file = folder / "settings.json"
-    settings = dataclasses.asdict(data)
-    if (folder / MANIFEST).is_file():
-        if is_curated(folder):
-            return folder
-        if not settings_file.is_file():
-            raise ValueError(
-                f"{folder}: neither a set of `gemvlm curate` nor samples of this recipe ({CARD} and "
-                f"{settings_file.name} are missing); choose another folder"
-            )
-        there = json.loads(settings_file.read_text(encoding="utf-8"))
-        if there != json.loads(json.dumps(settings)):
-            raise ValueError(
-                f"{folder}: holds samples made with {there}, the recipe asks for {settings}; choose another folder"
-            )
-        return folder
-    from gemvlm.curation.sources.tabletop import tabletop_samples
-
-    draft = folder.with_name(folder.name + ".draft")
-    shutil.rmtree(draft, ignore_errors=True)
-    samples = tabletop_samples(
-        range(data.scenes),
-        data.views_per_scene,
-        data.size,
-        processes=available_cores(),
-        families=data.families,
-        turns_per_family=data.turns_per_family,
+def card_of(recipe: Recipe, model: GemConfig) -> CheckpointCard:
+    """What every checkpoint of a training says of itself, but for the stage and the step."""
+    return CheckpointCard(
+        model=model,
+        coordinates=dataclasses.asdict(recipe.coordinates),
+        image=dataclasses.asdict(recipe.image),
+        target={} if recipe.target is None else {"height": recipe.target[0], "width": recipe.target[1]},
+        recipe=recipe.name,
+        stage="",
+        step=0,
+        versions={},
+        trained_groups=(),
     )
-    write_shards(progress(samples, data.scenes * data.views_per_scene, "making scenes"), draft)
-    (draft / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
-    draft.rename(folder)
-    return folder
 
 
-def development_samples(data: TabletopData, scenes: int, views_per_scene: int = 1) -> list[Sample]:
-    """Samples of development scenes, for choosing and looking; never part of a result."""
-    from gemvlm.curation.sources.tabletop import tabletop_samples
+def find_beginning(recipe: Recipe, run: Path, words: Sequence[str]) -> Beginning | None:
+    """What the training begins with; None for random weights. A run that goes on needs no start again.
 
-    seeds = range(DEVELOPMENT_SEED, DEVELOPMENT_SEED + scenes)
-    return list(
-        tabletop_samples(
-            seeds, views_per_scene, data.size, families=data.families, turns_per_family=data.turns_per_family
+    ValueError if the run in the folder is another recipe's, or of a model of another size.
+    """
+    newest = latest_checkpoint(run)
+    if newest is None:
+        return find_start(recipe, (recipe.start or Start()).given(words)) if recipe.start or words else None
+    card = CheckpointCard.read(newest)
+    if card.recipe != recipe.name:
+        raise ValueError(
+            f"{newest}: the run is one of recipe {card.recipe}, not {recipe.name}; go on with that recipe, or train "
+            f"into another folder with --start {newest}"
         )
-    )
+    whole = dataclasses.replace(recipe.start or Start(), trained=()).given([str(newest)])
+    return find_start(recipe, whole)
+
+
+def begin(recipe: Recipe, model: GemConfig, beginning: Beginning | None, run: Path) -> Gem:
+    """The model that is trained: drawn from the recipe's seed, or read. One whose run goes on is filled by the loop."""
+    if latest_checkpoint(run) is not None:
+        return uninitialised(model)
+    if beginning is not None:
+        return beginning.load(model, recipe.seed)
+    with deterministic(recipe.seed):
+        return Gem(model)
 
 
 def make_tokenizer(recipe: Recipe, reader: Sequence[Sample], folder: Path):
@@ -192,11 +159,6 @@ def make_tokenizer(recipe: Recipe, reader: Sequence[Sample], folder: Path):
     return tokenizer
 
 
-def target_makers(recipe: Recipe) -> dict[str, TargetMaker]:
-    height, width = recipe.target
-    return {"depth": DepthTarget(recipe.model.encoding, height, width), "rgb": RgbTarget(height, width)}
-
-
 def _with_special_ids(model: GemConfig, ids: SpecialIds, tokens: int) -> GemConfig:
     """The model's config with the tokenizer's ids, so that other programs read the checkpoint alike."""
     vocabulary = model.backbone["text_config"]["vocab_size"]
@@ -212,13 +174,21 @@ def _with_special_ids(model: GemConfig, ids: SpecialIds, tokens: int) -> GemConf
     return dataclasses.replace(model, backbone={**model.backbone, **special})
 
 
+def preview_samples(recipe: Recipe, shards: ShardReader) -> list[Sample]:
+    """A few samples to paint as training goes on: development scenes, or the set's own first ones that have depth."""
+    if recipe.data is not None:
+        return development_samples(recipe.data, PREVIEWS)
+    with_depth = (sample for sample in islice(shards, 50 * PREVIEWS) if sample.frames and sample.frames[0].depth)
+    return list(islice(with_depth, PREVIEWS))
+
+
 def depth_preview(
     samples: Sequence[Sample], tokenizer, card: CheckpointCard, folder: Path
-) -> Callable[[Gem, Stage, RunState], None]:
+) -> Callable[[Gem, Stage, RunState], Mapping[str, float] | None]:
     """A callback that paints the depth of the same few scenes as training goes on, one picture file each time."""
 
     def preview(gem: Gem, stage: Stage, state: RunState) -> None:
-        if "depth" not in stage.loss_weights:
+        if "depth" not in stage.loss_weights or not samples:
             return
         pipeline = GemPipeline(gem, tokenizer, card)
         predictions = pipeline.depth_batch([sample.frames[0].image for sample in samples], steps=PREVIEW_STEPS)
@@ -232,10 +202,3 @@ def depth_preview(
         get_log().info("preview of step %d in %s", state.step, folder)
 
     return preview
-
-
-def progress(items: Iterable[T], total: int, description: str) -> Iterator[T]:
-    """The items, with a progress bar on the terminal."""
-    from rich.progress import track
-
-    return iter(track(items, total=total, description=description))
