@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float, Float32, Float64
 
 from gemvlm.depth_map import DepthMap, Space, from_space, space_values, to_space
 
@@ -193,9 +193,14 @@ def support_plane(truth: DepthMap, support: Bool[np.ndarray, "H W"]) -> DepthMap
     known = support & truth.valid
     if known.sum() < 3:
         raise ValueError(f"support plane: {int(known.sum())} pixels of the support have depth, 3 are needed")
-    height, width = truth.values.shape
+    disparity = 1 / np.where(known, truth.values, 1).astype(np.float64)
+    z = np.clip(from_space(plane_disparity(disparity, known), "disparity"), *LIMITS_M)
+    return DepthMap.from_values(z, source="blind: support plane")
+
+
+def plane_disparity(disparity: Float[np.ndarray, "H W"], known: Bool[np.ndarray, "H W"]) -> Float64[np.ndarray, "H W"]:
+    """The disparity of the plane that fits the known pixels best by least squares, at every pixel."""
+    height, width = disparity.shape
     v, u = np.mgrid[:height, :width] / max(height, width)
     basis = np.stack([u, v, np.ones_like(u)], axis=-1)
-    plane = np.linalg.lstsq(basis[known], 1 / truth.values[known].astype(np.float64), rcond=None)[0]
-    z = np.clip(from_space(basis @ plane, "disparity"), *LIMITS_M)
-    return DepthMap.from_values(z, source="blind: support plane")
+    return basis @ np.linalg.lstsq(basis[known], disparity[known], rcond=None)[0]

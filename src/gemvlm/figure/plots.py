@@ -42,7 +42,7 @@ def loss_curves(
         axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.9)
         axes.plot(steps, _running_mean(values, smooth), color=colour, linewidth=1.9)
         axes.set_title(name.removeprefix("loss/").replace("_", " "), loc="left", fontsize=10, color=INK, weight="bold")
-        _quieten(axes)
+        quieten(axes)
         _mark_stages(axes, records)
     buffer = io.BytesIO()
     with rc_context({"svg.fonttype": "none", "font.family": ["sans-serif"], "svg.hashsalt": "gemvlm"}):
@@ -58,7 +58,7 @@ def _running_mean(values: Float[np.ndarray, " records"], width: int) -> Float[np
     return (total[end] - total[start]) / (end - start)
 
 
-def _quieten(axes: Any) -> None:
+def quieten(axes: Any) -> None:
     """Leaves of a plot's furniture what a reader needs: the values, light lines to read them by, a floor."""
     from matplotlib.ticker import MaxNLocator
 
