@@ -6,8 +6,9 @@ states (T, D), the token spans of the images, and targets that say which image t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +16,10 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 
 from gemvlm.batch import Target
+from gemvlm.flow import SigmaTable
 from gemvlm.model.connector import Connector
-from gemvlm.model.generator import Condition, Draw, Generator
-from gemvlm.model.latents import Latents
+from gemvlm.model.generator import Condition, Draw, Generator, build_generator
+from gemvlm.model.latents import Latents, build_latents
 
 
 class GenerativeSupervision(nn.Module):
@@ -33,6 +35,21 @@ class GenerativeSupervision(nn.Module):
         self.generator = generator
         self.latents = latents
         self.condition_dropout = condition_dropout
+
+    @classmethod
+    def build(
+        cls,
+        states: int,
+        generator: Mapping[str, Any],
+        latents: Mapping[str, Any],
+        *,
+        shift: float,
+        condition_dropout: float,
+        training_steps: int = 1000,
+    ) -> GenerativeSupervision:
+        """With random weights, for states of width `states`; the other arguments are those of `GemConfig`."""
+        painter = build_generator(generator, SigmaTable(shift, training_steps))
+        return cls(Connector(states, painter.condition_width), painter, build_latents(latents), condition_dropout)
 
     def forward(
         self,
