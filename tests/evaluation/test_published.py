@@ -53,7 +53,8 @@ def test_files_come_in_the_order_of_their_names_and_long_arrays_are_streamed(tmp
     [
         ("t.json", '[{"a": 1}, {"a": ', "t.json:1"),
         ("t.json", '[{"a": 1} {"a": 2}]', "t.json:0"),
-        ("t.json", '{"a": 1}', "an array"),
+        ("t.json", '"a"', "an array"),
+        ("t.json", '{"a": 1}\n{"a"', "t.json:1"),
         ("t.json", "[1]", "t.json:0|found a int"),
         ("t.json", "[" * 100_000, "t.json:0"),
         ("t.jsonl", '{"a": 1}\n{"a"', "t.jsonl:1"),

@@ -75,6 +75,15 @@ class Score:
     outside: int = 0
 
 
+def means(items: Sequence[Item], scores: Sequence[Score]) -> dict[str, float]:
+    """The mean score of each category, in the order in which they first appear, of the scores that count."""
+    by_category: dict[str, list[float]] = {}
+    for item, score in zip(items, scores, strict=True):
+        if score.counted:
+            by_category.setdefault(item.category, []).append(score.value)
+    return {category: sum(values) / len(values) for category, values in by_category.items()}
+
+
 class Benchmark(Protocol):
     """A published test set with its rule, under one protocol.
 
@@ -93,7 +102,11 @@ class Benchmark(Protocol):
         ...
 
     def summary(self, items: Sequence[Item], scores: Sequence[Score]) -> dict[str, float]:
-        """The published headline under "overall", and each published sub-score by name, in [0, 1]."""
+        """The published headline under "overall", and each published sub-score by name, in [0, 1].
+
+        It is given any multiset of the benchmark's items (intervals resample them), a category may be missing, and all
+        of their scores: those that do not count are left out here.
+        """
         ...
 
     def oracle(self, item: Item, convention: Convention) -> str:

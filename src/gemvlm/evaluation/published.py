@@ -71,8 +71,9 @@ def folder_of(place: str, hub_id: str) -> Path:
 def rows(folder: Path, pattern: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """(where, row) of every record in the files that match `pattern`, in the order of their names; where is "file:row".
 
-    By suffix: `.parquet`, `.json` (an array of objects), `.jsonl`, `.csv` and `.tsv` (a header, all values text). Only
-    one record, or one small batch, is held at a time. ValueError if no file matches, or at the record that is damaged.
+    By suffix: `.parquet`, `.json` (an array of objects, or one per line), `.jsonl`, `.csv` and `.tsv` (a header, all values
+    text). Only one record, or one small batch, is held at a time. ValueError if no file matches, or at the record that
+    is damaged.
     """
     paths = sorted(path for path in folder.glob(pattern) if path.is_file())
     if not paths:
@@ -195,6 +196,9 @@ def _json_array(path: Path) -> Iterator[Any]:
     decode = json.JSONDecoder().raw_decode
     with path.open(encoding="utf-8-sig") as file:
         text = file.read(2**20).lstrip()
+        if text.startswith("{"):
+            yield from _json_lines(path)
+            return
         if not text.startswith("["):
             raise ValueError("expected an array of objects")
         text = text[1:].lstrip()
