@@ -4,8 +4,8 @@ The stock layers stay as they are: tokens of all samples (or patches of all imag
 so every linear layer and norm runs once over exactly the tokens there are. Only the attention itself regroups them,
 into rows:
 
-* causal (text): one group of rows, right-padded to the longest. A causal query never sees what stands to its right, so
-  no mask is needed and the fast kernels apply;
+* causal (text): on a CPU tiles (`tiled_attention.py`); else one group of rows, right-padded to the longest. A causal
+  query never sees what stands to its right, so no mask is needed and the fast kernels apply;
 * bidirectional (vision): one group of rows per distinct length, so that nothing is padded. The stock code loops over
   images.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,12 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AttentionInterface
 
+from gemvlm.model.tiled_attention import TiledAttention, Tiles
+
 NAME = "packed"
+
+LARGEST_SCORES = 2**26
+"""Scores (of all heads) that tiles may keep for each layer; beyond, PyTorch's kernel computes them twice instead."""
 
 
 def is_half_on_cpu(tensor: Tensor) -> bool:
@@ -41,13 +47,16 @@ class Packing:
     def __init__(self, lengths: Sequence[int], *, causal: bool, device: torch.device | str):
         self.lengths = [length for length in lengths if length > 0]
         self.causal = causal
-        self.groups: list[Tensor] = []
-        self.restore: Tensor | None = None
-        if len(set(self.lengths)) > 1:
-            self._regroup(device)
+        self.device = torch.device(device)
 
-    def _regroup(self, device: torch.device | str) -> None:
-        """Fills `groups` (row → token indices) and `restore` (token → place in the concatenated rows)."""
+    @cached_property
+    def tiles(self) -> Tiles:
+        return Tiles(self.lengths)
+
+    @cached_property
+    def rows(self) -> tuple[list[Tensor], Tensor]:
+        """Groups (row → token indices), and for each token its place in the concatenated rows."""
+        groups = []
         lengths = torch.tensor(self.lengths)
         starts = lengths.cumsum(0) - lengths
         widths = [int(lengths.max())] if self.causal else sorted(set(self.lengths))
@@ -57,12 +66,12 @@ class Packing:
             column = torch.arange(width)
             # A padded place repeats its row's last token: a real number that no query of the row sees.
             within = torch.minimum(column, lengths[rows, None] - 1)
-            self.groups.append((starts[rows, None] + within).to(device))
+            groups.append((starts[rows, None] + within).to(self.device))
             kept = column < lengths[rows, None]
             places = offset + torch.arange(len(rows) * width).view(len(rows), width)
             restore[(starts[rows, None] + column)[kept]] = places[kept]
             offset += len(rows) * width
-        self.restore = restore.to(device)
+        return groups, restore.to(self.device)
 
     def attend(
         self,
@@ -72,31 +81,35 @@ class Packing:
         scale: float | None,
     ) -> Float[Tensor, "1 T heads d"]:
         """Attention within each segment; grouped-query if there are fewer key heads than query heads."""
-        if self.restore is None:
+        if self._fit_tiles(query.shape[1]):
+            scale = query.shape[-1] ** -0.5 if scale is None else scale
+            packed = (t[0].transpose(0, 1) for t in (query, key, value))
+            return TiledAttention.apply(*packed, self.tiles, scale)[None]
+        if len(set(self.lengths)) == 1:
             rows = [t[0].unflatten(1, (len(self.lengths), -1)).transpose(0, 1) for t in (query, key, value)]
             return self._dense(rows, scale).transpose(1, 2).flatten(0, 1)[None]
+        groups, restore = self.rows
         outputs = []
-        for index in self.groups:
+        for index in groups:
             rows = [
                 t[0].transpose(0, 1)[index.flatten()].unflatten(0, index.shape).transpose(1, 2)
                 for t in (query, key, value)
             ]
             outputs.append(self._dense(rows, scale).transpose(1, 2).flatten(0, 1))
-        return torch.cat(outputs)[self.restore][None]
+        return torch.cat(outputs)[restore][None]
+
+    def _fit_tiles(self, heads: int) -> bool:
+        return self.causal and self.device.type == "cpu" and heads * Tiles.scores(self.lengths) <= LARGEST_SCORES
 
     def _dense(self, rows: Sequence[Tensor], scale: float | None) -> Tensor:
         """Attention of query, key and value rows (G, heads, L, d)."""
         query, key, value = rows
-        groups = query.shape[1] // key.shape[1]
-        if not is_half_on_cpu(value):
+        grouped = query.shape[1] != key.shape[1]
+        if self.causal or not is_half_on_cpu(value):
             return F.scaled_dot_product_attention(
-                query, key, value, is_causal=self.causal, scale=scale, enable_gqa=groups > 1
+                query, key, value, is_causal=self.causal, scale=scale, enable_gqa=grouped
             )
-        key, value = (t.repeat_interleave(groups, dim=1) if groups > 1 else t for t in (key, value))
         scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.mT
-        if self.causal:
-            future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
-            scores = scores.masked_fill(future, -torch.inf)
         return scores.softmax(-1) @ value
 
 
