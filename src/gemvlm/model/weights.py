@@ -11,7 +11,7 @@ Nothing is skipped in silence: a missing, unexpected or mis-shaped tensor is ref
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,9 @@ PREFIXES = {
 
 HEAD, EMBEDDING = "lm_head.weight", "model.language_model.embed_tokens.weight"
 
+BACKBONE = ("model.", "lm_head.")
+"""What the names of a plain Qwen3-VL begin with."""
+
 FILES = ("model.safetensors", "diffusion_pytorch_model.safetensors")
 """Names that published folders give their weights; sharded ones have an `.index.json` beside them."""
 
@@ -49,12 +52,19 @@ def named_tensors(gem: Gem) -> dict[str, Tensor]:
     return tensors
 
 
-def save_weights(gem: Gem, folder: Path, dtype: torch.dtype) -> None:
-    """Writes `model.safetensors` (in shards with an index if large) and the backbone's `config.json` into `folder`."""
+def save_weights(gem: Gem, folder: Path, dtype: torch.dtype, parts: Sequence[str] | None = None) -> None:
+    """Writes `model.safetensors` (in shards with an index if large) and the backbone's `config.json` into `folder`.
+
+    Only tensors whose names begin with one of `parts`, if given.
+    """
     from huggingface_hub import split_torch_state_dict_into_shards
 
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: t.detach().to("cpu", dtype).contiguous() for name, t in named_tensors(gem).items()}
+    tensors = {
+        name: tensor.detach().to("cpu", dtype).contiguous()
+        for name, tensor in named_tensors(gem).items()
+        if parts is None or name.startswith(tuple(parts))
+    }
     if _is_tied(gem):
         del tensors[HEAD]
     plan = split_torch_state_dict_into_shards(
@@ -132,7 +142,7 @@ def _autoencoder(sana_folder: Path, dc_ae_folder: Path | None) -> Path:
 
 
 def _belongs(name: str, prefix: str) -> bool:
-    return name.startswith(prefix) if prefix else name.startswith(("model.", "lm_head."))
+    return name.startswith(prefix) if prefix else name.startswith(BACKBONE)
 
 
 def uninitialised(config: GemConfig) -> Gem:
