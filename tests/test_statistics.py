@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
 from gemvlm.statistics import (
+    difference_over_seeds,
+    holm,
     mean_interval,
     minimum_detectable_difference,
     paired_difference,
     proportion_interval,
+    resampled_difference,
+    resampled_interval,
+    sign_test,
 )
 
 
@@ -84,6 +91,110 @@ def test_the_detectable_difference_is_detected_with_the_stated_power() -> None:
     assert np.mean(np.abs(draws) > 1.95996) == pytest.approx(0.8, abs=0.02)
     with pytest.raises(ValueError, match="at least one unit"):
         minimum_detectable_difference(1.0, 0)
+
+
+def test_few_clusters_are_tested_exactly() -> None:
+    assert paired_difference([1.0] * 5, [0.0] * 5).p_value == 2 / 2**5
+    assert paired_difference([3.0, 1.0], [0.0, 0.0]).p_value == 0.5
+
+
+def test_the_sign_test_is_the_binomials() -> None:
+    ten, nine = np.array([1.0] * 9 + [0.0, 0.5]), np.array([0.0] * 9 + [1.0, 0.5])
+    assert sign_test(ten, nine) == pytest.approx(2 * 11 / 2**10)
+    assert sign_test(nine, ten) == sign_test(ten, nine)
+    assert sign_test([0.0, 1.0], [0.0, 1.0]) == 1.0
+    with pytest.raises(ValueError, match="1 against 2"):
+        sign_test([1.0], [1.0, 2.0])
+
+
+def test_holm_agrees_with_a_worked_example() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_holm_keeps_the_level_of_many_questions() -> None:
+    rng = np.random.default_rng(5)
+    wrong = sum(min(holm(rng.random(20).tolist())) < 0.05 for _ in range(2000))
+    assert wrong / 2000 == pytest.approx(0.05, abs=0.015)
+
+
+def test_any_headline_has_the_interval_of_the_mean_where_it_is_the_mean() -> None:
+    rng = np.random.default_rng(6)
+    scores, scenes = rng.random(120), np.repeat(np.arange(30), 4).tolist()
+    general = resampled_interval(lambda items: float(scores[items].mean()), 120, scenes, resamples=2000)
+    plain = mean_interval(scores, scenes)
+    assert (general.mean, general.n) == (pytest.approx(plain.mean), plain.n)
+    assert (general.low, general.high) == (pytest.approx(plain.low, abs=0.01), pytest.approx(plain.high, abs=0.01))
+
+
+def macro(a: np.ndarray, b: np.ndarray, kinds: np.ndarray) -> Callable[[np.ndarray, np.ndarray], float]:
+    """Mean over kinds of the mean difference, as a benchmark's headline is made."""
+
+    def difference(items: np.ndarray, swapped: np.ndarray) -> float:
+        own = np.where(swapped, -1, 1) * (a[items] - b[items])
+        return float(np.mean([own[kinds[items] == kind].mean() for kind in np.unique(kinds[items])]))
+
+    return difference
+
+
+def test_any_headlines_difference_finds_the_planted_and_not_the_absent() -> None:
+    rng = np.random.default_rng(7)
+    kinds = np.repeat([0, 1, 1, 1], 25)
+    wrong = found = covered = 0
+    for trial in range(40):
+        hard = rng.normal(0, 3, 100)
+        a, b, better = (hard + rng.normal(0, 1, 100) for _ in range(3))
+        null = resampled_difference(macro(a, b, kinds), 100, resamples=120, seed=trial)
+        planted = resampled_difference(macro(better + 0.6, b, kinds), 100, resamples=120, seed=trial)
+        wrong += null.p_value < 0.05
+        covered += null.interval.low <= 0 <= null.interval.high
+        found += planted.p_value < 0.05
+    assert wrong <= 6
+    assert covered >= 33
+    assert found >= 32
+    assert planted.detectable == pytest.approx(2.8 * np.sqrt(2 * (1 / 25 + 1 / 75) / 4), rel=0.25)
+
+
+def test_scenes_are_swapped_as_one() -> None:
+    a, b = np.ones(60), np.zeros(60)
+    kinds = np.zeros(60, int)
+    assert resampled_difference(macro(a, b, kinds), 60, ["one"] * 60, resamples=100).p_value == 1.0
+    assert resampled_difference(macro(a, b, kinds), 60, resamples=100).p_value < 0.02
+    with pytest.raises(ValueError, match="60 items but 1 cluster"):
+        resampled_difference(macro(a, b, kinds), 60, ["one"])
+
+
+def trainings(rng: np.random.Generator, seeds: int, effect: float, items: np.ndarray) -> np.ndarray:
+    """Each training is better or worse as a whole (deviation 0.5), and item by item (1)."""
+    return effect + items + rng.normal(0, 0.5, (seeds, 1)) + rng.normal(0, 1, (seeds, len(items)))
+
+
+def test_seeds_that_scatter_are_counted() -> None:
+    rng = np.random.default_rng(8)
+    covered = claimed = found = 0
+    for trial in range(120):
+        items = rng.normal(0, 2, 80)
+        a, b = trainings(rng, 3, 0.0, items), trainings(rng, 3, 0.0, items)
+        over_seeds = difference_over_seeds(a, b, resamples=400, seed=trial)
+        covered += over_seeds.interval.low <= 0 <= over_seeds.interval.high
+        claimed += paired_difference(a.mean(0), b.mean(0), resamples=100, seed=trial).is_significant
+        found += difference_over_seeds(a + 5, b, resamples=400, seed=trial).p_value < 0.05
+    assert covered / 120 >= 0.92
+    assert claimed / 120 > 0.3, "items alone claim differences that are only those of two draws of seeds"
+    assert found / 120 > 0.9
+
+
+def test_one_training_each_is_compared_by_scenes_alone() -> None:
+    rng = np.random.default_rng(9)
+    a, b = rng.random((1, 50)), rng.random((1, 50))
+    both, plain = difference_over_seeds(a, b, resamples=2000), paired_difference(a[0], b[0])
+    assert both.interval == plain.interval
+    assert both.detectable == pytest.approx(plain.detectable, rel=0.1)
+    wider = difference_over_seeds(np.concatenate([a, a + 1]), b, resamples=2000)
+    assert wider.interval.high - wider.interval.low > 3 * (plain.interval.high - plain.interval.low)
+    with pytest.raises(ValueError, match="50 against 49"):
+        difference_over_seeds(a, b[:, 1:])
 
 
 def test_bad_scores_are_counted() -> None:

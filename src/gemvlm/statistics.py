@@ -6,15 +6,19 @@ Items of one scene resemble each other, so everything here can count by cluster 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from statistics import NormalDist
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 
 LARGEST_BLOCK = 2**22
 """Numbers held at once while resampling."""
+MOST_EXACT = 12
+"""Clusters of which every pattern of signs is tried; of more, a sample."""
+POWER = 0.8
 
 
 @dataclass(frozen=True)
@@ -32,10 +36,14 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """A mean of paired differences a - b with its interval, and the two-sided p-value of "no difference"."""
+    """A mean of paired differences a - b with its interval, and the two-sided p-value of "no difference".
+
+    `detectable` is the smallest true difference that this many items, as they scatter, would show four times of five.
+    """
 
     interval: Interval
     p_value: float
+    detectable: float = math.nan
 
     @property
     def is_significant(self) -> bool:
@@ -86,17 +94,129 @@ def paired_difference(
     """Mean of a - b on the same items: bootstrap interval, and a sign-flip permutation test (Fisher, 1935).
 
     Under "no difference" the sign of each cluster's sum is a coin; p is the share of flips at least as extreme as what
-    was seen, the seen one included.
+    was seen, the seen one included. Up to MOST_EXACT clusters every pattern of signs is tried.
     """
     if len(a) != len(b):
         raise ValueError(f"paired scores must be of the same items: {len(a)} against {len(b)}")
     differences = np.asarray(a, np.float64) - np.asarray(b, np.float64)
-    sums, _ = _by_cluster(differences, clusters)
+    sums, counts = _by_cluster(differences, clusters)
+    if len(sums) <= MOST_EXACT:
+        flips = [np.array(signs) @ sums for signs in product((1.0, -1.0), repeat=len(sums))][1:]
+    else:
+        rng = np.random.default_rng(seed + 1)
+        flips = [rng.choice((-1.0, 1.0), size=len(sums)) @ sums for _ in range(resamples)]
+    means = _bootstrap_means(sums, counts, resamples, seed)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    interval = Interval(float(sums.sum() / counts.sum()), float(low), float(high), int(counts.sum()))
+    return Difference(interval, _share_as_extreme(flips, float(sums.sum())), _detectable(means, level))
+
+
+def resampled_difference(
+    difference: Callable[[Int64[np.ndarray, " items"], Bool[np.ndarray, " items"]], float],
+    n: int,
+    clusters: Sequence[Hashable] | None = None,
+    level: float = 0.95,
+    resamples: int = 500,
+    seed: int = 0,
+) -> Difference:
+    """`paired_difference` for any headline, such as a mean of means over categories.
+
+    `difference(items, swapped)` is a's headline minus b's over those of the `n` items (some come twice), a and b having
+    changed places in the `swapped` ones: bootstrap by drawing items, permutation test by swapping whole clusters.
+    """
+    members = _members(n, clusters)
+    rng = np.random.default_rng(seed)
+    none, everything = np.zeros(n, bool), np.arange(n)
+    seen = difference(everything, none)
+    means, swaps = [], []
+    for _ in range(resamples):
+        drawn = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
+        means.append(difference(drawn, np.zeros(len(drawn), bool)))
+        swapped = none.copy()
+        swapped[np.concatenate([*(m for m, coin in zip(members, rng.random(len(members)), strict=True) if coin < 0.5),
+                                np.zeros(0, np.int64)])] = True  # fmt: skip
+        swaps.append(difference(everything, swapped))
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    interval = Interval(seen, float(low), float(high), n)
+    return Difference(interval, _share_as_extreme(swaps, seen), _detectable(np.array(means), level))
+
+
+def resampled_interval(
+    statistic: Callable[[Int64[np.ndarray, " items"]], float],
+    n: int,
+    clusters: Sequence[Hashable] | None = None,
+    level: float = 0.95,
+    resamples: int = 500,
+    seed: int = 0,
+) -> Interval:
+    """`mean_interval` for any headline: `statistic(items)` over those of the `n` items, some of which come twice."""
+    members = _members(n, clusters)
+    rng = np.random.default_rng(seed)
+    values = [
+        statistic(np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))]))
+        for _ in range(resamples)
+    ]
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(statistic(np.arange(n)), float(low), float(high), n)
+
+
+def difference_over_seeds(
+    a: Float[np.ndarray, "seeds_a N"],
+    b: Float[np.ndarray, "seeds_b M"],
+    clusters: Sequence[Hashable] | None = None,
+    level: float = 0.95,
+    resamples: int = 4000,
+    seed: int = 0,
+) -> Difference:
+    """Mean of a - b where each row is one training of several and each column an item, the same in both.
+
+    Two things scatter. Scenes: the bootstrap of the differences of the rows' means. Trainings: the mean of S rows is
+    off by s / sqrt(S) times a Student t of S - 1 degrees, s being the deviation of the rows' means; a bootstrap of two
+    or three seeds would claim far too much. A side of one row borrows the other's deviation; two of one row each have
+    none, and the interval is then about these two trainings only.
+    """
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(f"paired scores must be of the same items: {a.shape[1]} against {b.shape[1]}")
+    sums, counts = _by_cluster(a.mean(axis=0) - b.mean(axis=0), clusters)
+    draws = _bootstrap_means(sums, counts, resamples, seed)
     rng = np.random.default_rng(seed + 1)
-    flipped = np.abs(np.array([rng.choice((-1.0, 1.0), size=len(sums)) @ sums for _ in range(resamples)]))
-    seen = abs(sums.sum())
-    p_value = float((np.sum(flipped >= seen - 1e-9 * max(seen, 1.0)) + 1) / (resamples + 1))
-    return Difference(mean_interval(differences, clusters, level, resamples, seed), p_value)
+    scatter = [float(np.std(rows.mean(axis=1), ddof=1)) for rows in (a, b) if len(rows) > 1]
+    for rows, own in ((a, scatter[:1]), (b, scatter[-1:])):
+        for deviation in own:
+            degrees = (len(rows) if len(rows) > 1 else max(len(a), len(b))) - 1
+            draws = draws + rng.standard_t(degrees, resamples) * deviation / math.sqrt(len(rows))
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    smaller = min(int(np.sum(draws <= 0)), int(np.sum(draws >= 0)))
+    p_value = min(1.0, 2 * (smaller + 1) / (resamples + 1))
+    interval = Interval(float(sums.sum() / counts.sum()), float(low), float(high), int(counts.sum()))
+    reach = (float(high) - float(low)) / 2
+    return Difference(interval, p_value, reach * (1 + NormalDist().inv_cdf(POWER) / _z(level)))
+
+
+def sign_test(
+    a: Sequence[float] | Float[np.ndarray, "N"],
+    b: Sequence[float] | Float[np.ndarray, "N"],
+) -> float:
+    """Exact two-sided p-value of "as often better as worse" over the items that differ; McNemar's test for 0 and 1.
+
+    Twice the smaller tail of a binomial of one half; 1 if no item differs.
+    """
+    if len(a) != len(b):
+        raise ValueError(f"paired scores must be of the same items: {len(a)} against {len(b)}")
+    differences = np.asarray(a, np.float64) - np.asarray(b, np.float64)
+    wins, losses = int(np.sum(differences > 0)), int(np.sum(differences < 0))
+    trials, fewer = wins + losses, min(wins, losses)
+    tail = sum(math.comb(trials, k) for k in range(fewer + 1))
+    return min(1.0, 2 * tail / 2**trials) if trials else 1.0
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction (1979) for asking many times: p-values that keep the level of them all, in order."""
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
 
 
 def minimum_detectable_difference(deviation: float, n: int, level: float = 0.95, power: float = 0.8) -> float:
@@ -108,6 +228,26 @@ def minimum_detectable_difference(deviation: float, n: int, level: float = 0.95,
     if n < 1 or deviation < 0:
         raise ValueError(f"needs at least one unit and a deviation that is not negative, got {n} and {deviation}")
     return float((_z(level) + NormalDist().inv_cdf(power)) * deviation / np.sqrt(n))
+
+
+def _share_as_extreme(others: Sequence[float], seen: float) -> float:
+    """The two-sided p-value of what was seen among what chance gives, the seen one included."""
+    reached = np.abs(np.array(others)) >= abs(seen) - 1e-9 * max(abs(seen), 1.0)
+    return float((np.sum(reached) + 1) / (len(others) + 1))
+
+
+def _detectable(means: Float[np.ndarray, " R"], level: float) -> float:
+    return minimum_detectable_difference(float(np.std(means)), 1, level, POWER)
+
+
+def _members(n: int, clusters: Sequence[Hashable] | None) -> list[Int64[np.ndarray, " items"]]:
+    """The items of each cluster."""
+    if n < 1 or (clusters is not None and len(clusters) != n):
+        raise ValueError(f"{n} items but {n if clusters is None else len(clusters)} cluster names; give one for each")
+    groups: dict[Hashable, list[int]] = {}
+    for item, name in enumerate(range(n) if clusters is None else clusters):
+        groups.setdefault(name, []).append(item)
+    return [np.array(items, np.int64) for items in groups.values()]
 
 
 def _z(level: float) -> float:

@@ -71,7 +71,7 @@ def folder_of(place: str, hub_id: str) -> Path:
 def rows(folder: Path, pattern: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """(where, row) of every record in the files that match `pattern`, in the order of their names; where is "file:row".
 
-    By suffix: `.parquet`, `.json` (an array of objects, or one per line), `.jsonl`, `.csv` and `.tsv` (a header, all values
+    By suffix: `.parquet`, `.json` (an array, or one object per line), `.jsonl`, `.csv` and `.tsv` (a header, all values
     text). Only one record, or one small batch, is held at a time. ValueError if no file matches, or at the record that
     is damaged.
     """

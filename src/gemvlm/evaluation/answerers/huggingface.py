@@ -28,8 +28,8 @@ CONVENTIONS: dict[str, Convention] = {
     "internvl": Convention("thousand"),
     "molmo": Convention("hundred"),
 }
-"""What families are trained to write, by `model_type`. Qwen2.5-VL's pixels are those of the picture resized to multiples
-of 28: within 14 pixels of the picture as given, unless that exceeds the model's pixel budget."""
+"""What families are trained to write, by `model_type`. Qwen2.5-VL's pixels are those of the picture resized to
+multiples of 28: within 14 pixels of the picture as given, unless that exceeds the model's pixel budget."""
 
 
 class HuggingFaceAnswerer:
