@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 
@@ -84,14 +84,18 @@ def means(items: Sequence[Item], scores: Sequence[Score]) -> dict[str, float]:
     return {category: sum(values) / len(values) for category, values in by_category.items()}
 
 
+@runtime_checkable
 class Benchmark(Protocol):
     """A published test set with its rule, under one protocol.
 
     Implementations are frozen dataclasses made by `open(place, protocol)`, where `place` is a local folder or a hub id.
     """
 
-    name: str
-    protocol: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def protocol(self) -> str: ...
 
     def items(self) -> Sequence[Item]:
         """All items in the published order. ValueError naming file, row and field if anything is missing or unknown."""
@@ -120,3 +124,13 @@ class Benchmark(Protocol):
     def chance(self, item: Item) -> float:
         """The expected score of `guess`."""
         ...
+
+
+@runtime_checkable
+class WritesPlaces(Protocol):
+    """A benchmark whose prompts hold coordinates, which must be those of the model that is asked.
+
+    Items keep their ids in every convention.
+    """
+
+    def written_for(self, convention: Convention) -> Self: ...
