@@ -16,7 +16,7 @@ foundation models, 2024 (arXiv 2404.08636), whose probes are not linear.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -24,18 +24,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gemvlm.evaluation.probe_readers import ImageStates, MeanMap, Position, StateReader
+from gemvlm.evaluation.probe_readers import MeanMap, Position, StateReader
 from gemvlm.evaluation.probe_report import Metric, ProbeReport, ProbeRow
 from gemvlm.evaluation.probe_ridge import PENALTIES, RidgePath, RidgeSums, exact
 from gemvlm.evaluation.probe_targets import TARGETS, Target, TokenTargets, token_targets
+from gemvlm.runtime import get_log
 from gemvlm.sample import Sample
 
 CHUNK = 32
 """Frames whose states are held at once."""
 
 Split = Literal["train", "development", "test"]
-Advance = Callable[[str, int], None]
-"""Told the name of a reader and how many frames it has just read."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +73,13 @@ class _Layer:
     def solve(self) -> None:
         self.path, self.sums = self.sums.solve(), RidgeSums()
 
+    def check(self, x: Tensor, y: Tensor) -> None:
+        """Adds up the errors of every penalty on development tokens."""
+        assert self.path is not None
+        errors = (self.path.predict(x) - y).square().sum((1, 2))
+        self.errors = errors if self.errors is None else self.errors + errors
+        self.spread += float((y - self.path.target_mean).square().sum())
+
     def choose(self) -> tuple[float, float]:
         """Keeps the best penalty; returns it and the R2 on the development frames."""
         assert self.path is not None and self.errors is not None
@@ -82,18 +88,21 @@ class _Layer:
         return PENALTIES[best], 1 - float(self.errors[best]) / max(self.spread, 1e-12)
 
 
-def probe(readers: Sequence[StateReader], data: ProbeData, advance: Advance | None = None) -> ProbeReport:
+def probe(readers: Sequence[StateReader], data: ProbeData) -> ProbeReport:
     """Probes every layer of every reader, the first being the model in question; blind baselines are added.
 
-    Every frame is read once by each reader. ValueError if a reader's grid changes from frame to frame.
+    Every frame is read once by each reader. A target that is unknown in one of the parts (normals, without a camera) is
+    left out. ValueError if two readers have one name.
     """
     first = readers[0].read([data.train[0].frames[0].image])[0]
-    every = [*readers, Position(first.grid), MeanMap(first.grid)]
+    every: list[StateReader] = [*readers, Position(first.grid), MeanMap(first.grid)]
     if len({reader.name for reader in every}) < len(every):
         raise ValueError(f"probe: two readers have one name: {[reader.name for reader in every]}")
     rows: list[ProbeRow] = []
+    frames = sum(len(part) for part in _parts(data).values())
     for reader in every:
-        rows += _probe_one(reader, data, advance or (lambda name, frames: None))
+        get_log().info("probing %s: %d frames, %d layers", reader.name, frames, len(reader.layers))
+        rows += _probe_one(reader, data)
     return ProbeReport(
         tuple(rows),
         first.grid,
@@ -106,55 +115,45 @@ def _parts(data: ProbeData) -> dict[Split, Sequence[Sample]]:
     return {"train": data.train, "development": data.development, "test": data.test}
 
 
-def _probe_one(reader: StateReader, data: ProbeData, advance: Advance) -> list[ProbeRow]:
+def _probe_one(reader: StateReader, data: ProbeData) -> list[ProbeRow]:
     layers: dict[tuple[int, Target], _Layer] = {}
-    for _, states, truth in _read(reader, data.train, advance):
-        for target, known, y in _targets(truth, states):
-            for place, number in enumerate(reader.layers):
-                layers.setdefault((number, target), _Layer()).sums.add(states.states[place][known], y)
+    for _, target, number, x, y in _tokens(reader, data.train):
+        layers.setdefault((number, target), _Layer()).sums.add(x, y)
     for layer in layers.values():
         layer.solve()
-    for _, states, truth in _read(reader, data.development, advance):
-        for target, known, y in _targets(truth, states):
-            for place, number in enumerate(reader.layers):
-                layer = layers[number, target]
-                assert layer.path is not None
-                error = (layer.path.predict(states.states[place][known]) - y).square().sum((1, 2))
-                layer.errors = error if layer.errors is None else layer.errors + error
-                layer.spread += float((y - layer.path.target_mean).square().sum())
-    chosen = {key: layer.choose() for key, layer in layers.items()}
+    for _, target, number, x, y in _tokens(reader, data.development):
+        if (number, target) in layers:
+            layers[number, target].check(x, y)
+    chosen = {key: layer.choose() for key, layer in layers.items() if layer.errors is not None}
     sums: dict[tuple[int, Target, Metric], list[tuple[str, float, float]]] = {}
-    for sample, states, truth in _read(reader, data.test, advance):
-        for target, known, y in _targets(truth, states):
-            for place, number in enumerate(reader.layers):
-                path = layers[number, target].path
-                assert path is not None
-                found = path.predict(states.states[place][known])[0]
-                for metric, (error, weight) in _errors(target, found, y, path.target_mean).items():
-                    sums.setdefault((number, target, metric), []).append((sample.scene, error, weight))
+    for sample, target, number, x, y in _tokens(reader, data.test):
+        if (number, target) in chosen:
+            path = layers[number, target].path
+            assert path is not None
+            for metric, (error, weight) in _errors(target, path.predict(x)[0], y, path.target_mean).items():
+                sums.setdefault((number, target, metric), []).append((sample.scene, error, weight))
     return [
         ProbeRow.of(reader.name, number, target, metric, *chosen[number, target], per_frame)
         for (number, target, metric), per_frame in sums.items()
     ]
 
 
-def _read(
-    reader: StateReader, samples: Sequence[Sample], advance: Advance
-) -> Iterator[tuple[Sample, ImageStates, TokenTargets]]:
+def _tokens(reader: StateReader, samples: Sequence[Sample]) -> Iterator[tuple[Sample, Target, int, Tensor, Tensor]]:
+    """Of each frame, target and layer the states and true values of the tokens at which the target is known."""
     for start in range(0, len(samples), CHUNK):
         part = samples[start : start + CHUNK]
         found = reader.read([sample.frames[0].image for sample in part])
         for sample, states in zip(part, found, strict=True):
-            yield sample, states, token_targets(sample.frames[0], states.grid)
-        advance(reader.name, len(part))
+            for target, known, y in _known(token_targets(sample.frames[0], states.grid), states.states.device):
+                for number, layer in zip(reader.layers, states.states, strict=True):
+                    yield sample, target, number, layer[known], y
 
 
-def _targets(truth: TokenTargets, states: ImageStates) -> Iterator[tuple[Target, Tensor, Tensor]]:
-    """Each target with the tokens at which it is known, and its values there."""
+def _known(truth: TokenTargets, device: torch.device) -> Iterator[tuple[Target, Tensor, Tensor]]:
     for target in TARGETS:
         if target in truth.values and truth.known[target].any():
             known, y = torch.from_numpy(truth.known[target]), torch.from_numpy(truth.values[target])
-            yield target, known.to(states.states.device), exact(y[known].to(states.states.device))
+            yield target, known.to(device), exact(y[known].to(device))
 
 
 def _errors(target: Target, found: Tensor, true: Tensor, mean: Tensor) -> dict[Metric, tuple[float, float]]:

@@ -48,8 +48,11 @@ class ImageStates:
 class StateReader(Protocol):
     """`layers` are the numbers of what `read` gives, in its order."""
 
-    name: str
-    layers: tuple[int, ...]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def layers(self) -> tuple[int, ...]: ...
 
     def read(self, images: Sequence[Picture]) -> list[ImageStates]: ...
 
@@ -101,7 +104,9 @@ class HuggingFaceReader:
     tells what it wrote instead (crops and thumbnails can often be turned off by `options` of the processor).
     """
 
-    def __init__(self, model: Any, processor: Any, name: str = "model", options: Mapping[str, Any] | None = None):
+    def __init__(
+        self, model: Any, processor: Any, name: str = "model", options: Mapping[str, Any] | None = None
+    ) -> None:
         self.name = name
         self._model, self._processor, self._options = model.eval(), processor, dict(options or {})
         config = model.config
@@ -123,7 +128,7 @@ class HuggingFaceReader:
 
         try:
             processor = AutoProcessor.from_pretrained(place)
-            model = AutoModelForImageTextToText.from_pretrained(place, dtype=dtype)
+            model: Any = AutoModelForImageTextToText.from_pretrained(place, dtype=dtype)
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise ValueError(
                 f"{place}: neither a checkpoint of gemvlm nor an image-text model that transformers opens: {error}"

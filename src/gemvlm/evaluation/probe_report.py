@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -51,7 +51,7 @@ class ProbeRow:
         development_r2: float,
         per_frame: Sequence[tuple[str, float, float]],
     ) -> ProbeRow:
-        ratio = pooled_ratio([(scene, error, weight) for scene, error, weight in per_frame])
+        ratio = pooled_ratio(per_frame)
         score = Interval(1 - ratio.mean, 1 - ratio.high, 1 - ratio.low, ratio.n) if metric == "r2" else ratio
         return cls(reader, layer, target, metric, penalty, development_r2, score, tuple(per_frame))
 
@@ -87,8 +87,7 @@ class ProbeReport:
     def against(self, other: str, target: Target) -> Interval:
         """R2 of the model's best layer minus that of `other`, on the same frames, by scene."""
         own, theirs = self.best(self.readers[0], target), self.best(other, target)
-        pairs = zip(own.per_frame, theirs.per_frame, strict=True)
-        return pooled_ratio([(scene, error - own_error, spread) for (scene, own_error, spread), (_, error, _) in pairs])
+        return ratio_difference(theirs.per_frame, own.per_frame)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the frames' own sums, for JSON."""
@@ -138,12 +137,28 @@ class ProbeReport:
         return layer_curves(panels, "layer of the language model", file_format)
 
 
-def pooled_ratio(frames: Sequence[tuple[str, float, float]], seed: int = 0) -> Interval:
-    """sum(a) / sum(b) over (scene, a, b), with its bootstrap interval (95 %): whole scenes are drawn."""
-    numbers: dict[str, int] = {}
-    index = np.array([numbers.setdefault(scene, len(numbers)) for scene, _, _ in frames])
-    above, below = (np.bincount(index, [frame[part] for frame in frames]) for part in (1, 2))
-    drawn = np.random.default_rng(seed).multinomial(len(above), np.full(len(above), 1 / len(above)), size=RESAMPLES)
-    ratios = (drawn @ above) / np.maximum(drawn @ below, 1e-12)
-    low, high = np.quantile(ratios, [0.025, 0.975])
-    return Interval(float(above.sum() / max(below.sum(), 1e-12)), float(low), float(high), len(frames))
+PerFrame = Sequence[tuple[str, float, float]]
+"""(scene, a, b) of each frame, for the ratio sum(a) / sum(b)."""
+
+
+def pooled_ratio(frames: PerFrame, seed: int = 0) -> Interval:
+    """sum(a) / sum(b) with its bootstrap interval (95 %): whole scenes are drawn."""
+    return _interval([frames], lambda ratios: ratios[0], len(frames), seed)
+
+
+def ratio_difference(first: PerFrame, second: PerFrame, seed: int = 0) -> Interval:
+    """The first ratio minus the second, with its interval: the same scenes are drawn for both."""
+    return _interval([first, second], lambda ratios: ratios[0] - ratios[1], len(first), seed)
+
+
+def _interval(groups: Sequence[PerFrame], of: Callable[[list[Any]], Any], count: int, seed: int) -> Interval:
+    numbers = {scene: place for place, scene in enumerate(dict.fromkeys(f[0] for frames in groups for f in frames))}
+    sums = []
+    for frames in groups:
+        index = [numbers[scene] for scene, _, _ in frames]
+        sums.append([np.bincount(index, [f[part] for f in frames], minlength=len(numbers)) for part in (1, 2)])
+    draws = np.random.default_rng(seed).multinomial(len(numbers), np.full(len(numbers), 1 / len(numbers)), RESAMPLES)
+    resampled = of([(draws @ above) / np.maximum(draws @ below, 1e-12) for above, below in sums])
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    whole = of([above.sum() / max(below.sum(), 1e-12) for above, below in sums])
+    return Interval(float(whole), float(low), float(high), count)
