@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -133,4 +133,4 @@ class WritesPlaces(Protocol):
     Items keep their ids in every convention.
     """
 
-    def written_for(self, convention: Convention) -> Self: ...
+    def written_for(self, convention: Convention) -> Benchmark: ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -26,6 +26,7 @@ class Reply:
     frames: int = 0
 
 
+@runtime_checkable
 class Answerer(Protocol):
     """A model, or a baseline in its place. `describe` is plain JSON that says exactly who answered and how.
 
