@@ -70,7 +70,7 @@ def blink_letter(reply: str, item: Item) -> str | None:
 
 def lmms_eval_letter(reply: str, item: Item) -> str | None:
     """lmms-eval's for BLINK."""
-    text, letters = reply.strip(), letters_of(item)
+    text, letters = reply.strip(), "".join(letters_of(item))
     first_line = text.split("\n", 1)[0].strip()
     if len(first_line) <= 4 and (bare := re.match(rf"\(?([{letters}])\)?[.\s:,)]*$", first_line, re.IGNORECASE)):
         return bare[1].upper()

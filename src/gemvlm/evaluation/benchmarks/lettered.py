@@ -99,8 +99,8 @@ def table(folder: Path, *patterns: str) -> Iterator[tuple[str, dict[str, Any]]]:
     return rows(folder, next((pattern for pattern in patterns if any(folder.glob(pattern))), patterns[0]))
 
 
-def letters_of(item: Item) -> str:
-    return string.ascii_uppercase[: len(item.options)]
+def letters_of(item: Item) -> tuple[str, ...]:
+    return tuple(string.ascii_uppercase[: len(item.options)])
 
 
 def truth_letter(letter: str, options: Sequence[str], where: str) -> str:

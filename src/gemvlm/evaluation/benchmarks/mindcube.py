@@ -117,5 +117,5 @@ def options_in(question: str) -> tuple[str, ...]:
     for mark in marks:
         if starts and mark.start() > starts[-1].start() and ord(mark[1]) == ord(starts[-1][1]) + 1:
             starts.append(mark)
-    ends = [mark.start() for mark in starts[1:]] + [len(question)]
+    ends = [*(mark.start() for mark in starts[1:]), len(question)][: len(starts)]
     return tuple(question[mark.end() : end].strip() for mark, end in zip(starts, ends, strict=True))

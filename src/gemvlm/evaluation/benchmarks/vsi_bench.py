@@ -40,7 +40,7 @@ SUBSETS = {"": "test.jsonl", "/debiased": "test_debiased.parquet", "/pruned": "t
 PROTOCOLS = tuple(rule + subset for rule in ("official", "lmms_eval", "vlmevalkit") for subset in SUBSETS)
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
-GUESSES = range(1, 11)
+GUESSES = tuple(range(1, 11))
 """What someone says who only knows that a number is asked for."""
 
 BEFORE = "These are frames of a video."
@@ -111,7 +111,7 @@ class VsiBench:
         if item.category in CHOICES:
             letter = vlmevalkit_spatial_letter(reply) if self.rule == "vlmevalkit" else thinking_in_space_word(reply)
             letter = (letter or "").upper()
-            return Score(float(letter == item.truth), letter if letter in tuple(letters_of(item)) else None)
+            return Score(float(letter == item.truth), letter if letter in letters_of(item) else None)
         value = _NUMBER_READERS[self.rule](reply)
         if value is None or not isfinite(value):
             return Score(0.0, None)
@@ -134,7 +134,7 @@ class VsiBench:
 
     def guess(self, item: Item, rng: np.random.Generator, convention: Convention) -> str:
         """A random letter, or a whole number from 1 to 10."""
-        return str(rng.choice(list(letters_of(item)) if item.category in CHOICES else list(GUESSES)))
+        return str(rng.choice(letters_of(item) if item.category in CHOICES else GUESSES))
 
     def chance(self, item: Item) -> float:
         if item.category in CHOICES:
