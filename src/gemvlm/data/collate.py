@@ -113,6 +113,21 @@ class Collator:
                 frames.append(frame)
         return self._packed(encoded, frames, tuple(targets), tuple(sample.id for sample in samples))
 
+    def cost(self, sample: Sample) -> tuple[int, int, int]:
+        """The most (tokens, vision patches, targets) that the sample can bring, whichever of its turns are drawn.
+
+        Of a frame nothing is looked at but its size. ValueError as for the sample itself.
+        """
+        every, chosen = range(len(sample.turns)), list(range(len(sample.turns)))
+        if self.turns is not None and not (sample.dialogue and self.turns.turns_per_sample):
+            weights = self.turns.families
+            drawn = [i for i in every if weights is None or weights.get(sample.turns[i].family, 0.0) > 0]
+            length = {index: len(self._encoded(sample, [index]).input_ids) for index in drawn}
+            chosen = sorted(drawn, key=lambda index: -length[index])[: self.turns.turns_per_sample]
+        tokens = len(self._shortened(sample, chosen).input_ids)
+        patches = sum(prod(self.images.grid(*frame.image.shape[:2])) for frame in sample.frames)
+        return tokens, patches, len(self.targets) * len(sample.frames)
+
     def prompts(self, requests: Sequence[Prompt]) -> Batch:
         """Conversations, packed like samples, that end where the model must begin to answer; labels are all ignored."""
         encoded = []
@@ -130,20 +145,26 @@ class Collator:
         if self.turns is not None:
             drawn = self.turns(sample.turns, keyed(self.seed, epoch, sample.id, "turns"))
             chosen = chosen if sample.dialogue and drawn else drawn
-        system = self.system if sample.system is None else sample.system
-        image_tokens = self._image_tokens(sample.frames)
-        while True:
-            encoded = self._encode(render(sample, chosen, self.coordinates, system), image_tokens)
-            length = len(encoded.input_ids)
-            if length <= self.max_tokens:
-                return encoded
+        return self._shortened(sample, chosen)
+
+    def _shortened(self, sample: Sample, chosen: list[int]) -> Encoded:
+        """As many of these turns, the first ones, as `max_tokens` holds."""
+        encoded = self._encoded(sample, chosen)
+        while len(encoded.input_ids) > self.max_tokens:
             if len(chosen) <= 1:
+                image_tokens = self._image_tokens(sample.frames)
                 raise ValueError(
-                    f"sample {sample.id!r}: {length} tokens ({sum(image_tokens)} of {len(image_tokens)} images) with "
-                    f"{len(chosen)} turns are more than max_tokens {self.max_tokens}; lower max_pixels, give fewer "
-                    "frames or raise max_tokens"
+                    f"sample {sample.id!r}: {len(encoded.input_ids)} tokens ({sum(image_tokens)} of "
+                    f"{len(image_tokens)} images) with {len(chosen)} turns are more than max_tokens "
+                    f"{self.max_tokens}; lower max_pixels, give fewer frames or raise max_tokens"
                 )
-            chosen.pop()
+            chosen = chosen[:-1]
+            encoded = self._encoded(sample, chosen)
+        return encoded
+
+    def _encoded(self, sample: Sample, chosen: Sequence[int]) -> Encoded:
+        system = self.system if sample.system is None else sample.system
+        return self._encode(render(sample, chosen, self.coordinates, system), self._image_tokens(sample.frames))
 
     def _targets(self, sample_id: str, epoch: int, index: int, frame: Frame, image: int) -> list[Target]:
         """One target of each kind that the frame can give; `image` is its place among the batch's images."""
