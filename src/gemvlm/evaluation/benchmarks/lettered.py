@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -36,7 +36,7 @@ class LetterBenchmark(ABC):
     """By protocol."""
 
     @classmethod
-    def open(cls, place: str, protocol: str = "official") -> Self:
+    def open(cls, place: str, protocol: str = "official") -> LetterBenchmark:
         """From a local folder or a hub id. ValueError for an unknown protocol or place."""
         known(cls.name, protocol, cls.readers)
         return cls(folder_of(place, cls.hub_id), protocol)

@@ -55,10 +55,10 @@ def sat_text(reply: str) -> str | None:
 
 
 def official_letter(reply: str, item: Item) -> str | None:
-    """The option whose text, lower case and without brackets, the reply is."""
+    """The option that the reply says: the script drops brackets from the truth, but not from a reply."""
     said = sat_text(reply)
     for letter, option in zip(letters_of(item), item.options, strict=True):
-        if said is not None and said == option.lower().strip().replace("(", "").replace(")", ""):
+        if said == _without_brackets(option).strip().lower():
             return letter
     return None
 
@@ -109,4 +109,8 @@ class Sat(LetterBenchmark):
         return f"{question.strip()}\n{HINT}\n{lettered}\n{ASKS}"
 
     def written(self, item: Item, letter: str) -> str:
-        return item.options[ord(letter) - ord("A")] if self.protocol == "official" else letter
+        return _without_brackets(item.options[ord(letter) - ord("A")]) if self.protocol == "official" else letter
+
+
+def _without_brackets(text: str) -> str:
+    return text.replace("(", "").replace(")", "")

@@ -55,7 +55,9 @@ class ViewSpatial(LetterBenchmark):
             kind = need(row, "question_type", str, where)
             if kind not in TYPES:
                 raise ValueError(f"{where}: question_type {kind!r} is unknown; known are {', '.join(TYPES)}")
-            paths = texts(["", *need(row, "image_path", list, where)], "image_path", where)[1:]
+            paths = need(row, "image_path", list, where)
+            if not paths or not all(isinstance(path, str) for path in paths):
+                raise ValueError(f"{where}: field 'image_path' holds no path, or not only paths: {paths!r:.200}")
             choices = need(row, "choices", str, where)
             options = texts(choices.splitlines(), "choices", where)
             yield Item(

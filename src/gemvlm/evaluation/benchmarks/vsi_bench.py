@@ -23,7 +23,7 @@ from functools import cached_property
 from itertools import takewhile
 from math import isfinite
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -64,7 +64,7 @@ class VsiBench:
     hub_id: ClassVar[str] = "nyu-visionx/VSI-Bench"
 
     @classmethod
-    def open(cls, place: str, protocol: str = "official") -> Self:
+    def open(cls, place: str, protocol: str = "official") -> VsiBench:
         """From a local folder or a hub id. ValueError for an unknown protocol or place."""
         known(cls.name, protocol, PROTOCOLS)
         return cls(folder_of(place, cls.hub_id), protocol)
@@ -139,7 +139,7 @@ class VsiBench:
     def chance(self, item: Item) -> float:
         if item.category in CHOICES:
             return 1 / len(item.options)
-        return float(np.mean([mean_relative_accuracy(guess, item.truth) for guess in GUESSES]))
+        return float(np.mean([mean_relative_accuracy(float(guess), item.truth) for guess in GUESSES]))
 
 
 def mean_relative_accuracy(value: float, truth: float) -> float:
@@ -158,7 +158,8 @@ def first_number_or_words(reply: str) -> float | None:
         return float(digits[0])
     if start is None:
         return None
-    return number_in_words(" ".join(takewhile(_is_numeral, (word[0] for word in words[start:]))))
+    number = number_in_words(" ".join(takewhile(_is_numeral, (word[0] for word in words[start:]))))
+    return None if number is None else float(number)
 
 
 _NUMBER_READERS = {
