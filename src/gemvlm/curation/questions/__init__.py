@@ -23,12 +23,7 @@ needs several views; `histories.py` holds the rules of several images.
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import islice
-
-import numpy as np
+from collections.abc import Iterable, Mapping
 
 from gemvlm.curation.questions import (
     attributes,
@@ -42,80 +37,67 @@ from gemvlm.curation.questions import (
     spots,
     surfaces,
 )
+from gemvlm.curation.questions.family import Family, draw, families_of, known
 from gemvlm.curation.questions.visibility import Seen, Without
-from gemvlm.sample import Task, Turn
+from gemvlm.sample import Turn
 from gemvlm.worlds.observation import Observation
 
-Writer = Callable[[Seen, np.random.Generator], Iterator[Turn]]
-
-
-@dataclass(frozen=True)
-class Family:
-    """A kind of question: `write` yields turns in random order; yes/no come in pairs of both answers."""
-
-    name: str
-    task: Task
-    write: Writer
-
-
-_WRITERS: dict[Task, tuple[Writer, ...]] = {
-    "description": (description.describe, description.places),
-    "grounding": (
-        grounding.point,
-        grounding.box,
-        grounding.point_relation,
-        grounding.point_extremum,
-        surfaces.free_space,
-        referring.point_all,
-        referring.point_ordinal,
-        referring.point_compared,
-        referring.point_superlative,
-        spots.point_between,
-        spots.point_on_top,
-        spots.point_under,
-        attributes.name_choice,
-    ),
-    "reasoning": (
-        attributes.colour,
-        attributes.shape,
-        attributes.object_at,
-        attributes.count,
-        attributes.exists,
-        attributes.occluded,
-        relations.left_right,
-        relations.above_below,
-        relations.closer,
-        relations.nearest_of,
-        relations.larger,
-        relations.nearer_to,
-        relations.perspective,
-        measures.object_depth,
-        measures.distance,
-        planning.support,
-        attributes.count_beside,
-        attributes.more_of,
-        relations.depth_order,
-        relations.nearest_choice,
-        relations.neighbour_choice,
-        relations.taller,
-        relations.longer,
-        relations.inside,
-        directions.direction_seen,
-        directions.direction_standing,
-        directions.clock_direction,
-        directions.turn_angle,
-        measures.point_depth,
-        measures.gap_cm,
-        measures.size_cm,
-        measures.size_choice,
-        spots.gap_passes,
-    ),
-    "planning": (planning.removal_order, planning.can_lift, planning.consequence, surfaces.fits),
-}
-
-FAMILIES: dict[str, Family] = {
-    write.__name__: Family(write.__name__, task, write) for task, writers in _WRITERS.items() for write in writers
-}
+FAMILIES: dict[str, Family[Seen]] = families_of(
+    {
+        "description": (description.describe, description.places),
+        "grounding": (
+            grounding.point,
+            grounding.box,
+            grounding.point_relation,
+            grounding.point_extremum,
+            surfaces.free_space,
+            referring.point_all,
+            referring.point_ordinal,
+            referring.point_compared,
+            referring.point_superlative,
+            spots.point_between,
+            spots.point_on_top,
+            spots.point_under,
+            attributes.name_choice,
+        ),
+        "reasoning": (
+            attributes.colour,
+            attributes.shape,
+            attributes.object_at,
+            attributes.count,
+            attributes.exists,
+            attributes.occluded,
+            relations.left_right,
+            relations.above_below,
+            relations.closer,
+            relations.nearest_of,
+            relations.larger,
+            relations.nearer_to,
+            relations.perspective,
+            measures.object_depth,
+            measures.distance,
+            planning.support,
+            attributes.count_beside,
+            attributes.more_of,
+            relations.depth_order,
+            relations.nearest_choice,
+            relations.neighbour_choice,
+            relations.taller,
+            relations.longer,
+            relations.inside,
+            directions.direction_seen,
+            directions.direction_standing,
+            directions.clock_direction,
+            directions.turn_angle,
+            measures.point_depth,
+            measures.gap_cm,
+            measures.size_cm,
+            measures.size_choice,
+            spots.gap_passes,
+        ),
+        "planning": (planning.removal_order, planning.can_lift, planning.consequence, surfaces.fits),
+    }
+)
 
 
 CORE_FAMILIES = (
@@ -140,14 +122,5 @@ def write_questions(
     one changes no other. `without` is the world's own simulation of a removal; the family `consequence` is silent
     without it. ValueError for an unknown family.
     """
-    chosen = CORE_FAMILIES if families is None else tuple(families)
-    if unknown := sorted(set(chosen) - FAMILIES.keys()):
-        raise ValueError(f"families: {unknown} are unknown; choose from {sorted(FAMILIES)}")
-    seen = Seen(observation, without)
-    seed = tuple(key)
-    turns: list[Turn] = []
-    for name in chosen:
-        count = turns_per_family if isinstance(turns_per_family, int) else turns_per_family[name]
-        rng = np.random.default_rng((*seed, zlib.crc32(name.encode())))
-        turns.extend(islice(FAMILIES[name].write(seen, rng), count))
-    return turns
+    chosen = known(CORE_FAMILIES if families is None else families, FAMILIES)
+    return draw(chosen, Seen(observation, without), key, turns_per_family)

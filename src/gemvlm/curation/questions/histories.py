@@ -7,64 +7,44 @@ As for single views, each family is a generator of turns, lazily and in random o
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
-
-import numpy as np
+from collections.abc import Iterable, Mapping, Sequence
 
 from gemvlm.curation.questions import moved, plans, several_views, video
+from gemvlm.curation.questions.family import Family, draw, families_of, known
 from gemvlm.curation.questions.moments import Moments, WithoutAt
-from gemvlm.sample import Task, Turn
+from gemvlm.sample import Turn
 from gemvlm.worlds.observation import History
 
-HistoryWriter = Callable[[Moments, np.random.Generator], Iterator[Turn]]
-
-
-@dataclass(frozen=True)
-class HistoryFamily:
-    """A kind of question about several images: `write` yields turns in random order; yes/no come in pairs."""
-
-    name: str
-    task: Task
-    write: HistoryWriter
-
-
-_WRITERS: dict[Task, tuple[HistoryWriter, ...]] = {
-    "grounding": (several_views.same_point, video.hidden_place, moved.trajectory),
-    "reasoning": (
-        several_views.camera_turn,
-        several_views.camera_move,
-        several_views.after_moving,
-        several_views.perspective_across,
-        several_views.view_showing,
-        several_views.view_overlap,
-        video.appearance_order,
-        video.count_over_images,
-        video.out_of_sight,
-        moved.what_moved,
-        moved.did_it_move,
-        moved.moved_way,
-        moved.moved_far,
-    ),
-    "planning": (
-        plans.next_step,
-        plans.remaining_steps,
-        plans.what_was_done,
-        plans.has_succeeded,
-        plans.can_lift_now,
-        plans.consequence_now,
-        plans.frame_order,
-        plans.progress,
-    ),
-}
-
-HISTORY_FAMILIES: dict[str, HistoryFamily] = {
-    write.__name__: HistoryFamily(write.__name__, task, write)
-    for task, writers in _WRITERS.items()
-    for write in writers
-}
+HISTORY_FAMILIES: dict[str, Family[Moments]] = families_of(
+    {
+        "grounding": (several_views.same_point, video.hidden_place, moved.trajectory),
+        "reasoning": (
+            several_views.camera_turn,
+            several_views.camera_move,
+            several_views.after_moving,
+            several_views.perspective_across,
+            several_views.view_showing,
+            several_views.view_overlap,
+            video.appearance_order,
+            video.count_over_images,
+            video.out_of_sight,
+            moved.what_moved,
+            moved.did_it_move,
+            moved.moved_way,
+            moved.moved_far,
+        ),
+        "planning": (
+            plans.next_step,
+            plans.remaining_steps,
+            plans.what_was_done,
+            plans.has_succeeded,
+            plans.can_lift_now,
+            plans.consequence_now,
+            plans.frame_order,
+            plans.progress,
+        ),
+    }
+)
 
 
 def write_history_questions(
@@ -83,18 +63,9 @@ def write_history_questions(
     order for that of time. `key` seeds each family by itself. `without(index, id)` simulates a removal at an
     observation. ValueError for an unknown family, or an index that the history does not have.
     """
-    chosen = tuple(HISTORY_FAMILIES if families is None else families)
-    if unknown := sorted(set(chosen) - HISTORY_FAMILIES.keys()):
-        raise ValueError(f"families: {unknown} are unknown; choose from {sorted(HISTORY_FAMILIES)}")
+    chosen = known(HISTORY_FAMILIES if families is None else families, HISTORY_FAMILIES)
     count = len(history.observations)
     shown = tuple(range(count) if shown is None else shown)
     if not shown or not all(0 <= index < count for index in shown):
         raise ValueError(f"shown: {shown} must name at least one of the history's {count} observations (from 0)")
-    moments = Moments(history, shown, ordered, without)
-    seed = tuple(key)
-    turns: list[Turn] = []
-    for name in chosen:
-        wanted = turns_per_family if isinstance(turns_per_family, int) else turns_per_family[name]
-        rng = np.random.default_rng((*seed, zlib.crc32(name.encode())))
-        turns.extend(islice(HISTORY_FAMILIES[name].write(moments, rng), wanted))
-    return turns
+    return draw(chosen, Moments(history, shown, ordered, without), key, turns_per_family)
