@@ -20,7 +20,7 @@ from jaxtyping import Float
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import ModelOutput
 
 from gemvlm.batch import Target
@@ -130,6 +130,10 @@ class Attachment:
                 tensor.copy_(file.get_tensor(name))
             self.passes = int((file.metadata() or {}).get("passes", 0))
 
+    def trainer_callback(self) -> TrainerCallback:
+        """For `Trainer.add_callback`: keeps the supervision in the Trainer's checkpoints, and resumes it from there."""
+        return _Checkpoints(self)
+
     def _learned(self) -> dict[str, Tensor]:
         """All tensors but those of the frozen latents."""
         return {name: t for name, t in self.supervision.state_dict().items() if not name.startswith("latents.")}
@@ -184,6 +188,23 @@ class Attachment:
             raise ValueError(f"{type(model).__name__} returned no output with a `loss`; call it with return_dict=True")
         loss = total if output.loss is None else output.loss + total.to(output.loss.device)
         return type(output)(**{**output, "loss": loss})
+
+
+class _Checkpoints(TrainerCallback):
+    def __init__(self, attachment: Attachment) -> None:
+        self.attachment = attachment
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.is_world_process_zero:
+            self.attachment.save(self._folder(args, state))
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.global_step:
+            self.attachment.load(self._folder(args, state))
+
+    @staticmethod
+    def _folder(args: TrainingArguments, state: TrainerState) -> Path:
+        return Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
 
 
 def _visited(key: int, visit: int) -> int:
