@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
 from gemvlm.camera import Camera
-from gemvlm.depth_map import DepthMap, Encoding, decode, encode
+from gemvlm.depth_map import DepthMap, Encoding, decode, encode, from_space, to_space
 from gemvlm.evaluation.depth_metrics import (
     align,
     best_constant,
@@ -80,6 +81,67 @@ def test_a_map_in_another_space_is_refused() -> None:
         score(log_map, scene(), mode="scale_shift", space="disparity")
     with pytest.raises(ValueError, match="truth from 'guess'"):
         score(scene(), log_map)
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("mode", ["scale", "scale_shift"])
+def test_alignment_forgets_what_it_fits(mode: str, space: str) -> None:
+    """A map scored as it is or scaled (and shifted, in that space) is the same map to every metric."""
+    truth, rng = scene(1), np.random.default_rng(2)
+    guess = DepthMap.from_values(truth.values * np.exp(rng.normal(0, 0.1, truth.values.shape)).astype(np.float32))
+    x = to_space(guess.values.astype(np.float64), space)
+    scaled, shift = (1.0, 0.35) if space == "log" else (1.7, 0.2 if mode == "scale_shift" else 0.0)
+    other = DepthMap.from_values(from_space(scaled * x + shift, space).astype(np.float32))
+    one, two = (asdict(score(each, truth, mode=mode, space=space)) for each in (guess, other))
+    assert one == pytest.approx(two, rel=1e-3, abs=1e-5)
+    assert one["abs_rel"] > 0.02
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_scale_and_shift_are_those_of_a_straight_line_through_the_pixels(space: str) -> None:
+    truth, rng = scene(3), np.random.default_rng(4)
+    guess = DepthMap.from_values(truth.values * np.exp(rng.normal(0, 0.2, truth.values.shape)).astype(np.float32))
+    x, y = (to_space(m.values.astype(np.float64), space) for m in (guess, truth))
+    slope, offset = np.polyfit(x.ravel(), y.ravel(), 1)
+    expected = np.clip(from_space(slope * x + offset, space), 0.01, 100)
+    np.testing.assert_allclose(align(guess, truth, mode="scale_shift", space=space), expected, rtol=1e-4)
+    if space != "log":
+        factor = np.linalg.lstsq(x.reshape(-1, 1), y.ravel(), rcond=None)[0][0]
+        np.testing.assert_allclose(
+            align(guess, truth, mode="scale", space=space), np.clip(from_space(factor * x, space), 0.01, 100), rtol=1e-4
+        )
+
+
+def test_si_log_forgets_one_factor_and_log_rmse_does_not() -> None:
+    truth = scene()
+    half = score(DepthMap.from_values(truth.values / 2), truth)
+    assert half.si_log == pytest.approx(0, abs=1e-5)
+    assert half.log_rmse == pytest.approx(math.log(2), rel=1e-5)
+    assert (half.delta1, half.delta2, half.delta3) == (0, 0, 0)
+    edge = score(DepthMap.from_values(truth.values * 1.5), truth)
+    assert (edge.delta1, edge.delta2, edge.delta3) == (0, 1, 1)
+
+
+def test_boundary_f1_equals_a_count_pair_by_pair() -> None:
+    rng = np.random.default_rng(5)
+    truth, guess = (np.exp(rng.normal(0, 0.12, (6, 7))) for _ in range(2))
+    mask = rng.random((6, 7)) < 0.6
+    valid = rng.random((6, 7)) < 0.9
+    total = weight = 0.0
+    for ratio in np.linspace(1.05, 1.25, 10):
+        hits = said = there = 0
+        for i, j in np.ndindex(6, 7):
+            for k, m in ((i + 1, j), (i, j + 1)):
+                if k >= 6 or m >= 7 or not (valid[i, j] and valid[k, m]) or not (mask[i, j] or mask[k, m]):
+                    continue
+                for a, b in (((i, j), (k, m)), ((k, m), (i, j))):
+                    jump, true_jump = guess[a] / guess[b] > ratio, truth[a] / truth[b] > ratio
+                    said, there, hits = said + jump, there + true_jump, hits + (jump and true_jump)
+        if there:
+            precision, recall = hits / max(said, 1), hits / there
+            total += ratio * (2 * precision * recall / max(precision + recall, 1e-12))
+            weight += ratio
+    assert boundary_f1(guess, truth, mask, valid) == pytest.approx(total / weight)
 
 
 def test_running_backwards_earns_no_more_than_a_constant() -> None:

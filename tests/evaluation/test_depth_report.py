@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gemvlm.depth_map import DepthMap, Encoding
-from gemvlm.evaluation.depth_report import DepthReport, evaluate_depth
+from gemvlm.evaluation.depth_report import BLIND, DepthReport, evaluate_depth
 from gemvlm.inference import DepthPrediction
 from gemvlm.sample import Frame, Region, Sample
 
@@ -91,13 +91,14 @@ def test_whole_images_flatter_the_mean_map(report: DepthReport) -> None:
 
 def test_the_support_plane_is_the_table_though_a_wall_stands_behind_it() -> None:
     """Fitted to the background as a whole it would lie between table and wall."""
-    exact = evaluate_depth(Painter(0.0), TEST, TRAIN, steps=1)
-    empty = [np.zeros((SIZE, SIZE), bool)] * len(TEST)
-    below = [np.broadcast_to((np.arange(SIZE) >= 30)[:, None], (SIZE, SIZE)).copy() for _ in TEST]
-    table = evaluate_depth(Painter(0.0), TEST, TRAIN, steps=1, object_masks=below)
+    test = TEST[:8]
+    exact = evaluate_depth(Painter(0.0), test, TRAIN, steps=1)
+    empty = [np.zeros((SIZE, SIZE), bool)] * len(test)
+    below = [np.broadcast_to((np.arange(SIZE) >= 30)[:, None], (SIZE, SIZE)).copy() for _ in test]
+    table = evaluate_depth(Painter(0.0), test, TRAIN, steps=1, object_masks=below)
     assert table.mean("support plane", reading="metric").mean < 0.05
     assert exact.mean().mean < 1e-5
-    assert evaluate_depth(Painter(0.0), TEST, TRAIN, steps=1, object_masks=empty).without_objects == len(TEST)
+    assert evaluate_depth(Painter(0.0), test, TRAIN, steps=1, object_masks=empty).without_objects == len(test)
 
 
 def test_affine_depth_is_scored_aligned_only() -> None:
@@ -121,6 +122,32 @@ def test_the_report_goes_to_json(report: DepthReport) -> None:
         "other image",
     }
     assert tree["space"] == "log" and tree["images"] == 20
+
+
+def test_every_reading_has_every_metric_beside_every_blind_method(report: DepthReport) -> None:
+    tree = report.to_dict()
+    readings = {"aligned", "metric", "scale, depth", "scale, disparity", "affine, depth", "affine, disparity"}
+    assert readings < tree.keys()
+    metrics = {"abs_rel", "sq_rel", "rmse", "log_rmse", "si_log", "delta1", "delta2", "delta3", "boundary_f1"}
+    for reading in readings:
+        for pixels in ("all", "objects"):
+            methods = tree[reading][pixels]
+            assert set(methods) == {"model", *BLIND, "other image"}
+            assert all(set(values) == metrics for values in methods.values())
+    # the best constant is the best constant, however the one that was learned is scaled
+    constant = [report.mean("constant", "all", reading).mean for reading in ("scale, depth", "affine, depth")]
+    assert constant[0] == pytest.approx(constant[1], rel=1e-4)
+    assert report.mean(reading="affine, depth").mean <= report.mean(reading="metric").mean * 1.2
+    assert (
+        report.mean(metric="rmse", reading="affine, depth").mean
+        <= report.mean(metric="rmse", reading="scale, depth").mean
+    )
+
+
+def test_what_is_not_metric_has_no_other_space() -> None:
+    report = evaluate_depth(Painter(0.03, metric=False), TEST[:4], TRAIN, steps=1)
+    assert "model" not in report.methods(reading="scale, depth")
+    assert "mean map" in report.methods(reading="scale, depth")
 
 
 def test_scenes_in_both_sets_and_missing_depth_are_refused() -> None:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import zlib
 from functools import cache
 
 import mujoco
 import numpy as np
 import pytest
 
-from gemvlm.worlds.tabletop import CATEGORIES, COLOURS, SceneConfig, TabletopScene, build_scene, generate_views
+from gemvlm.worlds.tabletop import (
+    CATEGORIES,
+    COLOURS,
+    NEW_CATEGORIES,
+    NEW_PATTERNS,
+    SceneConfig,
+    TabletopScene,
+    build_scene,
+    generate_views,
+)
 
 SEEDS = range(12)
 
@@ -255,3 +265,53 @@ def test_bad_requests_are_named():
         scene(0).without(99)
     with pytest.raises(ValueError, match="processes 0"):
         next(generate_views([0], 1, processes=0))
+
+
+def test_scenes_are_those_that_models_were_trained_on():
+    """Checksums of names, places in millimetres and ids: whatever is added to the world must not move them."""
+    found = []
+    for seed in (0, 1, 2_000_003):
+        world = build_scene(seed)
+        names = zlib.crc32(" ".join(state.name for state in world.states()).encode())
+        places = np.round(np.concatenate([state.box.center for state in world.states()]) * 1000).astype(np.int32)
+        found.append((names, zlib.crc32(places.tobytes()), zlib.crc32(world.observe(1).ids.tobytes())))
+    assert found == [
+        (579103804, 2202050555, 2411106863),
+        (1672807211, 3527381539, 1227561841),
+        (2816982908, 1821801096, 359707099),
+    ]
+
+
+def test_new_shapes_rest_and_every_one_of_their_points_lies_in_its_box():
+    config = SceneConfig(categories=NEW_CATEGORIES)
+    seen = [build_scene(seed, config).observe(0) for seed in range(8)]
+    shown = {state.category for o in seen for state in o.objects if state.movable and state.visible_pixels > 20}
+    assert shown == set(NEW_CATEGORIES) and not shown & set(CATEGORIES)
+    for o in seen:
+        points = unprojected(o)
+        for state in o.objects:
+            local = (points[o.ids == state.id] - state.box.center) @ state.box.rotation
+            assert np.all(np.abs(local) <= state.box.half_extents + 1e-4), state.category
+
+
+def test_new_textures_change_colours_and_nothing_else():
+    usual = build_scene(4, SceneConfig(textured_chance=1.0))
+    other = build_scene(
+        4, SceneConfig(textured_chance=1.0, object_patterns=NEW_PATTERNS, structure_patterns=NEW_PATTERNS)
+    )
+    a, b = usual.observe(0), other.observe(0)
+    assert [s.name for s in a.objects if s.movable] == [s.name for s in b.objects if s.movable]
+    assert not np.array_equal(a.image, b.image)
+    patterns = {body.surface.pattern for body in other.layout.objects}
+    assert patterns <= set(NEW_PATTERNS)
+
+
+def test_a_config_names_shapes_and_patterns_that_there_are():
+    with pytest.raises(ValueError, match=r"categories \['sofa'\] are no shapes"):
+        SceneConfig(categories=("mug", "sofa"))
+    with pytest.raises(ValueError, match="patterns"):
+        SceneConfig(object_patterns=("tartan",))
+    with pytest.raises(ValueError, match="at least one pattern"):
+        SceneConfig(structure_patterns=())
+    with pytest.raises(ValueError, match="use 12 or fewer"):
+        SceneConfig(categories=NEW_CATEGORIES, max_objects=20)

@@ -1,7 +1,8 @@
 """Generated depth against the truth, beside what can be had without looking.
 
-Two readings of a prediction: "aligned" (scale and shift fitted in the space of the encoding, over the pixels that are
-scored) and "metric" (as it is, in metres). Two sets of pixels: all of them, and those of objects, which alone tell
+A prediction is read as it is ("metric"), or with a scale or a scale and shift fitted over the pixels that are scored,
+in depth or in disparity space; "aligned" fits scale and shift in the space of the model's own encoding. What is not
+metric is read in its own space alone. Two sets of pixels: all of them, and those of objects, which alone tell
 understanding from the habit of a data set. Every method is read in the same way:
 
     model          painted from the image's states
@@ -29,14 +30,23 @@ from gemvlm.sample import Region, Sample
 from gemvlm.statistics import Difference, Interval, mean_interval, paired_difference
 
 Pixels = Literal["all", "objects"]
-Reading = Literal["aligned", "metric"]
+Reading = Literal["aligned", "metric", "scale, depth", "scale, disparity", "affine, depth", "affine, disparity"]
 Mask = Bool[np.ndarray, "H W"]
 
 MODEL = "model"
 BLIND = ("constant", "mean map", "support plane", "unconditional")
 CONTROL = "other image"
 METRICS = ("abs_rel", "delta1", "boundary_f1")
+"""Those of every table."""
+ALL_METRICS = (*METRICS, "sq_rel", "rmse", "log_rmse", "si_log", "delta2", "delta3")
 READINGS: dict[Reading, Alignment] = {"aligned": "scale_shift", "metric": "metric"}
+"""Those of every table."""
+FURTHER_READINGS: dict[Reading, tuple[Alignment, Space]] = {
+    "scale, depth": ("scale", "depth"),
+    "scale, disparity": ("scale", "disparity"),
+    "affine, depth": ("scale_shift", "depth"),
+    "affine, disparity": ("scale_shift", "disparity"),
+}
 LEAST_PIXELS = 16
 """An image with fewer object pixels is left out of the object scores, and counted."""
 
@@ -117,7 +127,11 @@ class DepthReport:
         self, method: str, pixels: Pixels, reading: Reading, metric: str
     ) -> tuple[dict[int, float], dict[int, str]]:
         wanted = (method, pixels, reading)
-        found = [s for s in self.scores if (s.method, s.pixels, s.reading) == wanted and np.isfinite(s.values[metric])]
+        found = [
+            s
+            for s in self.scores
+            if (s.method, s.pixels, s.reading) == wanted and np.isfinite(s.values.get(metric, np.nan))
+        ]
         if not found:
             raise ValueError(f"depth report: no {metric} of {method!r} over {pixels} pixels, {reading}; see `methods`")
         return {s.image: s.values[metric] for s in found}, {s.image: s.scene for s in found}
@@ -128,7 +142,7 @@ class DepthReport:
         for reading, pixels in dict.fromkeys((s.reading, s.pixels) for s in self.scores):
             rows = tree.setdefault(reading, {}).setdefault(pixels, {})
             for method in self.methods(pixels, reading):
-                rows[method] = {metric: self._triple(method, pixels, reading, metric) for metric in METRICS}
+                rows[method] = {metric: self._triple(method, pixels, reading, metric) for metric in ALL_METRICS}
         return tree
 
     def _triple(self, method: str, pixels: Pixels, reading: Reading, metric: str) -> list[float] | None:
@@ -174,13 +188,16 @@ def evaluate_depth(
         for method, of in methods.items():
             for pixels, mask in masks.items():
                 prediction = _sized(of(index, pixels), item.truth)
-                for reading, mode in READINGS.items():
-                    if reading == "metric" and not prediction.is_metric:
-                        continue
-                    found = score(prediction, item.truth, mask, mode, space)
-                    values = {metric: getattr(found, metric) for metric in METRICS}
+                for reading, (mode, where) in _readings(prediction, space).items():
+                    found = score(prediction, item.truth, mask, mode, where)
+                    values = {metric: getattr(found, metric) for metric in ALL_METRICS}
                     scores.append(ImageScore(method, pixels, reading, item.scene, index, values))
     return DepthReport(tuple(scores), space, len(items), without_objects)
+
+
+def _readings(prediction: DepthMap, space: Space) -> dict[Reading, tuple[Alignment, Space]]:
+    own: dict[Reading, tuple[Alignment, Space]] = {reading: (mode, space) for reading, mode in READINGS.items()}
+    return {**own, **FURTHER_READINGS} if prediction.is_metric else {"aligned": own["aligned"]}
 
 
 Method = Callable[[int, Pixels], DepthMap]

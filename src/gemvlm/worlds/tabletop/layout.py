@@ -12,9 +12,17 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
+from gemvlm.worlds.tabletop.new_shapes import NEW_SHAPES
 from gemvlm.worlds.tabletop.parts import Part
-from gemvlm.worlds.tabletop.shapes import CATEGORIES, Shape, cuboid, make_shape
-from gemvlm.worlds.tabletop.surface import COLOURS, Surface, object_surface, structure_surface
+from gemvlm.worlds.tabletop.shapes import CATEGORIES, SHAPES, Shape, cuboid
+from gemvlm.worlds.tabletop.surface import (
+    COLOURS,
+    OBJECT_PATTERNS,
+    PATTERNS,
+    Surface,
+    object_surface,
+    structure_surface,
+)
 
 Mount = Literal["table", "shelf", "stack", "hang", "structure"]
 
@@ -28,9 +36,16 @@ STRING_TOP_M = 1.9
 """Height above the table at which strings end: above every camera."""
 
 
+_SHAPES = {**SHAPES, **NEW_SHAPES}
+
+
 @dataclass(frozen=True)
 class SceneConfig:
-    """Ranges that scenes and cameras are drawn from; lengths in metres, angles in degrees."""
+    """Ranges that scenes and cameras are drawn from; lengths in metres, angles in degrees.
+
+    `categories` may name the shapes of `new_shapes.py` too. `structure_patterns`, if given, are those of table, floor,
+    wall and shelf in place of their usual ones.
+    """
 
     min_objects: int = 4
     max_objects: int = 12
@@ -52,15 +67,24 @@ class SceneConfig:
     roll_deg: tuple[float, float] = (-15.0, 15.0)
     distance_m: tuple[float, float] = (0.55, 1.65)
     noise: float = 0.006
+    categories: tuple[str, ...] = CATEGORIES
+    object_patterns: tuple[str, ...] = OBJECT_PATTERNS
+    structure_patterns: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_objects <= self.max_objects:
             raise ValueError(
                 f"scene config: min_objects {self.min_objects} must be in 1..max_objects {self.max_objects}"
             )
-        if self.max_objects > len(CATEGORIES) * len(COLOURS) // 4:
+        if unknown := sorted({*self.categories} - _SHAPES.keys()):
+            raise ValueError(f"scene config: categories {unknown} are no shapes; there are {', '.join(_SHAPES)}")
+        if unknown := sorted({*self.object_patterns, *(self.structure_patterns or ())} - {*PATTERNS}):
+            raise ValueError(f"scene config: patterns {unknown} are unknown; there are {', '.join(PATTERNS)}")
+        if not self.object_patterns or self.structure_patterns == ():
+            raise ValueError("scene config: object_patterns and structure_patterns need at least one pattern each")
+        if self.max_objects > (most := len(self.categories) * len(COLOURS) // 4):
             raise ValueError(
-                f"scene config: max_objects {self.max_objects} is too many for distinct names; use 32 or fewer"
+                f"scene config: max_objects {self.max_objects} is too many for distinct names; use {most} or fewer"
             )
 
 
@@ -113,15 +137,16 @@ def plan_layout(rng: np.random.Generator, config: SceneConfig) -> Layout:
     shelf_top = top + float(rng.uniform(*config.shelf_height_m))
     structures, walls = _structures(rng, config, top, half)
     if has_shelf:
-        structures.append(_shelf(rng, top, shelf_top, spread, shelf_y))
+        structures.append(_shelf(rng, config, top, shelf_top, spread, shelf_y))
 
     space = _Space()
-    names = _distinct_names(rng, count)
+    names = _distinct_names(rng, count, config.categories)
     hanging = int(rng.integers(1, config.max_hanging + 1)) if rng.random() < config.hanging_chance else 0
     objects: list[Body] = []
     for index, (category, colour) in enumerate(names):
-        shape = make_shape(category, float(rng.uniform(1 - config.size_variation, 1 + config.size_variation)))
-        surface = object_surface(rng, colour, bool(rng.random() < config.textured_chance))
+        shape = _SHAPES[category](float(rng.uniform(1 - config.size_variation, 1 + config.size_variation)))
+        textured = bool(rng.random() < config.textured_chance)
+        surface = object_surface(rng, colour, textured, config.object_patterns)
         body = None
         if index >= count - hanging:
             body = _hang(rng, config, space, category, shape, surface, top, spread)
@@ -142,9 +167,9 @@ def plan_layout(rng: np.random.Generator, config: SceneConfig) -> Layout:
     return Layout(tuple(objects), tuple(structures + strings), top, half, walls, has_shelf)
 
 
-def _distinct_names(rng: np.random.Generator, count: int) -> list[tuple[str, str]]:
+def _distinct_names(rng: np.random.Generator, count: int, categories: tuple[str, ...]) -> list[tuple[str, str]]:
     """Pairs of category and colour, none twice."""
-    pairs = [(category, colour) for category in CATEGORIES for colour in COLOURS]
+    pairs = [(category, colour) for category in categories for colour in COLOURS]
     return [pairs[i] for i in rng.permutation(len(pairs))[:count]]
 
 
@@ -233,9 +258,10 @@ def _slab(
 def _structures(
     rng: np.random.Generator, config: SceneConfig, top: float, half: tuple[float, float]
 ) -> tuple[list[Body], tuple[str, ...]]:
-    table = structure_surface(rng, ("plain", "wood", "wood", "checker", "stripes", "speckle"), (0.04, 0.12))
-    floor = structure_surface(rng, ("plain", "wood", "checker", "checker"), (0.12, 0.35))
-    wall = structure_surface(rng, ("plain", "stripes", "checker", "speckle"), (0.08, 0.3))
+    instead = config.structure_patterns
+    table = structure_surface(rng, instead or ("plain", "wood", "wood", "checker", "stripes", "speckle"), (0.04, 0.12))
+    floor = structure_surface(rng, instead or ("plain", "wood", "checker", "checker"), (0.12, 0.35))
+    wall = structure_surface(rng, instead or ("plain", "stripes", "checker", "speckle"), (0.08, 0.3))
     bodies = [
         _slab("table", table, (0.0, 0.0, top - 0.015), (*half, 0.015)),
         _slab("floor", floor, (0.0, 0.0, -0.02), (4.0, 4.0, 0.02)),
@@ -252,9 +278,11 @@ def _structures(
     return bodies, tuple(walls)
 
 
-def _shelf(rng: np.random.Generator, top: float, shelf_top: float, spread: float, y: float) -> Body:
+def _shelf(
+    rng: np.random.Generator, config: SceneConfig, top: float, shelf_top: float, spread: float, y: float
+) -> Body:
     """A board on two side panels that stands on the back of the table."""
-    surface = structure_surface(rng, ("plain", "wood"), (0.04, 0.1))
+    surface = structure_surface(rng, config.structure_patterns or ("plain", "wood"), (0.04, 0.1))
     half_width, half_height = spread + 0.04, 0.5 * (shelf_top - top)
     board = Part("box", (half_width, 0.1, 0.009), position=np.array([0, 0, half_height - 0.009]))
     panels = tuple(

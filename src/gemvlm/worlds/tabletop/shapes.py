@@ -34,13 +34,6 @@ class Shape:
     hook: tuple[float, float, float] | None = None
 
 
-def make_shape(category: str, scale: float) -> Shape:
-    """The shape of a category at `scale` times its nominal size."""
-    if category not in SHAPES:
-        raise ValueError(f"category {category!r} is not one of the {len(SHAPES)} tabletop shapes: {', '.join(SHAPES)}")
-    return SHAPES[category](scale)
-
-
 def cuboid(half_extents: tuple[float, float, float], scale: float = 1.0) -> Shape:
     """A solid box that can carry things."""
     x, y, z = (scale * h for h in half_extents)

@@ -50,15 +50,15 @@ class Surface:
         base, accent = _linear(self.base), _linear(self.accent)
         if self.pattern == "plain":
             return np.broadcast_to(base, points.shape)
-        mix = _PATTERNS[self.pattern](points / self.scale_m)[:, None]
+        mix = _MIXES[self.pattern](points / self.scale_m)[:, None]
         return base + (accent - base) * mix
 
 
-def object_surface(rng: np.random.Generator, colour: str, textured: bool) -> Surface:
+def object_surface(rng: np.random.Generator, colour: str, textured: bool, patterns: tuple[str, ...]) -> Surface:
     """A surface that stays true to its colour word: the accent is a lighter or darker tone of the base."""
     base = np.array(COLOURS[colour])
     tone = 0.62 * base if base.mean() > 0.3 else base + 0.2
-    pattern = str(rng.choice(["checker", "stripes", "speckle"])) if textured else "plain"
+    pattern = str(rng.choice(list(patterns))) if textured else "plain"
     scale = float(rng.uniform(0.022, 0.035))
     return Surface(colour, COLOURS[colour], _rgb(tone), pattern, scale, float(rng.uniform(0.03, 0.12)))
 
@@ -101,4 +101,33 @@ def _speckle(p: np.ndarray) -> np.ndarray:
     return np.where(noise - np.floor(noise) > 0.7, 1.0, 0.0)
 
 
-_PATTERNS = {"checker": _checker, "stripes": _stripes, "wood": _wood, "speckle": _speckle}
+def _dots(p: np.ndarray) -> np.ndarray:
+    """Balls in a lattice: round wherever a surface cuts them."""
+    away = p + 0.37 - np.floor(p + 0.37) - 0.5
+    return np.where((away**2).sum(axis=1) < 0.4**2, 1.0, 0.0)
+
+
+def _zigzag(p: np.ndarray) -> np.ndarray:
+    along = p[:, 1] + 0.5 * p[:, 2]
+    return np.floor(p[:, 0] + np.abs(along - np.floor(along) - 0.5) + 0.37) % 2
+
+
+def _rings(p: np.ndarray) -> np.ndarray:
+    """Shells about the body's centre."""
+    return np.floor(np.sqrt((p**2).sum(axis=1)) + 0.37) % 2
+
+
+_MIXES = {
+    "checker": _checker,
+    "stripes": _stripes,
+    "wood": _wood,
+    "speckle": _speckle,
+    "dots": _dots,
+    "zigzag": _zigzag,
+    "rings": _rings,
+}
+PATTERNS = ("plain", *_MIXES)
+OBJECT_PATTERNS = ("checker", "stripes", "speckle")
+"""Those of textured objects in training scenes; structures have these, "plain" and "wood"."""
+NEW_PATTERNS = ("dots", "zigzag", "rings")
+"""What no training scene shows."""
