@@ -15,10 +15,10 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -31,6 +31,10 @@ from gemvlm.evaluation.published import UNREADABLE
 FRACTION, THOUSAND = Convention("fraction"), Convention("thousand")
 LONGEST_LITERAL = 10_000
 MOST_CANDIDATES = 2000
+JSON_FORM = (
+    'Output the point coordinates in JSON format.\nFor example:\n[\n  {"point_2d": [x, y], "label": "point_1"}\n]\n'
+)
+"""How VLMEvalKit asks for points, after the Qwen3-VL report."""
 
 _TUPLE = re.compile(r"\(([-+]?\d+(?:\.\d*)?(?:,\s*[-+]?\d+(?:\.\d*)?)*)\)")
 _PAIR = re.compile(r"[\[(]\s*([-+]?\d+(?:\.\d*)?)\s*,\s*([-+]?\d+(?:\.\d*)?)\s*[\])]")
@@ -60,6 +64,13 @@ def tuples(reply: str) -> Iterator[list[int | float]]:
     """
     for found in _TUPLE.finditer(reply[:LONGEST_REPLY]):
         yield [float(number) if "." in number else int(number) for number in found[1].split(",")]
+
+
+def lmms_eval_tuples(reply: str, width: int, height: int) -> Marks:
+    """lmms-eval's reading of tuples (`tasks/refspatial` and `tasks/where2place`, 75571cfe): every pair is fractions,
+    boxes are not read."""
+    pairs = (numbers for numbers in tuples(reply) if len(numbers) == 2)
+    return Marks(tuple((int(x * width), int(y * height)) for x, y in pairs))
 
 
 def lmms_eval_json(reply: str, width: int, height: int) -> Marks:
@@ -166,9 +177,7 @@ def score_marks(
     height, width = mask.shape
     places = read_places(reply, convention, image_size(item))
     try:
-        marks = (
-            read(reply[:LONGEST_REPLY], width, height) if convention == native else _in_pixels(places, width, height)
-        )
+        marks = _marked(places, width, height) if convention != native else read(reply[:LONGEST_REPLY], width, height)
     except (ValueError, OverflowError, TypeError):
         return Score(0.0, None, outside=places.outside)
     share = hit_share(mask, marks)
@@ -188,14 +197,16 @@ def raises(reply: str, read: Reader, mask: Float[np.ndarray, "H W"]) -> bool:
     return False
 
 
-def _in_pixels(places: Places, width: int, height: int) -> Marks:
-    def pixel(fraction: float, end: int) -> int:
-        return math.floor(fraction * end + 1e-9)  # a pixel's number divided by the width and multiplied again is itself
+def in_pixels(fractions: Sequence[float], width: int, height: int) -> tuple[int, ...]:
+    """The pixels in which places lie, x and y in turn: a pixel's number over the width is that pixel again."""
+    ends = (width, height) * (len(fractions) // 2)
+    return tuple(math.floor(value * end + 1e-9) for value, end in zip(fractions, ends, strict=True))
 
-    return Marks(
-        tuple((pixel(x, width), pixel(y, height)) for x, y in places.points),
-        tuple((pixel(a, width), pixel(b, height), pixel(c, width), pixel(d, height)) for a, b, c, d in places.boxes),
-    )
+
+def _marked(places: Places, width: int, height: int) -> Marks:
+    points = (in_pixels(point, width, height) for point in places.points)
+    boxes = (in_pixels(box, width, height) for box in places.boxes)
+    return Marks(tuple((x, y) for x, y in points), tuple((a, b, c, d) for a, b, c, d in boxes))
 
 
 def point_at(
@@ -210,8 +221,13 @@ def point_at(
     rows, columns = np.nonzero(mask == mask.max())
     away = (rows - np.median(rows)) ** 2 + (columns - np.median(columns)) ** 2
     nearest = np.argsort(away, kind="stable")[:MOST_CANDIDATES]
-    replies = [_pixel(int(columns[k]), int(rows[k]), width, height, item, convention, as_json) for k in nearest]
-    return next((reply for reply in replies if value(reply) >= mask.max()), replies[0])
+    best, first = float(mask.max()), ""
+    for k in nearest:
+        reply = _pixel(int(columns[k]), int(rows[k]), width, height, item, convention, as_json)
+        if value(reply) >= best:
+            return reply
+        first = first or reply
+    return first
 
 
 def point_anywhere(item: Item, rng: np.random.Generator, convention: Convention, as_json: bool = False) -> str:
@@ -262,10 +278,16 @@ def mask_truth(media: Media, where: str) -> dict[str, Any]:
 
 def mask_levels(truth: Mapping[str, Any]) -> UInt8[np.ndarray, "H W"]:
     """Undoes `mask_truth`."""
-    return _unpacked(truth["levels"], truth["height"], truth["width"])
+    content = zlib.decompressobj().decompress(base64.b64decode(truth["levels"]), truth["height"] * truth["width"])
+    return np.frombuffer(content, np.uint8).reshape(truth["height"], truth["width"])
 
 
-@lru_cache(maxsize=8)
-def _unpacked(packed: str, height: int, width: int) -> UInt8[np.ndarray, "H W"]:
-    content = zlib.decompressobj().decompress(base64.b64decode(packed), height * width)
-    return np.frombuffer(content, np.uint8).reshape(height, width)
+def mask_of(truth: Mapping[str, Any], counts: Literal["any", "half", "grey"]) -> Float[np.ndarray, "H W"]:
+    """A mask as a rule takes it: 1 for every level above 0, 1 for levels above one half, or levels over 255."""
+    return _mask(truth["levels"], truth["height"], truth["width"], counts)
+
+
+@lru_cache(maxsize=16)
+def _mask(packed: str, height: int, width: int, counts: str) -> Float[np.ndarray, "H W"]:
+    levels = mask_levels({"levels": packed, "height": height, "width": width}) / 255
+    return levels if counts == "grey" else np.asarray(levels > {"any": 0.0, "half": 0.5}[counts], np.float64)

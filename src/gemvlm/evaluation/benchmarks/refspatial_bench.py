@@ -30,11 +30,13 @@ from gemvlm.evaluation.benchmarks.lettered import known, mean, mean_of
 from gemvlm.evaluation.coordinates import size_of
 from gemvlm.evaluation.pointing import (
     FRACTION,
+    JSON_FORM,
     THOUSAND,
     Marks,
     Reader,
     lmms_eval_json,
-    mask_levels,
+    lmms_eval_tuples,
+    mask_of,
     mask_truth,
     point_anywhere,
     point_at,
@@ -47,10 +49,6 @@ from gemvlm.evaluation.published import folder_of, need, picture, rows
 
 HUB_ID = "BAAI/RefSpatial-Bench"
 SPLITS = ("location", "placement", "unseen")
-JSON_FORM = (
-    'Output the point coordinates in JSON format.\nFor example:\n[\n  {"point_2d": [x, y], "label": "point_1"}\n]\n'
-)
-"""How VLMEvalKit asks for points, after the Qwen3-VL report."""
 
 
 def read_official(reply: str, width: int, height: int) -> Marks:
@@ -67,12 +65,6 @@ def read_official(reply: str, width: int, height: int) -> Marks:
                 raise ValueError("a box inside out")
             boxes.append((x0, y0, x1, y1))
     return Marks(tuple(points), tuple(boxes))
-
-
-def read_lmms_eval(reply: str, width: int, height: int) -> Marks:
-    """lmms-eval's `_text2pts`: every pair is fractions, boxes are not read."""
-    pairs = (numbers for numbers in tuples(reply) if len(numbers) == 2)
-    return Marks(tuple((int(x * width), int(y * height)) for x, y in pairs))
 
 
 def read_vlmevalkit(reply: str, width: int, height: int) -> Marks:
@@ -92,7 +84,7 @@ PROTOCOLS: dict[str, tuple[Convention | None, Reader]] = {
     "official": (FRACTION, read_official),
     "official_skip": (FRACTION, read_official),
     "official_qwen": (None, read_official),
-    "lmms_eval": (FRACTION, read_lmms_eval),
+    "lmms_eval": (FRACTION, lmms_eval_tuples),
     "lmms_eval_json": (THOUSAND, lmms_eval_json),
     "vlmevalkit": (THOUSAND, read_vlmevalkit),
 }
@@ -150,8 +142,7 @@ class RefSpatialBench:
         return score
 
     def _mask(self, item: Item) -> Float[np.ndarray, "H W"]:
-        levels = mask_levels(item.truth)
-        return np.asarray(np.round(levels / 255) if "lmms_eval" in self.protocol else levels > 0, np.float64)
+        return mask_of(item.truth, "half" if "lmms_eval" in self.protocol else "any")
 
     def summary(self, items: Sequence[Item], scores: Sequence[Score]) -> dict[str, float]:
         """`overall` is the mean of location and placement; under lmms-eval and VLMEvalKit the mean of all items."""
