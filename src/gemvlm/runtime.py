@@ -20,12 +20,16 @@ Precision = Literal["float32", "bfloat16"]
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where this process runs: its rank among `world` processes, its device, its precision of matrix products."""
+    """Where this process runs: its rank among `world` processes, its device, its precision of matrix products.
+
+    `local_world` is how many of the processes run on this machine.
+    """
 
     rank: int
     world: int
     device: torch.device
     precision: Precision
+    local_world: int = 1
 
     @property
     def is_main(self) -> bool:
@@ -39,7 +43,11 @@ class Runtime:
 
 
 def detect(device: str | None = None, precision: Precision = "float32", threads: int | None = None) -> Runtime:
-    """Rank and world as the launcher's variables say; the device is the given one, else CUDA, else MPS, else CPU."""
+    """Rank and world as the launcher's variables say; the device is the given one, else CUDA, else MPS, else CPU.
+
+    `torchrun` sets RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT. Of processes that each
+    see several GPUs, each takes the one of its LOCAL_RANK.
+    """
     if threads is not None:
         torch.set_num_threads(threads)
     return Runtime(
@@ -47,14 +55,15 @@ def detect(device: str | None = None, precision: Precision = "float32", threads:
         world=int(os.environ.get("WORLD_SIZE", "1")),
         device=default_device(device),
         precision=precision,
+        local_world=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
     )
 
 
 def default_device(name: str | None = None) -> torch.device:
-    """The named device, or the best that is there."""
-    if name is not None:
+    """The named device, or the best that is there; "cuda" is the GPU of this process's LOCAL_RANK."""
+    if name not in (None, "cuda"):
         return torch.device(name)
-    if torch.cuda.is_available():
+    if name == "cuda" or torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     if torch.backends.mps.is_available():
         return torch.device("mps")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -13,8 +17,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from gemvlm.batch import Batch
-from gemvlm.data.collate import Collator, TurnSampler
+import gemvlm
+from gemvlm.data.collate import Collator, TargetMaker, TurnSampler
 from gemvlm.data.loader import BatchStream
 from gemvlm.data.tokenizer import SpecialIds, train_tokenizer
 from gemvlm.depth_map import DepthMap
@@ -27,8 +31,10 @@ from gemvlm.runtime import detect, deterministic
 from gemvlm.sample import Frame, Sample, Turn
 from gemvlm.training.loop import Callback, Run, train
 from gemvlm.training.metrics import read_metrics
+from gemvlm.training.parallel import Sharding
 from gemvlm.training.stage import Stage
 
+HERE = Path(__file__).parent
 SIDE = 48
 COLOURS = ("red", "green", "blue")
 RATES = ("images_per_s", "tokens_per_s")
@@ -46,6 +52,37 @@ def make_sample(number: int) -> Sample:
     return Sample(f"sample-{number}", (Frame(image, DepthMap.from_values(depth)),), turns, f"scene-{number}", "test")
 
 
+def mixed_samples(count: int = 12) -> list[Sample]:
+    """Every third without an image, the others with one or two, some of these without depth or with none valid."""
+    samples = []
+    for number in range(count):
+        plain = make_sample(number)
+        frame, kind = plain.frames[0], number % 6
+        nothing = DepthMap.from_values(np.zeros((SIDE, SIDE), np.float32))
+        frames = {
+            0: (frame,),
+            1: (),
+            2: (frame, make_sample(number + 1).frames[0]),
+            3: (Frame(frame.image),),
+            4: (),
+            5: (Frame(frame.image), Frame(frame.image, nothing)),
+        }[kind]
+        samples.append(replace(plain, frames=frames))
+    return samples
+
+
+@dataclass(frozen=True)
+class SizedDepth:
+    """Depth pictures of two sizes, by the image: the generator runs once for each size in a batch."""
+
+    inner: TargetMaker
+    kind: ClassVar[str] = "depth"
+
+    def make(self, frame: Frame) -> Any:
+        made = self.inner.make(frame)
+        return made if made is None or frame.image[0, 0, 0] % 2 else tuple(part[..., :32, :] for part in made)
+
+
 @dataclass(frozen=True)
 class Workshop:
     """What a training needs besides its stages; every model that it makes has the same weights."""
@@ -58,29 +95,42 @@ class Workshop:
         with deterministic(0):
             return Gem(self.config)
 
-    def stream(self, stage: Stage, done: int = 0) -> Iterator[Batch]:
+    def stream(
+        self, stage: Stage, done: int = 0, rank: int = 0, world: int = 1, workers: int = 0, sized: bool = False
+    ) -> BatchStream:
+        """The stage's batches from step `done` on."""
         makers = target_makers(DEBUG)
-        targets = [makers[kind] for kind in stage.targets]
+        targets = [SizedDepth(makers[kind]) if sized else makers[kind] for kind in stage.targets]
         turns = TurnSampler(stage.turns_per_sample, stage.families)
         collator = Collator(self.tokenizer, DEBUG.coordinates, DEBUG.image, targets, turns=turns)
-        return BatchStream(self.samples, collator, stage.batch_size, drawn=done * stage.batch_size)
+        size, drawn = stage.micro_size(world), done * stage.batch_size
+        return BatchStream(self.samples, collator, size, rank=rank, world=world, workers=workers, drawn=drawn)
 
     def train(
-        self, folder: Path, stages: Sequence[Stage], callbacks: Sequence[Callback] = (), **options: Any
+        self,
+        folder: Path,
+        stages: Sequence[Stage],
+        callbacks: Sequence[Callback] = (),
+        sharding: Sharding | None = None,
+        workers: int = 0,
+        sized: bool = False,
+        **options: Any,
     ) -> tuple[bool, Gem]:
         """Trains a fresh model in `folder`, or goes on there; whether it finished, and the model as it then is."""
-        gem = self.gem()
+        gem, runtime = self.gem(), detect("cpu")
         card = CheckpointCard(
             model=self.config, coordinates={"scale": 1000, "step": 10}, image={},
             target={"height": SIDE, "width": SIDE}, recipe="test", stage="", step=0, versions={}, trained_groups=(),
         )  # fmt: skip
         run = Run(folder, **{"log_every": 5, "checkpoint_every": 5, "show_progress": False, **options})
-        return train(gem, stages, self.stream, self.tokenizer, card, run, detect("cpu"), callbacks), gem
+
+        def stream(stage: Stage) -> BatchStream:
+            return self.stream(stage, rank=runtime.rank, world=runtime.world, workers=workers, sized=sized)
+
+        return train(gem, stages, stream, self.tokenizer, card, run, runtime, callbacks, sharding), gem
 
 
-@pytest.fixture(scope="session")
-def workshop() -> Workshop:
-    samples = [make_sample(number) for number in range(8)]
+def make_workshop(samples: Sequence[Sample]) -> Workshop:
     texts = [text for sample in samples for turn in sample.turns for text in (turn.question, turn.answer)]
     tokenizer = train_tokenizer(texts, DEBUG.vocabulary, range(101))
     ids = SpecialIds.of(tokenizer)
@@ -92,15 +142,62 @@ def workshop() -> Workshop:
     return Workshop(samples, tokenizer, replace(DEBUG.model, backbone={**DEBUG.model.backbone, **special}))
 
 
+def make_stage(number: int, steps: int = 10, **changes: Any) -> Stage:
+    """A stage of recipe `debug` by its number, for so many steps of two samples."""
+    found = next(stage for stage in DEBUG.stages if stage.name.startswith(f"{number}-"))
+    return replace(found, **{"steps": steps, "batch_size": 2, **changes})
+
+
+@pytest.fixture(scope="session")
+def workshop() -> Workshop:
+    return make_workshop([make_sample(number) for number in range(8)])
+
+
+@pytest.fixture(scope="session")
+def mixed_workshop() -> Workshop:
+    return make_workshop(mixed_samples())
+
+
 @pytest.fixture(scope="session")
 def stage_of() -> Callable[..., Stage]:
-    """A stage of recipe `debug` by its number, for so many steps of two samples."""
+    return make_stage
 
-    def find(number: int, steps: int = 10, **changes: Any) -> Stage:
-        found = next(stage for stage in DEBUG.stages if stage.name.startswith(f"{number}-"))
-        return replace(found, steps=steps, batch_size=2, **changes)
 
-    return find
+@pytest.fixture(scope="session")
+def crew() -> Iterator[Crew]:
+    """Processes that train together, and may be killed."""
+    crew = Crew()
+    yield crew
+    crew.close()
+
+
+class Crew:
+    """A server, `train_toy.py`, that has imported all once and forks whoever is asked for."""
+
+    def __init__(self) -> None:
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(Path(gemvlm.__file__).parents[1]), str(HERE)]),
+            "OMP_NUM_THREADS": "1",
+        }
+        command = [sys.executable, str(HERE / "train_toy.py")]
+        self._server = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def __call__(self, task: str, world: int = 1, **options: Any) -> dict[str, Any]:
+        """Carries out a function of `train_toy.py` on `world` processes; see `serve` there for what comes back."""
+        assert self._server.stdin is not None and self._server.stdout is not None
+        self._server.stdin.write(json.dumps({"task": task, "world": world, "options": options}) + "\n")
+        self._server.stdin.flush()
+        line = self._server.stdout.readline()
+        assert line, "the server of train_toy.py ended"
+        return json.loads(line)
+
+    def close(self) -> None:
+        assert self._server.stdin is not None
+        self._server.stdin.close()
+        self._server.wait(timeout=60)
 
 
 def weights(gem: Gem) -> dict[str, Tensor]:

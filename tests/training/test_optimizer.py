@@ -11,9 +11,9 @@ from torch import nn
 
 from gemvlm.model.gem import Gem
 from gemvlm.runtime import detect
-from gemvlm.training.loop import train_step
 from gemvlm.training.optimizer import GroupOptimizer
 from gemvlm.training.stage import OptimizerConfig
+from gemvlm.training.step import train_step
 
 GROUPS = ("connector", "generator", "language", "merger", "vision")
 
@@ -33,7 +33,7 @@ def test_only_the_groups_of_the_stage_learn(workshop: Any, stage_of: Any) -> Non
     before = {name: p.detach().clone() for name, p in gem.named_parameters()}
     optimizer = GroupOptimizer(gem, stage)
     for step in range(2):
-        train_step(gem, stage, next(workshop.stream(stage, step)), optimizer, step, detect("cpu"))
+        train_step(gem, stage, [next(workshop.stream(stage, step))], optimizer, step, detect("cpu"))
     groups = gem.parameter_groups()
     for group, parameters in groups.items():
         learns = group in stage.learning_rates

@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -129,11 +129,12 @@ class BatchStream:
         """What `resume` continues from."""
         return StreamState(self._drawn, self._order.hash)
 
-    def resume(self, state: StreamState) -> None:
-        """Continues where the state was taken; batches prepared ahead are dropped.
+    def resume(self, state: Sequence[Any]) -> None:
+        """Continues where the state was taken, or what JSON made of it; batches prepared ahead are dropped.
 
         ValueError if it was taken from a stream of another order: other sizes, seed, weights or buckets.
         """
+        state = StreamState(*state)
         if state.plan != self._order.hash:
             raise ValueError(
                 f"the state belongs to plan {state.plan}, this stream follows {self._order.hash}: data, seed, weights "

@@ -3,37 +3,78 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from gemvlm.batch import Batch
 from gemvlm.model.card import CheckpointCard
 from gemvlm.model.gem import Gem
 from gemvlm.runtime import Runtime, get_log, versions
-from gemvlm.training.checkpoint import RunState, latest_checkpoint, prune, read_state, restore, save_checkpoint
+from gemvlm.training.average import Average
+from gemvlm.training.checkpoint import (
+    DiskFullError,
+    Identity,
+    RunState,
+    latest_checkpoint,
+    prune,
+    read_state,
+    restore,
+    save_checkpoint,
+)
+from gemvlm.training.lora import add_lora, merge_lora
 from gemvlm.training.metrics import MetricsLog
 from gemvlm.training.optimizer import GroupOptimizer
+from gemvlm.training.parallel import Processes, Sharding, local
+from gemvlm.training.signals import SIGNALS, Stopped, StopRequest
 from gemvlm.training.stage import Stage
+from gemvlm.training.step import Outcome, train_step
 
 FINAL = "final"
 """Folder of the finished model inside a run's."""
 
-StreamFactory = Callable[[Stage, int], Iterator[Batch]]
-"""(stage, steps of it already done) → its batches from there on, the same whatever came before."""
+NONFINITE = "nonfinite.jsonl"
+"""Steps that were left out because a loss or a gradient was no number, with the ids of their samples."""
 
-Callback = Callable[[Gem, Stage, RunState], None]
-"""Called every `Run.callback_every` steps and at the end of each stage; previews and evaluations come in this way."""
+
+class Stream(Protocol):
+    """One process's batches without end. Its state counts what all processes have read, and is the same on each."""
+
+    def __next__(self) -> Batch: ...
+
+    def state(self) -> Sequence[Any]:
+        """Numbers and words that JSON can hold."""
+        ...
+
+    def resume(self, state: Sequence[Any]) -> None:
+        """Goes on where `state`, as JSON gives it back, was taken. ValueError for a state of other data."""
+        ...
+
+
+StreamFactory = Callable[[Stage], Stream]
+"""The batches of a stage from its begin; see `Stage.micro_size` for how many samples a batch has."""
+
+Callback = Callable[[Gem, Stage, RunState], Mapping[str, float] | None]
+"""Called every `Run.callback_every` steps and at the end of each stage; previews and evaluations come in this way.
+
+Every process calls it, as they may need each other to run the model. The numbers it returns are logged.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Where a training writes and how often (in steps of a stage). `minutes`, if given, ends it early, resumable."""
+    """Where a training writes and how often (in steps of a stage). `minutes`, if given, ends it early, resumable.
+
+    `facts` must be the same on every process and whenever the run goes on: the recipe, the seed, the data's hash.
+    `seed` is that of the modules' own randomness. After more than `most_skipped` steps whose losses or gradients were
+    no numbers the run stops. `trackers` are names that `MetricsLog` knows.
+    """
 
     folder: Path
     log_every: int = 20
@@ -42,6 +83,10 @@ class Run:
     keep: int = 2
     minutes: float | None = None
     show_progress: bool = True
+    facts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    seed: int = 0
+    most_skipped: int = 20
+    trackers: tuple[str, ...] = ()
 
 
 def train(
@@ -53,51 +98,232 @@ def train(
     run: Run,
     runtime: Runtime,
     callbacks: Sequence[Callback] = (),
+    sharding: Sharding | None = None,
 ) -> bool:
     """Train through the stages, from the newest checkpoint in `run.folder` if there is one.
 
     Returns True when all stages are done, False when `run.minutes` ended the run before; calling again continues it,
-    with the same numbers as if it had never stopped. The finished model lies in `run.folder / "final"`.
+    with the same numbers as if it had never stopped, on any number of processes. SIGTERM or SIGINT end it after a
+    checkpoint too, by `Stopped`. The finished model lies in `run.folder / "final"`. Every process calls this with the
+    same whole model; where there are several, `sharding` says how its weights lie on them.
     """
-    if runtime.world > 1:
-        raise ValueError(
-            f"{runtime.world} processes: this loop trains on one; unset WORLD_SIZE or start a single process"
-        )
-    gem.to(runtime.device)
-    deadline = None if run.minutes is None else time.monotonic() + 60 * run.minutes
-    newest = latest_checkpoint(run.folder)
-    state = _continued(read_state(newest), stages, newest) if newest else RunState(stage=0, stage_step=0, step=0)
-    if newest is not None and state.stage >= len(stages):
-        restore(newest, gem, None)
-        if (run.folder / FINAL).is_dir():
-            return True
-    metrics = MetricsLog(run.folder, resumed_step=state.step)
-    trained: set[str] = set()
-    try:
-        for index, stage in enumerate(stages):
-            trained |= set(stage.learning_rates)
-            if index < state.stage:
-                continue
-            optimizer = GroupOptimizer(gem, stage)
-            if newest is not None:
-                restore(newest, gem, optimizer if state.stage_step > 0 else None)
-                get_log().info("resumed %s at stage %s, step %d", run.folder, stage.name, state.stage_step)
+    with Processes(runtime, sharding).joined() as processes, StopRequest() as stop:
+        return _Training(gem, stages, streams, tokenizer, card, run, runtime, callbacks, processes, stop).all()
+
+
+class _Training:
+    """What stays the same through the stages of one run."""
+
+    def __init__(
+        self,
+        gem: Gem,
+        stages: Sequence[Stage],
+        streams: StreamFactory,
+        tokenizer: PreTrainedTokenizerBase,
+        card: CheckpointCard,
+        run: Run,
+        runtime: Runtime,
+        callbacks: Sequence[Callback],
+        processes: Processes,
+        stop: StopRequest,
+    ):
+        self.gem, self.stages, self.streams, self.tokenizer, self.card = gem, stages, streams, tokenizer, card
+        self.run, self.runtime, self.callbacks, self.processes, self.stop = run, runtime, callbacks, processes, stop
+        self.identity = Identity.of(run.facts, card, stages)
+        self.deadline = None if run.minutes is None else time.monotonic() + 60 * run.minutes
+        self.metrics: MetricsLog | None = None
+
+    def all(self) -> bool:
+        """`train`."""
+        for stage in self.stages:
+            stage.micro_size(self.processes.world)
+            if stage.lora is not None and self.processes.world > 1:
+                raise ValueError(
+                    f"stage {stage.name!r}: adapters learn on one process, here are {self.processes.world}; start one, "
+                    "or take the recipe without adapters"
+                )
+        newest = latest_checkpoint(self.run.folder)
+        self._agree(newest)
+        state = RunState(stage=0, stage_step=0, step=0)
+        if newest is not None:
+            found, identity = read_state(newest)
+            self.identity.refuse_unless_equal(identity, found.stage, newest)
+            state = _continued(found, self.stages, newest)
+        self.processes.spread(self.gem)
+        if newest is not None and state.stage >= len(self.stages):
+            restore(newest, self.gem, None)
+            if (self.run.folder / FINAL).is_dir():
+                return True
+        with ExitStack() as stack:
+            if self.processes.is_main:
+                self.metrics = MetricsLog(self.run.folder, resumed_step=state.step)
+                stack.callback(self.metrics.close)
+            for index in range(state.stage, len(self.stages)):
+                state = self._stage(index, state, newest)
                 newest = None
-            stage_card = dataclasses.replace(
-                card, stage=stage.name, trained_groups=tuple(sorted(trained)), versions=versions()
-            )
-            state = _train_stage(
-                gem, stage, streams, tokenizer, stage_card, optimizer, state, run, runtime, metrics, callbacks, deadline
-            )
-            if state.stage == index:
-                return False
-        final_card = dataclasses.replace(
-            card, stage="final", step=state.step, trained_groups=tuple(sorted(trained)), versions=versions()
-        )
-        save_checkpoint(run.folder / FINAL, gem, tokenizer, final_card)
+                if state.stage == index:
+                    return False
+            self._save(self.run.folder / FINAL, self._card("final", state.step, len(self.stages)))
         return True
-    finally:
-        metrics.close()
+
+    def _agree(self, newest: Path | None) -> None:
+        """ValueError unless every process is about to do the same."""
+        facts = {name: str(value) for name, value in self.run.facts.items()}
+        facts |= {"stages": json.dumps([str(stage) for stage in self.stages])}
+        facts |= {"the model": json.dumps(self.card.model.to_dict(), sort_keys=True)}
+        facts |= {"the newest checkpoint": str(newest), "torch's version": torch.__version__}
+        self.processes.agree(facts)
+
+    def _card(self, name: str, step: int, stages: int) -> CheckpointCard:
+        """The card of a checkpoint in, or at the end of, the first `stages` stages."""
+        trained = sorted({group for stage in self.stages[:stages] for group in stage.learning_rates})
+        return dataclasses.replace(self.card, stage=name, step=step, trained_groups=tuple(trained), versions=versions())
+
+    def _stage(self, index: int, state: RunState, newest: Path | None) -> RunState:
+        """Trains stage `index` on from `state`, which is that of checkpoint `newest` if one is given."""
+        stage, run = self.stages[index], self.run
+        if stage.lora is not None:
+            add_lora(self.gem, stage.lora, run.seed)
+        optimizer = GroupOptimizer(self.gem, stage)
+        average = Average(optimizer.parameters(), stage.ema) if stage.ema else None
+        if newest is not None:
+            begun = state.stage_step > 0
+            restore(newest, self.gem, optimizer if begun else None, average if begun else None)
+            if average is not None and not begun:
+                average = Average(optimizer.parameters(), average.decay)
+            get_log().info("resumed %s at stage %s, step %d", run.folder, stage.name, state.stage_step)
+        stream = self.streams(stage)
+        if state.stream is not None:
+            stream.resume(state.stream)
+        self.gem.train()
+        meter = _Meter(state.unlogged)
+        with _progress(stage, state.stage_step, run.show_progress and self.processes.is_main) as advance:
+            while True:
+                batches = [next(stream) for _ in range(stage.micro_batches(self.processes.world))]
+                outcome = train_step(
+                    self.gem, stage, batches, optimizer, state.stage_step, self.runtime, self.processes, run.seed
+                )
+                state = dataclasses.replace(
+                    state,
+                    stage_step=state.stage_step + 1,
+                    step=state.step + 1,
+                    stream=list(stream.state()),
+                    skipped=state.skipped + (not outcome.finite),
+                )
+                if outcome.finite:
+                    meter.add(batches, outcome)
+                    if average is not None:
+                        average.update(state.stage_step - 1)
+                else:
+                    self._note_skipped(stage, state, batches, outcome)
+                done = state.stage_step == stage.steps
+                number, late = self._wish_to_stop()
+                ends = done or late or number > 0
+                if done or state.stage_step % run.log_every == 0:
+                    values = meter.means() | meter.rates()
+                    meter = _Meter()
+                    factor = stage.schedule.factor(state.stage_step - 1, stage.steps)
+                    self._log(stage, state, values | {"lr_factor": factor})
+                    advance(state.stage_step, values)
+                if done:
+                    if average is not None:
+                        average.take_over()
+                    merge_lora(self.gem)
+                if done or state.stage_step % run.callback_every == 0:
+                    self._call_back(stage, state)
+                if done:
+                    state = RunState(state.stage + 1, 0, state.step, skipped=state.skipped)
+                if ends or state.stage_step % run.checkpoint_every == 0:
+                    state = dataclasses.replace(state, unlogged=meter.totals())
+                    self._save_state(stage, index, state, None if done else optimizer, average, must=ends)
+                if number:
+                    get_log().info("%s ended the run after step %d; start it again to go on", NAMES[number], state.step)
+                    raise Stopped(number)
+                if ends:
+                    return state
+
+    def _wish_to_stop(self) -> tuple[int, bool]:
+        """(a signal that any process got or 0, whether time is up), the same on every process."""
+        late = self.deadline is not None and time.monotonic() > self.deadline
+        told = self.processes.sum([*(float(self.stop.signal == number) for number in SIGNALS), float(late)])
+        return next((int(number) for number, count in zip(SIGNALS, told, strict=False) if count), 0), told[-1] > 0
+
+    def _log(self, stage: Stage, state: RunState, values: Mapping[str, float]) -> None:
+        if self.metrics is not None and values:
+            self.metrics.write(state.step, stage.name, values)
+
+    def _call_back(self, stage: Stage, state: RunState) -> None:
+        for callback in self.callbacks:
+            with self.processes.whole(self.gem):
+                found = callback(self.gem, stage, state)
+            self._log(stage, state, found or {})
+        self.gem.train()
+
+    def _note_skipped(self, stage: Stage, state: RunState, batches: Sequence[Batch], outcome: Outcome) -> None:
+        """Writes what was skipped and on which samples. FloatingPointError when it was too often."""
+        ours = [sample for batch in batches for sample in batch.sample_ids]
+        samples = [sample for text in self.processes.texts(json.dumps(ours)) for sample in json.loads(text)]
+        values = _named(outcome)
+        bad = [name for name, value in values.items() if not abs(value) < float("inf")]
+        path = self.run.folder / NONFINITE
+        if self.processes.is_main:
+            before = [line for line in _lines(path) if line["step"] < state.step]
+            line = {"step": state.step, "stage": stage.name, "bad": bad, "samples": samples}
+            path.write_text("".join(json.dumps(one) + "\n" for one in [*before, line]), encoding="utf-8")
+        told = f"stage {stage.name!r}, step {state.stage_step}: {', '.join(bad)} NaN or infinite; the step was left out"
+        get_log().warning("%s (%d so far); samples %s", told, state.skipped, samples[:4])
+        if state.skipped > self.run.most_skipped:
+            raise FloatingPointError(
+                f"{told}, as {state.skipped - 1} before it, more than {self.run.most_skipped}; last samples "
+                f"{samples[:4]}, all of them in {path}: look at these, lower the learning rate, or resume from an "
+                "earlier checkpoint"
+            )
+
+    def _save_state(
+        self,
+        stage: Stage,
+        index: int,
+        state: RunState,
+        optimizer: GroupOptimizer | None,
+        average: Average | None,
+        must: bool,
+    ) -> None:
+        """A resumable checkpoint. Where the disk is full the run goes on without, unless it `must` end now.
+
+        FloatingPointError if a weight is no number: the checkpoint before is worth more.
+        """
+        sums = torch.stack([local(parameter.detach()).sum() for parameter in self.gem.parameters()])
+        if self.processes.sum([float(not bool(sums.isfinite().all()))])[0]:
+            raise FloatingPointError(
+                f"stage {stage.name!r}, step {state.step} of the run: weights became NaN or infinite and are not "
+                "saved; lower the learning rate and start again from the checkpoint before, or from an earlier one"
+            )
+        folder = self.run.folder / f"step-{state.step}"
+        options = {"optimizer": optimizer, "average": average if optimizer else None, "state": state}
+        try:
+            self._save(folder, self._card(stage.name, state.step, index + 1), **options, identity=self.identity)
+        except DiskFullError as error:
+            if must:
+                raise
+            get_log().error("%s; the training goes on, and tries again at its next checkpoint", error)
+            return
+        if self.processes.is_main:
+            prune(self.run.folder, self.run.keep)
+
+    def _save(self, folder: Path, card: CheckpointCard, **options: Any) -> None:
+        save_checkpoint(folder, self.gem, self.tokenizer, card, processes=self.processes, **options)
+
+
+NAMES = {int(number): number.name for number in SIGNALS}
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+
+def _named(outcome: Outcome) -> dict[str, float]:
+    losses = {f"loss/{name}": value for name, value in outcome.losses.items()}
+    return losses | {f"grad_norm/{name}": value for name, value in outcome.norms.items()}
 
 
 def _continued(state: RunState, stages: Sequence[Stage], folder: Path) -> RunState:
@@ -113,117 +339,31 @@ def _continued(state: RunState, stages: Sequence[Stage], folder: Path) -> RunSta
     return RunState(state.stage + 1, 0, state.step)
 
 
-def _train_stage(
-    gem: Gem,
-    stage: Stage,
-    streams: StreamFactory,
-    tokenizer: PreTrainedTokenizerBase,
-    card: CheckpointCard,
-    optimizer: GroupOptimizer,
-    state: RunState,
-    run: Run,
-    runtime: Runtime,
-    metrics: MetricsLog,
-    callbacks: Sequence[Callback],
-    deadline: float | None,
-) -> RunState:
-    gem.train()
-    batches = streams(stage, state.stage_step)
-    meter = _Meter(state.unlogged)
-    with _progress(stage, state.stage_step, run.show_progress) as advance:
-        while state.stage_step < stage.steps:
-            batch = next(batches)
-            losses, norms = train_step(gem, stage, batch, optimizer, state.stage_step, runtime)
-            state = RunState(state.stage, state.stage_step + 1, state.step + 1)
-            meter.add(batch, losses, norms)
-            done = state.stage_step == stage.steps
-            late = deadline is not None and time.monotonic() > deadline
-            saved = done or late or state.stage_step % run.checkpoint_every == 0
-            logged = done or state.stage_step % run.log_every == 0
-            if logged or saved:
-                _refuse_nan(meter.means(), stage, state, batch)
-            if logged:
-                values = meter.means() | meter.rates()
-                meter = _Meter()
-                factor = stage.schedule.factor(state.stage_step - 1, stage.steps)
-                metrics.write(state.step, stage.name, values | {"lr_factor": factor})
-                advance(state.stage_step, values)
-            if done or state.stage_step % run.callback_every == 0:
-                for callback in callbacks:
-                    callback(gem, stage, state)
-                gem.train()
-            if done:
-                state = RunState(state.stage + 1, 0, state.step)
-            if saved:
-                save_checkpoint(
-                    run.folder / f"step-{state.step}",
-                    gem,
-                    tokenizer,
-                    dataclasses.replace(card, step=state.step),
-                    optimizer=None if done else optimizer,
-                    state=dataclasses.replace(state, unlogged=meter.totals()),
-                )
-                prune(run.folder, run.keep)
-            if done or late:
-                break
-    return state
-
-
-def train_step(
-    gem: Gem, stage: Stage, batch: Batch, optimizer: GroupOptimizer, stage_step: int, runtime: Runtime
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """One update; returns the named losses and each module group's gradient norm before clipping, unsynchronised."""
-    optimizer.set_factor(stage.schedule.factor(stage_step, stage.steps))
-    with runtime.autocast():
-        losses = gem(batch.to(runtime.device), losses=tuple(stage.loss_weights))
-    total = sum(
-        (stage.loss_weights[name] * loss.float() for name, loss in losses.items()),
-        torch.zeros((), device=runtime.device),
-    )
-    if total.requires_grad:
-        total.backward()
-    norms = optimizer.clip()
-    optimizer.step()
-    return {name: loss.detach() for name, loss in losses.items()}, norms
-
-
 class _Meter:
-    """Losses and norms since the last logged step, and rates; nothing waits for the device until it is read."""
+    """Losses and norms since the last logged step, and this process's rates."""
 
     def __init__(self, totals: Mapping[str, tuple[float, int]] | None = None) -> None:
-        totals = totals or {}
-        self.sums = {name: torch.tensor(total) for name, (total, _) in totals.items()}
-        self.counts = {name: count for name, (_, count) in totals.items()}
+        self._totals = dict(totals or {})
         self.images = self.tokens = 0
         self.since = time.perf_counter()
 
-    def add(self, batch: Batch, losses: Mapping[str, Tensor], norms: Mapping[str, Tensor]) -> None:
-        named = {f"loss/{k}": v for k, v in losses.items()} | {f"grad_norm/{k}": v for k, v in norms.items()}
-        for name, value in named.items():
-            self.sums[name] = self.sums.get(name, torch.zeros((), device=value.device)) + value.detach()
-            self.counts[name] = self.counts.get(name, 0) + 1
-        self.images += len(batch.image_grid_thw)
-        self.tokens += len(batch.input_ids)
+    def add(self, batches: Sequence[Batch], outcome: Outcome) -> None:
+        for name, value in _named(outcome).items():
+            total, count = self._totals.get(name, (0.0, 0))
+            self._totals[name] = (total + value, count + 1)
+        self.images += sum(len(batch.image_grid_thw) for batch in batches)
+        self.tokens += sum(len(batch.input_ids) for batch in batches)
 
     def totals(self) -> dict[str, tuple[float, int]]:
         """(sum, count) of each number: what a resumed run begins with."""
-        return {name: (float(total), self.counts[name]) for name, total in self.sums.items()}
+        return dict(self._totals)
 
     def means(self) -> dict[str, float]:
-        return {name: total / count for name, (total, count) in self.totals().items()}
+        return {name: total / count for name, (total, count) in self._totals.items()}
 
     def rates(self) -> dict[str, float]:
         seconds = time.perf_counter() - self.since
         return {"images_per_s": self.images / seconds, "tokens_per_s": self.tokens / seconds}
-
-
-def _refuse_nan(values: Mapping[str, float], stage: Stage, state: RunState, batch: Batch) -> None:
-    bad = [name for name, value in values.items() if not math.isfinite(value)]
-    if bad:
-        raise FloatingPointError(
-            f"stage {stage.name!r}, step {state.stage_step}: {', '.join(bad)} became NaN or infinite; last samples "
-            f"{batch.sample_ids[:4]}; lower the learning rate, or resume from an earlier checkpoint"
-        )
 
 
 class _progress:  # noqa: N801

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from gemvlm.model.gem import Gem
+from gemvlm.training.lora import trainable_groups
+from gemvlm.training.parallel import whole_tensor
 from gemvlm.training.stage import OptimizerConfig, Stage
 
 NamedParameters = dict[str, nn.Parameter]
@@ -18,19 +20,21 @@ class GroupOptimizer:
     """The optimisers of one stage behind one `step`, with gradients clipped per module group.
 
     Parameters outside the stage's groups are frozen here (`requires_grad` False), so autograd does no work for them.
+    Where processes share the weights, each optimiser works on its own rows; Muon's products gather what they need.
     """
 
     def __init__(self, gem: Gem, stage: Stage) -> None:
-        groups = gem.parameter_groups()
+        groups = trainable_groups(gem)
         unknown = set(stage.learning_rates) - (set(groups) - {"latents"})
         if unknown:
             raise ValueError(
                 f"stage {stage.name!r}: no module group {sorted(unknown)} to train; the model has "
                 f"{sorted(set(groups) - {'latents'})}"
             )
-        for name, parameters in groups.items():
-            for parameter in parameters.values():
-                parameter.requires_grad_(name in stage.learning_rates)
+        gem.requires_grad_(False)
+        for name in stage.learning_rates:
+            for parameter in groups[name].values():
+                parameter.requires_grad_(True)
         self.stage = stage
         self.groups: dict[str, NamedParameters] = {name: groups[name] for name in stage.learning_rates if groups[name]}
         self.optimizers = _build(self.groups, stage)
@@ -42,16 +46,32 @@ class GroupOptimizer:
                 group["lr"] = group["peak_lr"] * factor
 
     def clip(self) -> dict[str, Tensor]:
-        """Clip each module group's gradient to the stage's norm; returns the norms before clipping."""
+        """Clip each module group's gradient to the stage's norm; returns the norms before clipping.
+
+        What no sample of the step reached has a gradient of zero, as it has where processes add theirs.
+        """
+        for parameters in self.groups.values():
+            for parameter in parameters.values():
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
         return {
-            name: nn.utils.clip_grad_norm_(list(parameters.values()), self.stage.clip)
+            name: whole_tensor(nn.utils.clip_grad_norm_(list(parameters.values()), self.stage.clip))
             for name, parameters in self.groups.items()
         }
 
     def step(self) -> None:
         for optimizer in self.optimizers.values():
             optimizer.step()
+        self.drop()
+
+    def drop(self) -> None:
+        """Forget the gradients."""
+        for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """What learns, by `optimizer/parameter`."""
+        return {f"{kind}/{name}": p for kind, inner in self.optimizers.items() for name, p in _named(inner)}
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Every tensor of the optimisers' state by `optimizer/parameter/slot`; undone by `load_state_tensors`."""

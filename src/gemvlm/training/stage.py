@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from gemvlm.data.packing import Budget
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
@@ -47,6 +49,20 @@ class Schedule:
 
 
 @dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters on linear layers of the backbone: the update of a layer is alpha / rank · B A.
+
+    `layers` maps a group of `Gem.parameter_groups()` ("language", "vision", "merger") to last names of its linear
+    layers.
+    """
+
+    rank: int
+    alpha: float
+    layers: Mapping[str, tuple[str, ...]]
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
 class Stage:
     """One stage. Groups absent from `learning_rates` are frozen; losses absent from `loss_weights` are not computed.
 
@@ -54,6 +70,13 @@ class Stage:
     weight in the sum. `turns_per_sample` questions are drawn anew each epoch, with `families` as weights (None: all
     alike; 0 turns: images only). `clip` is the largest gradient norm of each module group, clipped on its own so that
     no module scales another's step.
+
+    `batch_size` counts the samples of a step over ALL processes and micro batches, so that a step is the same however
+    many processes share it; with a `budget`, by which samples are packed, it counts packs. `at_once` is how many
+    samples a process computes at once (None: its whole share); a pack is always computed alone. `ema`, if given, is the
+    decay of a running average of the trained weights, which takes their place when the stage ends. `lora` puts adapters
+    on the groups it names, and those learn in place of the groups. With `naming`, image tokens are labelled with what
+    they show (data/naming.py).
     """
 
     name: str
@@ -68,6 +91,11 @@ class Stage:
     targets: tuple[str, ...] = ()
     clip: float = 1.0
     notes: Mapping[str, str] = field(default_factory=dict)
+    at_once: int | None = None
+    budget: Budget | None = None
+    lora: LoraConfig | None = None
+    ema: float | None = None
+    naming: bool = False
 
     def __post_init__(self) -> None:
         if not self.learning_rates or not self.loss_weights:
@@ -77,3 +105,30 @@ class Stage:
                 f"stage {self.name!r}: {self.steps} steps of {self.batch_size} samples; both must be at least 1: leave "
                 "the stage out of the recipe instead"
             )
+        if self.at_once is not None and (self.budget is not None or self.at_once < 1):
+            raise ValueError(
+                f"stage {self.name!r}: at_once={self.at_once} must be at least 1, and None where a budget packs the "
+                "samples: a pack is computed alone"
+            )
+        if self.lora is not None and not set(self.lora.layers) <= set(self.learning_rates):
+            raise ValueError(
+                f"stage {self.name!r}: adapters on {sorted(set(self.lora.layers) - set(self.learning_rates))} would "
+                "never learn; give these groups a learning rate, or take them out of lora.layers"
+            )
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"stage {self.name!r}: ema={self.ema} is a decay, between 0 and 1, such as 0.999")
+
+    def micro_size(self, world: int) -> int:
+        """Samples, or packs, that one of `world` processes computes at once. ValueError if it can't share a step so."""
+        size = 1 if self.budget is not None else self.at_once or self.batch_size // world
+        if size < 1 or self.batch_size % (size * world):
+            raise ValueError(
+                f"stage {self.name!r}: a step of {self.batch_size} can't be shared by {world} processes, "
+                f"{max(size, 1)} at once: choose a number of processes that divides {self.batch_size}, or a batch_size "
+                f"that is a multiple of {max(size, 1) * world}"
+            )
+        return size
+
+    def micro_batches(self, world: int) -> int:
+        """Batches that each of `world` processes reads for one step."""
+        return self.batch_size // (self.micro_size(world) * world)

@@ -1,0 +1,77 @@
+"""Two processes train as one would on all their samples, and any number goes on where another stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+from torch import Tensor
+
+from gemvlm.training.loop import FINAL
+from gemvlm.training.metrics import read_metrics
+
+STAGES = [
+    {"number": 2, "steps": 3, "batch_size": 4},
+    {"number": 3, "steps": 5, "batch_size": 4},
+]
+"""Depth alone with the backbone frozen; then everything."""
+
+
+def losses(folder: Path) -> list[dict[str, float]]:
+    lines = read_metrics(folder / "metrics.jsonl")
+    return [{k: v for k, v in line.items() if k.startswith(("loss/", "grad_norm/"))} for line in lines]
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    return load_tensors(folder / FINAL, "model")
+
+
+def load_tensors(folder: Path, stem: str) -> dict[str, Tensor]:
+    return {k: v for path in folder.glob(f"{stem}*.safetensors") for k, v in load_file(path).items()}
+
+
+def assert_close(folder: Path, other: Path) -> None:
+    ours, theirs = losses(folder), losses(other)
+    assert len(ours) == len(theirs) > 0
+    for line, reference in zip(ours, theirs, strict=True):
+        assert line == pytest.approx(reference, rel=2e-4, abs=1e-7)
+    a, b = weights(folder), weights(other)
+    assert a.keys() == b.keys()
+    worst = {name: float((a[name] - b[name]).abs().max()) for name in a}
+    assert max(worst.values()) < 2e-4, sorted(worst.items(), key=lambda pair: -pair[1])[:5]
+
+
+@pytest.fixture(scope="module")
+def alone(crew: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("alone")
+    found = crew("train", folder=str(folder), stages=STAGES)
+    assert found["values"] == [True], found
+    return folder
+
+
+@pytest.mark.parametrize("sharding", ["shard", "replicate"])
+def test_two_processes_are_one(sharding: str, crew: Any, alone: Path, tmp_path: Path) -> None:
+    """On samples with and without image, depth and several images, over two stages."""
+    found = crew("train", world=2, folder=str(tmp_path), stages=STAGES, sharding=sharding)
+    assert found["values"] == [True, True], found
+    assert_close(tmp_path, alone)
+
+
+def test_a_sample_that_teaches_nothing_hangs_without_a_filler(crew: Any, tmp_path: Path) -> None:
+    stages = [{"number": 2, "steps": 3, "batch_size": 2}]
+    good = crew("train", world=2, folder=str(tmp_path / "good"), stages=stages)
+    assert good["values"] == [True, True], good
+    bad = crew("train", world=2, folder=str(tmp_path / "bad"), stages=stages, cure=False, patience=15)
+    assert bad["hung"] or any(bad["codes"]), bad
+
+
+@pytest.mark.parametrize(("first", "then"), [(1, 2), (2, 1)])
+def test_another_number_of_processes_goes_on(first: int, then: int, crew: Any, alone: Path, tmp_path: Path) -> None:
+    stop = {"signal_at": {"rank": first - 1, "number": 15, "step": 5}, "callback_every": 1}
+    found = crew("train", world=first, folder=str(tmp_path), stages=STAGES, **stop)
+    assert found["codes"] == [143] * first, found
+    found = crew("train", world=then, folder=str(tmp_path), stages=STAGES)
+    assert found["values"] == [True] * then, found
+    assert_close(tmp_path, alone)
