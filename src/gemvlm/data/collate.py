@@ -18,6 +18,7 @@ from gemvlm.batch import Batch, Target
 from gemvlm.data.conversation import CoordinateFormat, Segment, render, render_dialogue
 from gemvlm.data.encoding import Encoded, Encoder
 from gemvlm.data.frames import ImageConfig, patches, position_ids
+from gemvlm.data.naming import Naming
 from gemvlm.sample import Frame, Sample, Turn
 
 Picture = tuple[Float[Tensor, "3 h w"], Bool[Tensor, "h w"]]
@@ -79,7 +80,7 @@ class Collator:
     shown whole and in order if any of its turns is chosen. A conversation longer than `max_tokens` loses whole turns
     from its end, so a span is never cut; ValueError if its images and one turn are still too long. A sample's own
     `system` text goes before the collator's. `cache` keeps target pictures in memory (12 bytes per pixel and kind), for
-    small sets whose frames come again every epoch.
+    small sets whose frames come again every epoch. `naming` labels image tokens, too.
     """
 
     def __init__(
@@ -94,9 +95,11 @@ class Collator:
         max_tokens: int = 16384,
         system: str | None = None,
         cache: bool = False,
+        naming: Naming | None = None,
     ) -> None:
         self.coordinates, self.images, self.targets = coordinates, images, tuple(targets)
         self.seed, self.turns, self.max_tokens, self.system = seed, turns, max_tokens, system
+        self.naming = naming
         self._encode = Encoder(tokenizer)
         self._cache: dict[tuple[str, int, str], Picture | Cached | None] | None = {} if cache else None
 
@@ -107,7 +110,10 @@ class Collator:
         frames: list[Frame] = []
         targets: list[Target] = []
         for sample, its_epoch in zip(samples, epochs, strict=True):
-            encoded.append(self._fit(sample, its_epoch))
+            conversation = self._fit(sample, its_epoch)
+            if self.naming is not None:
+                conversation = self.naming(sample, conversation, keyed(self.seed, its_epoch, sample.id, "naming"))
+            encoded.append(conversation)
             for index, frame in enumerate(sample.frames):
                 targets += self._targets(sample.id, its_epoch, index, frame, image=len(frames))
                 frames.append(frame)

@@ -1,20 +1,23 @@
 """Attention over a packed token axis, given to transformers as an attention function of the name `packed`.
 
 The stock layers stay as they are: tokens of all samples (or patches of all images) lie on one axis of a batch of one,
-so every linear layer and norm runs once over exactly the tokens there are. Only the attention itself regroups them,
-into rows:
+so every linear layer and norm runs once over exactly the tokens there are. Only the attention itself knows segments.
+Its kernels give equal results, and each device has its own (`Packing.kernel`):
 
-* causal (text): on a CPU tiles (`tiled_attention.py`); else one group of rows, right-padded to the longest. A causal
-  query never sees what stands to its right, so no mask is needed and the fast kernels apply;
-* bidirectional (vision): one group of rows per distinct length, so that nothing is padded. The stock code loops over
-  images.
+* `tiles` (text on a CPU, `tiled_attention.py`): products over what causal attention sees;
+* `flash`, `flex` (GPUs, `fused_attention.py`): kernels that take segments as they lie; FlashAttention in half
+  precision, FlexAttention in any other;
+* `rows` (everything else): segments as rows of PyTorch's attention. Causal: one group of rows, right-padded to the
+  longest, where no mask is needed because a query never sees what stands to its right. Bidirectional (vision): one
+  group per distinct length, so that nothing is padded. The stock code loops over images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,12 +26,27 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AttentionInterface
 
+from gemvlm.model.fused_attention import Segments, flash, flex
 from gemvlm.model.tiled_attention import TiledAttention, Tiles
 
 NAME = "packed"
 
 LARGEST_SCORES = 2**26
 """Scores (of all heads) that tiles may keep for each layer; beyond, PyTorch's kernel computes them twice instead."""
+
+Kernel = Literal["tiles", "rows", "flash", "flex"]
+_forced: Kernel | None = None
+
+
+@contextmanager
+def using(kernel: Kernel) -> Iterator[None]:
+    """Inside, all attention over segments runs by one kernel: to compare them."""
+    global _forced
+    before, _forced = _forced, kernel
+    try:
+        yield
+    finally:
+        _forced = before
 
 
 def is_half_on_cpu(tensor: Tensor) -> bool:
@@ -42,7 +60,7 @@ def kernel_for(tensor: Tensor) -> AbstractContextManager[None]:
 
 
 class Packing:
-    """How a packed axis of `sum(lengths)` tokens is regrouped into rows, once for all layers."""
+    """The segments of a packed axis of `sum(lengths)` tokens, as each kernel wants them, once for all layers."""
 
     def __init__(self, lengths: Sequence[int], *, causal: bool, device: torch.device | str):
         self.lengths = [length for length in lengths if length > 0]
@@ -52,6 +70,10 @@ class Packing:
     @cached_property
     def tiles(self) -> Tiles:
         return Tiles(self.lengths)
+
+    @cached_property
+    def segments(self) -> Segments:
+        return Segments(self.lengths, causal=self.causal, device=self.device)
 
     @cached_property
     def rows(self) -> tuple[list[Tensor], Tensor]:
@@ -81,10 +103,23 @@ class Packing:
         scale: float | None,
     ) -> Float[Tensor, "1 T heads d"]:
         """Attention within each segment; grouped-query if there are fewer key heads than query heads."""
-        if self._fit_tiles(query.shape[1]):
-            scale = query.shape[-1] ** -0.5 if scale is None else scale
+        scale = query.shape[-1] ** -0.5 if scale is None else scale
+        kernel = _forced or self.kernel(query, value)
+        if kernel == "tiles":
             packed = (t[0].transpose(0, 1) for t in (query, key, value))
             return TiledAttention.apply(*packed, self.tiles, scale)[None]
+        if kernel == "rows":
+            return self._in_rows(query, key, value, scale)
+        return (flash if kernel == "flash" else flex)(query, key, value, self.segments, scale)
+
+    def kernel(self, query: Tensor, value: Tensor) -> Kernel:
+        """Which kernel is used, by device, precision and size."""
+        if self.device.type == "cuda":
+            return "flash" if value.dtype in (torch.bfloat16, torch.float16) else "flex"
+        few = query.shape[1] * Tiles.scores(self.lengths) <= LARGEST_SCORES
+        return "tiles" if self.causal and few and self.device.type == "cpu" else "rows"
+
+    def _in_rows(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Float[Tensor, "1 T heads d"]:
         if len(set(self.lengths)) == 1:
             rows = [t[0].unflatten(1, (len(self.lengths), -1)).transpose(0, 1) for t in (query, key, value)]
             return self._dense(rows, scale).transpose(1, 2).flatten(0, 1)[None]
@@ -98,10 +133,7 @@ class Packing:
             outputs.append(self._dense(rows, scale).transpose(1, 2).flatten(0, 1))
         return torch.cat(outputs)[restore][None]
 
-    def _fit_tiles(self, heads: int) -> bool:
-        return self.causal and self.device.type == "cpu" and heads * Tiles.scores(self.lengths) <= LARGEST_SCORES
-
-    def _dense(self, rows: Sequence[Tensor], scale: float | None) -> Tensor:
+    def _dense(self, rows: Sequence[Tensor], scale: float) -> Tensor:
         """Attention of query, key and value rows (G, heads, L, d)."""
         query, key, value = rows
         grouped = query.shape[1] != key.shape[1]
@@ -109,7 +141,7 @@ class Packing:
             return F.scaled_dot_product_attention(
                 query, key, value, is_causal=self.causal, scale=scale, enable_gqa=grouped
             )
-        scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.mT
+        scores = (query * scale) @ key.mT
         return scores.softmax(-1) @ value
 
 
