@@ -28,7 +28,7 @@ from gemvlm.evaluation.benchmark import Convention, Item, Media, Score
 from gemvlm.evaluation.coordinates import LONGEST_REPLY, Places, from_fractions, read_places, write_points
 from gemvlm.evaluation.published import UNREADABLE
 
-FRACTION, THOUSAND = Convention("fraction"), Convention("thousand")
+FRACTION, THOUSAND, PIXEL = Convention("fraction"), Convention("thousand"), Convention("pixel")
 LONGEST_LITERAL = 10_000
 MOST_CANDIDATES = 2000
 JSON_FORM = (
