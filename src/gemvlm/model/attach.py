@@ -20,6 +20,7 @@ from jaxtyping import Float
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import ModelOutput
 
@@ -108,10 +109,18 @@ class Attachment:
         self.model.__dict__.update(self._before)
         return self.supervision
 
-    def save(self, folder: Path | str) -> None:
-        """Writes connector, generator and the count of passes to `folder`, to go on from there; undone by `load`."""
-        tensors = {name: tensor.detach().contiguous() for name, tensor in self._learned().items()}
-        save_file(tensors, Path(folder) / f"{NAME}.safetensors", metadata={"passes": str(self.passes)})
+    def save(self, folder: Path | str, *, write: bool = True) -> None:
+        """Writes connector, generator and the count of passes to `folder`, to go on from there; undone by `load`.
+
+        If they are sharded (FSDP2) every process must call this, and one of them with `write`.
+        """
+        tensors = {}
+        for name, tensor in self._learned().items():
+            gathered = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+            if write:
+                tensors[name] = gathered.detach().cpu().contiguous()
+        if write:
+            save_file(tensors, Path(folder) / f"{NAME}.safetensors", metadata={"passes": str(self.passes)})
 
     @torch.no_grad()
     def load(self, folder: Path | str) -> None:
@@ -127,7 +136,10 @@ class Attachment:
                     f"{path}: {len(differ)} tensors differ, {differ[:3]}; build the supervision it was saved of"
                 )
             for name, tensor in wanted.items():
-                tensor.copy_(file.get_tensor(name))
+                value = file.get_tensor(name).to(tensor.device, tensor.dtype)
+                if isinstance(tensor, DTensor):
+                    value = distribute_tensor(value, tensor.device_mesh, tensor.placements)
+                tensor.copy_(value)
             self.passes = int((file.metadata() or {}).get("passes", 0))
 
     def trainer_callback(self) -> TrainerCallback:
@@ -195,8 +207,7 @@ class _Checkpoints(TrainerCallback):
         self.attachment = attachment
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if state.is_world_process_zero:
-            self.attachment.save(self._folder(args, state))
+        self.attachment.save(self._folder(args, state), write=state.is_world_process_zero)
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.global_step:
