@@ -27,10 +27,14 @@ def published(tmp_path_factory, rows, write_table):
 
 
 @pytest.mark.parametrize("protocol", ["official", "lmms_eval", "vlmevalkit"])
-def test_scores_as_the_sources_do(published, protocol, vectors, agrees, is_fair):
+def test_scores_as_the_sources_do(published, protocol, vectors, agrees):
     replies = vectors("embspatial")["replies"]
     assert len(replies) >= 1000
     agrees(open_benchmark("embspatial", published, protocol), replies)
+
+
+@pytest.mark.parametrize("protocol", ["official", "lmms_eval", "vlmevalkit"])
+def test_the_oracle_is_right_and_guesses_score_as_chance_says(published, protocol, is_fair):
     is_fair(open_benchmark("embspatial", published, protocol))
 
 
@@ -45,6 +49,7 @@ def test_prompts_are_those_of_the_protocol(published):
     note = "Note: You only need to respond with A, B, C, D without providing any additional information.\n"
     item = open_benchmark("embspatial", published).items()[1]
     assert item.prompt == note + "Which is close? (1)\nA) chair\nB) bed\nC) door\nD) table" and item.truth == "C"
+    assert item.max_new_tokens == 1024
     assert open_benchmark("embspatial", published, "vlmevalkit").items()[1].prompt == (
         "Question: Which is close? (1)\nOptions:\nA: chair\nB: bed\nC: door\nD: table\n"
         "Give me the answer letter directly. The best answer is:"

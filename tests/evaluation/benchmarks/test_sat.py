@@ -25,10 +25,14 @@ def published(tmp_path_factory, rows, write_table):
 
 
 @pytest.mark.parametrize("protocol", ["official", "lmms_eval"])
-def test_scores_as_the_sources_do(published, protocol, vectors, agrees, is_fair):
+def test_scores_as_the_sources_do(published, protocol, vectors, agrees):
     replies = vectors("sat")["replies"]
     assert len(replies) >= 1000
     agrees(open_benchmark("sat", published, protocol), replies)
+
+
+@pytest.mark.parametrize("protocol", ["official", "lmms_eval"])
+def test_the_oracle_is_right_and_guesses_score_as_chance_says(published, protocol, is_fair):
     is_fair(open_benchmark("sat", published, protocol))
 
 
@@ -43,6 +47,7 @@ def test_prompts_are_those_of_the_protocol(published, rows):
     assert lettered.prompt.endswith(
         "answer the question.\n\nA. left\nB. right\n\nOnly output the letter of the correct option and nothing else."
     )
+    assert (first.max_new_tokens, lettered.max_new_tokens) == (300, 16)
     assert lettered.truth == "B" and len(open_benchmark("sat", published).items()[1].media) == 2
 
 

@@ -58,9 +58,9 @@ _ANSWER = re.compile(r"\(([A-Z])\)")
 
 def blink_letter(reply: str, item: Item) -> str | None:
     """BLINK's own, without its judge."""
-    if bare := re.fullmatch(r"([A-E])|\(([A-E])\)", reply):
-        return bare[1] or bare[2]
-    options = {f"({letter})" for letter in letters_of(item)[:5]}
+    if re.fullmatch("[A-E]", reply):
+        return reply
+    options = {f"({letter})" for letter in letters_of(item)}
     for words in (reply.split("\n\n")[-1].split(), reply.split()):
         named = options.intersection(words)
         if len(named) == 1:
@@ -74,7 +74,7 @@ def lmms_eval_letter(reply: str, item: Item) -> str | None:
     first_line = text.split("\n", 1)[0].strip()
     if len(first_line) <= 4 and (bare := re.match(rf"\(?([{letters}])\)?[.\s:,)]*$", first_line, re.IGNORECASE)):
         return bare[1].upper()
-    stated = re.findall(rf"answers?(?:\s+is)?\s*[:\-]?\s*\(?([{letters}])\)?(?![A-Za-z])", text, re.IGNORECASE)
+    stated = re.findall(rf"answers?(?:\s+is)?\s*[:-]?\s*\(?([{letters}])\)?(?![a-z])", text, re.IGNORECASE)
     if found := stated or re.findall(rf"\(([{letters}])\)", text):
         return str(found[-1]).upper()
     opening = re.match(rf"[(\s]*([{letters}])", text, re.IGNORECASE)

@@ -5,8 +5,8 @@ idx, type, task, image, question, choices, answer ("(A)"), prompt, filename, sou
 The headline is the card's formula; the reader is cambrian-mllm/cambrian's, eval/eval/coco/coco_test.py, commit a220b3f
 (that of eval/omni gives the same letters). No protocol drops a reply. Protocols:
 
-- `official`: the first character after the last "answer is", "answer is:" or "answer:" (in this order, so that "answer
-  is: B" is no letter) and opening brackets, so "Apple" is A. Overall is ((ADE20K + COCO) / 2 + Omni3D) / 2.
+- `official`: the first character after the last "answer is" or "answer:" and opening brackets: "Apple" is A, "answer
+  is: B" no letter. Overall is ((ADE20K + COCO) / 2 + Omni3D) / 2.
 - `lmms_eval` (0.7.3): the letter that opens the reply, in brackets or not ("The" is T); another prompt, a plain mean.
 """
 
@@ -33,7 +33,7 @@ from gemvlm.evaluation.benchmarks.lettered import (
 from gemvlm.evaluation.published import need, picture
 
 SOURCES = ("ADE20K", "COCO", "Omni3D")
-BEFORE_ANSWERS = ("answer is", "answer is:", "answer:")
+BEFORE_ANSWERS = ("answer is", "answer:")
 ASKS = "Answer with the option's letter from the given choices directly."
 NOTE = "Note: You only need to respond with {} without providing any additional information.\n\n"
 _ANSWER = re.compile(r"\(([A-Z])\)")
@@ -41,7 +41,7 @@ _ANSWER = re.compile(r"\(([A-Z])\)")
 
 def cambrian_letter(reply: str, item: Item) -> str:
     """Cambrian's: the first character of what is left, upper case."""
-    text = reply.lower().strip()
+    text = reply.lower()
     for words in BEFORE_ANSWERS:
         text = text.rpartition(words)[2]
     return text.strip().lstrip("(")[:1].upper()

@@ -56,7 +56,7 @@ def lmms_eval_letter(reply: str, item: Item) -> str | None:
             after = lower.find(phrase) + len(phrase)
             found += [(7, text.find(letter, after), letter) for letter in LETTERS if letter in text[after:]]
     found = found or [(0, text.rfind(letter), letter) for letter in LETTERS if letter in text]
-    return max(found, key=lambda each: each[:2])[2] if found and reply.strip() else None
+    return max(found, key=lambda each: each[:2])[2] if found else None
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,7 @@ def mean_relative_accuracy(value: float, truth: float) -> float:
 
 def first_number_or_words(reply: str) -> float | None:
     """lmms-eval's number: digits or English numerals ("three hundred and two"), whichever stand first in the reply."""
-    text = reply.strip().lower()
+    text = reply.lower()
     digits = _DIGITS.search(text)
     words = list(_WORDS.finditer(text))
     start = next((place for place, word in enumerate(words) if word[0] in _NUMERALS), None)
