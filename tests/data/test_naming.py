@@ -36,7 +36,7 @@ def test_each_place_is_named_at_the_token_that_shows_it(
     encoded = make_collator()._fit(sample, 0)
     start, stop = encoded.spans[0].tolist()
     seen: dict[tuple[int, int], set[int]] = {cell: set() for cell in cells}
-    for key in range(20):
+    for key in range(30):
         named = Naming(tokenizer, make_collator().images)(sample, encoded, key)
         changed = (named.labels != encoded.labels).nonzero()[:, 0].tolist()
         assert changed == sorted(start + row * columns + column + 1 for row, column in cells)

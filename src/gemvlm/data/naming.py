@@ -19,6 +19,8 @@ from gemvlm.data.encoding import Encoded
 from gemvlm.data.frames import ImageConfig
 from gemvlm.sample import Point, Sample, Turn
 
+NOUN = 0.75
+"""How often the word is the kind: kinds come slower than colours."""
 FAMILY = "places"
 """The questions whose answers are read: `<place:0> red mug; <place:1> wall`."""
 _NAMED = re.compile(r"<place:(\d+)> ([^;]+)")
@@ -27,8 +29,9 @@ _NAMED = re.compile(r"<place:(\d+)> ([^;]+)")
 class Naming:
     """Adds labels to a conversation's first image from the sample's `places` turns, shown as text or not.
 
-    The token that holds a place is labelled with one word of its name, another in each epoch, keyed by the caller; of
-    several places in one token the last counts. A word of several tokens is labelled by its first.
+    The token that holds a place is labelled with one word of its name, its kind or its colour, another in each epoch,
+    keyed by the caller; of several places in one token the last counts. A word of several tokens is labelled by its
+    first.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, images: ImageConfig) -> None:
@@ -47,7 +50,8 @@ class Naming:
             for place, words in named_places(turn):
                 cell = min(int(place.y * rows), rows - 1) * columns + min(int(place.x * columns), columns - 1)
                 # labels stand at the token that the state before them predicts
-                labels[int(encoded.spans[0, 0]) + cell + 1] = self._id(words[rng.integers(len(words))])
+                word = words[-1] if rng.random() < NOUN else words[0]
+                labels[int(encoded.spans[0, 0]) + cell + 1] = self._id(word)
         return replace(encoded, labels=labels)
 
     def _id(self, word: str) -> int:
