@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -120,3 +121,14 @@ def test_a_trainer_resumes_with_its_supervision(example, tmp_path):
     after = load_file(again / "checkpoints/checkpoint-4/generative_supervision.safetensors")
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
     assert all(torch.equal(tensor, load_file(again / "model.safetensors")[name]) for name, tensor in weights.items())
+
+
+def test_the_page_has_the_lines_of_the_example():
+    """docs/any_model.md shows what the example adds, and nothing that it doesn't."""
+    page = (
+        (FOLDER.parent / "docs" / "any_model.md").read_text(encoding="utf-8").split("## From the published painter")[0]
+    )
+    shown = [textwrap.dedent(block).strip() for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL)]
+    assert shown == [textwrap.dedent(block).strip() for block in MARKED.findall(source(NAMES[0]))]
+    plain = [textwrap.dedent(block).strip() for block in MARKED.findall(source(NAMES[1]))]
+    assert plain[:3] == shown[:3]

@@ -246,9 +246,12 @@ def test_several_images_in_any_order_and_images_without_a_target(family):
 def test_the_loss_is_the_models_own_and_a_tenth_of_depth(family):
     model, carried = attached(family)
     inputs = family.inputs(SAMPLES)
+    heads: list[int] = []
+    model.lm_head.register_forward_hook(lambda *_: heads.append(1))
     plain = model(**inputs)
     assert carried.losses == {}
     with_depth = model(**inputs, targets=[target(0), target(2)])
+    assert len(heads) == 2
     assert torch.equal(with_depth.logits, plain.logits)
     torch.testing.assert_close(with_depth.loss, plain.loss + 0.1 * carried.losses["depth"])
     assert next(iter(with_depth.keys())) == "loss"

@@ -48,8 +48,8 @@ class GenerativeSupervision(nn.Module):
         training_steps: int = 1000,
     ) -> GenerativeSupervision:
         """With random weights, for states of width `states`; the other arguments are those of `GemConfig`."""
-        painter = build_generator(generator, SigmaTable(shift, training_steps))
-        return cls(Connector(states, painter.condition_width), painter, build_latents(latents), condition_dropout)
+        painter, space = build_generator(generator, SigmaTable(shift, training_steps)), build_latents(latents)
+        return cls(Connector(states, painter.condition_width), painter, space, condition_dropout)
 
     def forward(
         self,
