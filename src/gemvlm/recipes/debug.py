@@ -10,7 +10,7 @@ from gemvlm.data.frames import ImageConfig
 from gemvlm.depth_map import Encoding
 from gemvlm.model.config import GemConfig
 from gemvlm.recipes.recipe import Recipe, TabletopData
-from gemvlm.recipes.small import small_backbone, small_generator, small_stages
+from gemvlm.recipes.small import LESSONS, small_backbone, small_generator, small_stages
 
 DEBUG = Recipe(
     name="debug",
@@ -28,7 +28,7 @@ DEBUG = Recipe(
     coordinates=CoordinateFormat(scale=1000, step=10),
     target=(48, 48),
     vocabulary=640,
-    data=TabletopData(scenes=12, views_per_scene=2, size=(48, 48), turns_per_family=1),
+    data=TabletopData(scenes=12, views_per_scene=2, size=(48, 48), turns_per_family=1, families=LESSONS),
     stages=small_stages(pretraining=10, connector=5, generator=10, everything=10, batch_size=4, rate=1e-3),
     seed=0,
     precision="float32",

@@ -9,7 +9,7 @@ from gemvlm.data.conversation import CoordinateFormat
 from gemvlm.depth_map import Encoding
 from gemvlm.model.config import GemConfig
 from gemvlm.recipes.recipe import Recipe, TabletopData
-from gemvlm.recipes.small import IMAGES_8, small_backbone, small_generator, small_stages
+from gemvlm.recipes.small import IMAGES_8, LESSONS, small_backbone, small_generator, small_stages
 
 QUICKSTART = Recipe(
     name="quickstart",
@@ -27,7 +27,7 @@ QUICKSTART = Recipe(
     coordinates=CoordinateFormat(scale=1000, step=10),
     target=(96, 96),
     vocabulary=1280,
-    data=TabletopData(scenes=240, views_per_scene=5, size=(96, 96), turns_per_family=2),
+    data=TabletopData(scenes=240, views_per_scene=5, size=(96, 96), turns_per_family=2, families=LESSONS),
     stages=small_stages(
         pretraining=400, connector=20, generator=100, everything=180, batch_size=16, rate=1.5e-3, warmup=30
     ),

@@ -13,7 +13,6 @@ LESSONS = (*CORE_FAMILIES, "places")
 
 FAMILY_WEIGHTS = {
     "describe": 3.0,
-    "places": 3.0,
     **dict.fromkeys(("colour", "shape", "object_at", "point", "object_depth"), 3.0),
     **dict.fromkeys(("left_right", "above_below", "closer", "larger", "nearer_to", "perspective"), 2.0),
     **dict.fromkeys(("box", "point_relation", "point_extremum", "free_space", "count", "exists", "occluded"), 1.0),
@@ -120,6 +119,7 @@ def small_stages(
     """Stage 0, which stands in for the pretraining of the published parts, then the paper's stages 1 to 3; in steps.
 
     In stage 0 the backbone describes scenes while the generator paints the image itself from the backbone's states.
+    Image tokens are labelled with what they show (`data/naming.py`), there and in stage 3.
 
     `rate` is the peak learning rate of what starts from random weights. [ours, but for which modules train: paper]
     """
@@ -135,9 +135,10 @@ def small_stages(
             loss_weights={"text": 1.0, "rgb": RGB_WEIGHT},
             schedule=Schedule(warmup=warmup, shape="constant"),
             optimizer=muon,
-            turns_per_sample=2,
-            families={"describe": 1.0, "places": 1.5},
+            turns_per_sample=1,
+            families={"describe": 1.0},
             targets=("rgb",),
+            naming=True,
         ),
         Stage(
             name="1-connector",
@@ -172,5 +173,6 @@ def small_stages(
             turns_per_sample=turns,
             families=FAMILY_WEIGHTS,
             targets=("depth",),
+            naming=True,
         ),
     )
