@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from gemvlm.evaluation.benchmark import Item, Media
 
@@ -30,12 +30,14 @@ def frames_of(item: Item) -> list[list[Picture]]:
 
 def show(media: Media, frames: int) -> list[Picture]:
     """A picture as it is stored (no EXIF rotation: coordinates refer to stored pixels), or frames of a video."""
-    name = f"a {media.kind} of {len(media.content)} bytes" if isinstance(media.content, bytes) else str(media.content)
+    name = f"{media.kind} of {len(media.content)} bytes" if isinstance(media.content, bytes) else str(media.content)
     try:
         source = io.BytesIO(media.content) if isinstance(media.content, bytes) else media.content
         return [_picture(source)] if media.kind == "image" else _video(source, frames)
     except ImportError:
         raise
+    except UnidentifiedImageError as error:  # its words hold an address of memory, which differs every time
+        raise ValueError(f"{name}: can't be decoded (no picture); fetch it again") from error
     except (ValueError, LookupError, OSError, SyntaxError, ArithmeticError, Image.DecompressionBombError) as error:
         raise ValueError(f"{name}: can't be decoded ({error}); fetch it again") from error
 

@@ -60,7 +60,7 @@ def open_answerer(model: str, device: str | None = None, seed: int = 0) -> Answe
 
         found = GemAnswerer(load(place, device), options.get("name", place))
     found.name = options.get("name", found.name)
-    found.batch_size = int(_number(options, "batch", found.batch_size))
+    found.batch_size = int(_number(options, "batch", float(found.batch_size)))
     return found
 
 
@@ -80,7 +80,7 @@ def _endpoint(url: str, options: dict[str, str], convention: Convention | None) 
         )
     usual = Patience()
     patience = Patience(
-        timeout_s=_number(options, "timeout", usual.timeout_s), tries=int(_number(options, "tries", usual.tries))
+        timeout_s=_number(options, "timeout", usual.timeout_s), tries=int(_number(options, "tries", float(usual.tries)))
     )
     return EndpointAnswerer(url, options["model"], options["model"], convention, patience=patience)
 

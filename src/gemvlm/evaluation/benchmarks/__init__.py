@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 
 from gemvlm.evaluation.benchmark import Benchmark
 
@@ -37,3 +38,13 @@ def open_benchmark(name: str, place: str, protocol: str = "official") -> Benchma
     module, class_name = BENCHMARKS[name].split(":")
     found = getattr(import_module(f"{__name__}.{module}"), class_name)
     return found.open(place, protocol)
+
+
+def place_of(name: str, data: str | None) -> str:
+    """Where benchmark `name` is looked for: the folder of its name under `data`, else `data` itself (or a hub id)."""
+    if data is None:
+        raise ValueError(
+            f"{name}: say where it is: --data FOLDER (with a folder {name!r} in it, or itself it), or a hub id"
+        )
+    inner = Path(data) / name
+    return str(inner) if inner.is_dir() else data

@@ -1,0 +1,176 @@
+"""Results of several models as tables, in Markdown and on a page: every number beside what it must be compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from gemvlm.evaluation.gaps import Gap, compare_results
+from gemvlm.evaluation.headline import OVERALL
+from gemvlm.evaluation.published_scores import published_for
+from gemvlm.evaluation.results import Results
+from gemvlm.figure import Report
+from gemvlm.figure.families import family_plot
+from gemvlm.figure.report import Score as Bar
+
+Table = tuple[list[str], list[list[str]]]
+"""Headings and rows."""
+
+
+def by_benchmark(results: Sequence[Results]) -> dict[str, list[Results]]:
+    """Results grouped by benchmark and protocol, in order."""
+    groups: dict[str, list[Results]] = {}
+    for found in results:
+        groups.setdefault(found.benchmark, []).append(found)
+    return groups
+
+
+def overall_table(results: Sequence[Results]) -> Table:
+    """One row per model of one benchmark. Failures, unread replies and other conventions stand beside the score."""
+    headings = ["model", "overall, 95 % by scene", "95 % by item", "chance", "failed", "not read", "other convention",
+                "not counted", "frames", "s per item"]  # fmt: skip
+    rows = []
+    for found in results:
+        scores, by_item = found.scores, found.overall("item")
+        frames = scores["frames"]
+        rows.append([
+            found.model,
+            _percent(found.overall("scene").mean, found.overall("scene").low, found.overall("scene").high),
+            f"{100 * by_item.low:.1f}–{100 * by_item.high:.1f}",
+            f"{100 * scores['chance'][OVERALL]:.1f}",
+            _count(sum(scores["failed"].values()), scores["items"]),
+            _count(scores["unparsed"], scores["items"]),
+            _count(scores["outside"], scores["items"]),
+            _count(scores["not_counted"], scores["items"]),
+            f"{frames[0]}" if len(frames) == 1 else f"{frames[0]}–{frames[-1]}",
+            f"{scores['seconds'] / scores['items']:.2f}",
+        ])  # fmt: skip
+    return headings, rows
+
+
+def part_table(results: Sequence[Results]) -> Table:
+    """Sub-scores by row, models by column; then chance, the benchmark's blind baselines, and what others report."""
+    parts = list(dict.fromkeys(part for found in results for part in found.scores["summary"]))
+    published = published_for(str(results[0].run["benchmark"]))
+    others = list(dict.fromkeys(score.model for score in published))
+    blind = list(results[0].scores["blind"])
+    headings = ["score, %", *(found.model for found in results), "chance", *(f"blind: {name}" for name in blind)]
+    headings += [f"{other} (reported)" for other in others]
+    rows = []
+    for part in parts:
+        row = [part, *(_cell(found.scores["summary"].get(part)) for found in results)]
+        row.append(_cell(results[0].scores["chance"].get(part)))
+        row += [_cell(results[0].scores["blind"][name].get(part)) for name in blind]
+        reported = {score.model: score for score in published if score.part == part}
+        row += [f"{reported[other].score:.1f}" if other in reported else "" for other in others]
+        rows.append(row)
+    return headings, rows
+
+
+def gap_table(gaps: Sequence[Gap]) -> Table:
+    """Differences with everything that is needed to believe them, or not."""
+    headings = ["benchmark", "part", "items", "A", "B", "A − B, 95 %", "p", "p of all (Holm)", "could have seen",
+                "sign test", "verdict"]  # fmt: skip
+    rows = []
+    for gap in gaps:
+        difference, interval = gap.difference, gap.difference.interval
+        rows.append([
+            gap.benchmark, gap.part, str(interval.n), f"{100 * gap.a:.1f}", f"{100 * gap.b:.1f}",
+            _percent(interval.mean, interval.low, interval.high, sign=True), f"{difference.p_value:.3f}",
+            f"{gap.p_of_all:.3f}", f"±{100 * difference.detectable:.1f}",
+            "" if gap.sign_p is None else f"{gap.sign_p:.3f}", gap.verdict,
+        ])  # fmt: skip
+    return headings, rows
+
+
+def markdown_tables(results: Sequence[Results]) -> str:
+    """The whole document."""
+    lines: list[str] = []
+
+    def add(table: Table, caption: str) -> None:
+        lines.extend([*to_markdown(table), "", caption, ""])
+
+    for name, group in by_benchmark(results).items():
+        lines += [f"## {name}", ""]
+        _each(group, add)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def add_tables(report: Report, group: Sequence[Results]) -> None:
+    """One benchmark's tables, bars and plot on a page."""
+    report.scores([_bar(found) for found in group], "The headline of each model; ticks are blind baselines.")
+    _each(group, lambda table, caption: report.table(*table, caption))
+    if any(len(found.scores["categories"]) > 1 for found in group):
+        families = list(dict.fromkeys(name for found in group for name in found.scores["categories"]))
+        models = {
+            found.model: {
+                name: (row["mean"], row["low"], row["high"]) for name, row in found.scores["categories"].items()
+            }
+            for found in group
+        }
+        chance = {name: value for name, value in group[0].scores["chance"].items() if name in families}
+        report.figure(family_plot(families, models, chance), "Scores by category.")
+
+
+def to_markdown(table: Table) -> list[str]:
+    """Lines of a Markdown table."""
+    headings, rows = table
+    return [_row(headings), _row(["---"] * len(headings)), *(_row(row) for row in rows)]
+
+
+def _each(group: Sequence[Results], add: Callable[[Table, str], None]) -> None:
+    first = group[0].scores
+    counts = f"{first['items']} items of {first['scenes']} scenes"
+    add(
+        overall_table(group),
+        f"{counts}. What failed or could not be read counts as wrong; only replies under “not counted” are left out, "
+        "as that protocol does. “Other convention”: replies with places that the model's convention does not allow.",
+    )
+    for found in group:
+        if found.scores["failed"]:
+            reasons = "; ".join(f"{count} × {reason}" for reason, count in found.scores["failed"].items())
+            add((["model", "failures"], [[found.model, reasons]]), "Items that got no reply, and why.")
+    published = published_for(str(group[0].run["benchmark"]))
+    sources = "; ".join(f"{s.model}, {s.part}: {s.source} ({s.confidence})" for s in published)
+    add(part_table(group), f"Reported by others under their own harness: {sources}." if sources else "Sub-scores.")
+    gaps = [gap for other in group[1:] for gap in compare_results([group[0]], [other], parts=False)]
+    if gaps:
+        headings, rows = gap_table(gaps)
+        named = [
+            [*row[:1], f"{group[0].model} − {other.model}", *row[2:]]
+            for row, other in zip(rows, group[1:], strict=True)
+        ]
+        add((headings, named), "The first model against each other one, on the same items.")
+
+
+def _bar(found: Results) -> Bar:
+    overall, scores = found.overall(), found.scores
+    blind = {name: summary[OVERALL] for name, summary in scores["blind"].items()}
+    lost = sum(scores["failed"].values())
+    note = f"{lost} failed" if lost else ""
+    return Bar(found.model, overall.mean, overall.low, overall.high, {"chance": scores["chance"][OVERALL], **blind},
+               count=overall.n, note=note)  # fmt: skip
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def _percent(mean: float, low: float, high: float, sign: bool = False) -> str:
+    plus = "+" if sign else ""
+    return f"{100 * mean:{plus}.1f} [{100 * low:{plus}.1f}, {100 * high:{plus}.1f}]"
+
+
+def _count(number: int, of: int) -> str:
+    return f"{number} ({number / of:.0%})" if number else "0"
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+def as_json(results: Sequence[Results]) -> list[Mapping[str, object]]:
+    """What programs read: everything of `scores.json` but the weights, and who answered."""
+    return [
+        {"run": dict(found.run), **{key: value for key, value in found.scores.items() if key != "headline"}}
+        for found in results
+    ]
