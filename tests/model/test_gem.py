@@ -168,3 +168,31 @@ def test_training_paints_each_image_its_own_picture(config, regression_config, m
     errors = torch.tensor([[(own - picture).abs().mean() for picture in pictures] for own in painted])
     assert errors[0, 0] < 0.6 * errors[0, 1]
     assert errors[1, 1] < 0.6 * errors[1, 0]
+
+
+def test_recomputed_activations_change_no_gradient_and_are_not_kept(gem, make_batch):
+    """Saved between the passes: at least three times fewer numbers."""
+
+    def step() -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], int]:
+        kept: list[int] = []
+        gem.zero_grad()
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(t.numel()), t)[1], lambda t: t):
+            losses = gem(batch)
+        (losses["text"] + losses["depth"]).backward()
+        found = {name: p.grad.clone() for name, p in gem.named_parameters() if p.grad is not None}
+        return losses, found, sum(kept)
+
+    batch = make_batch()
+    gem.train()
+    losses, gradients, kept = step()
+    gem.checkpoint_activations()
+    again, recomputed, fewer = step()
+    assert fewer < kept / 3
+    torch.testing.assert_close(again, losses, rtol=0, atol=0)
+    assert recomputed.keys() == gradients.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(recomputed[name], gradient, rtol=1e-6, atol=1e-7)
+    with pytest.raises(ValueError, match="keys and values"):
+        gem.backbone(batch, keys_values=True)
+    gem.checkpoint_activations(False)
+    assert step()[2] == kept

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from gemvlm.batch import IGNORE, Batch
 from gemvlm.model import attention
@@ -96,6 +98,13 @@ class Backbone(nn.Module):
     def depth(self) -> int:
         return self.qwen.config.text_config.num_hidden_layers
 
+    def checkpoint_activations(self, on: bool = True) -> None:
+        """In training, keep only the inputs of decoder layers and vision blocks, and recompute the rest backwards."""
+        for module in self.qwen.modules():
+            if isinstance(module, GradientCheckpointingLayer):
+                module.gradient_checkpointing = on
+                module._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+
     def forward(
         self,
         batch: Batch,
@@ -111,6 +120,8 @@ class Backbone(nn.Module):
             raise ValueError(
                 f"layer inputs {beyond} with stop_after={stop_after}: the backbone has {self.depth} layers"
             )
+        if keys_values and self.training and self.qwen.model.language_model.layers[0].gradient_checkpointing:
+            raise ValueError("keys and values are not recorded where activations are recomputed; call eval() before")
         recorder = _Recorder() if keys_values else None
         packing = Packing(batch.lengths.tolist(), causal=True, device=batch.input_ids.device)
         embeds, deepstack = self._embed(batch)

@@ -63,6 +63,11 @@ class Gem(nn.Module):
             found = {name: torch.as_tensor(found.get(name, 0.0) + zero) for name in losses}
         return {name: found[name] for name in losses if name in found}
 
+    def checkpoint_activations(self, on: bool = True) -> None:
+        """Less memory for about a third more work: the inputs of repeated blocks are kept, all else is recomputed."""
+        self.backbone.checkpoint_activations(on)
+        self.supervision.generator.checkpoint_activations(on)
+
     def token_grids(self, batch: Batch) -> Int64[Tensor, "N 2"]:
         """Rows and columns of language model tokens of each image."""
         return batch.image_grid_thw[:, 1:] // self.backbone.merge

@@ -65,6 +65,10 @@ class Generator(nn.Module, ABC):
     """Name of its tensors in a checkpoint, and of the attribute that holds them."""
 
     @abstractmethod
+    def checkpoint_activations(self, on: bool = True) -> None:
+        """Keep only the inputs of repeated blocks, and recompute the rest backwards."""
+
+    @abstractmethod
     def losses(
         self,
         condition: Condition,
@@ -94,6 +98,12 @@ class SanaFlow(Generator):
         self.sana = sana
         self.table = table
         self.condition_width = self.sana.config.caption_channels
+
+    def checkpoint_activations(self, on: bool = True) -> None:
+        if on:
+            self.sana.enable_gradient_checkpointing()
+        else:
+            self.sana.disable_gradient_checkpointing()
 
     def velocity(
         self, state: Float32[Tensor, "M C h w"], sigma: Float32[Tensor, "M"], condition: Condition
@@ -174,6 +184,9 @@ class RegressionHead(Generator):
         blocks = [_Residual(config.width) for _ in range(config.depth)]
         enter, leave = nn.Conv2d(config.condition_width, config.width, 1), nn.Conv2d(config.width, config.channels, 1)
         self.head = nn.Sequential(enter, *blocks, leave)
+
+    def checkpoint_activations(self, on: bool = True) -> None:
+        """Its few convolutions keep what they need."""
 
     def predict(self, condition: Condition, height: int, width: int) -> Float32[Tensor, "M C h w"]:
         dtype = next(self.head.parameters()).dtype
