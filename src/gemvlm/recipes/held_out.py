@@ -18,6 +18,7 @@ from gemvlm.recipes.data import progress
 from gemvlm.recipes.recipe import TEST_SEED
 from gemvlm.runtime import available_cores
 from gemvlm.sample import Sample
+from gemvlm.worlds.tabletop import SceneConfig
 
 COMPARED = ("left_right", "above_below", "closer", "larger", "nearer_to", "perspective")
 RARE = ("larger", "occluded", "can_lift", "consequence")
@@ -27,6 +28,7 @@ CANDIDATES = 6
 FURTHER_SCENES = 1
 """For the rare families, for each scene of all families."""
 VIEWS_PER_SCENE = 2
+SIZE = (96, 96)
 FITTED_SCENES = 150
 """Training scenes that the blind baselines are fitted on."""
 
@@ -40,14 +42,25 @@ GOALS = {
 }
 
 
-def fitted_samples() -> list[Sample]:
+def fitted_samples(
+    size: tuple[int, int] = SIZE, families: Sequence[str] = CORE_FAMILIES, scenes: int | None = None
+) -> list[Sample]:
     """Training samples: what the blind baselines learn from."""
-    seeds = range(FITTED_SCENES)
-    return list(tabletop_samples(seeds, VIEWS_PER_SCENE, processes=available_cores(), turns_per_family=2))
+    seeds = range(scenes or FITTED_SCENES)
+    cores = available_cores()
+    return list(tabletop_samples(seeds, VIEWS_PER_SCENE, size, processes=cores, families=families, turns_per_family=2))
 
 
 def held_out_samples(
-    fitted: Sequence[Sample], scenes: int, per_family: int, depth_views: int, first_seed: int = TEST_SEED
+    fitted: Sequence[Sample],
+    scenes: int,
+    per_family: int,
+    depth_views: int,
+    first_seed: int = TEST_SEED,
+    *,
+    size: tuple[int, int] = SIZE,
+    config: SceneConfig | None = None,
+    families: Sequence[str] = CORE_FAMILIES,
 ) -> list[Sample]:
     """Views of `scenes` test scenes, at most `per_family` questions of each family and as many of its headline.
 
@@ -55,14 +68,15 @@ def held_out_samples(
     too. Which other questions are kept depends on their scene and place in it alone. The first `depth_views` views keep
     their depth; the last come from scenes made for the rare families.
     """
-    counts = {name: CANDIDATES if name in (*COMPARED, *RARE) else 2 for name in CORE_FAMILIES}
+    counts = {name: CANDIDATES if name in (*COMPARED, *RARE) else 2 for name in families}
     last = first_seed + scenes
-    batches = ((range(first_seed, last), None), (range(last, last + FURTHER_SCENES * scenes), RARE))
+    rare = tuple(name for name in RARE if name in families)
+    batches = ((range(first_seed, last), families), (range(last, last + FURTHER_SCENES * scenes), rare))
     made = (
         sample
-        for seeds, families in batches
+        for seeds, asked in batches
         for sample in tabletop_samples(
-            seeds, VIEWS_PER_SCENE, processes=available_cores(), families=families, turns_per_family=counts
+            seeds, VIEWS_PER_SCENE, size, config, available_cores(), families=asked, turns_per_family=counts
         )
     )
     total = (1 + FURTHER_SCENES) * scenes * VIEWS_PER_SCENE
