@@ -103,7 +103,7 @@ class Backbone(nn.Module):
         for module in self.qwen.modules():
             if isinstance(module, GradientCheckpointingLayer):
                 module.gradient_checkpointing = on
-                module._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+                module._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)  # type: ignore[assignment]
 
     def forward(
         self,
