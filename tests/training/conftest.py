@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerFast
 import gemvlm
 from gemvlm.data.collate import Collator, TargetMaker, TurnSampler
 from gemvlm.data.loader import BatchStream
+from gemvlm.data.packing import PackedStream
 from gemvlm.data.tokenizer import SpecialIds, train_tokenizer
 from gemvlm.depth_map import DepthMap
 from gemvlm.model.card import CheckpointCard
@@ -37,7 +38,7 @@ from gemvlm.training.stage import Stage
 HERE = Path(__file__).parent
 SIDE = 48
 COLOURS = ("red", "green", "blue")
-RATES = ("images_per_s", "tokens_per_s")
+RATES = ("samples_per_s", "images_per_s", "tokens_per_s")
 
 
 def make_sample(number: int) -> Sample:
@@ -97,12 +98,14 @@ class Workshop:
 
     def stream(
         self, stage: Stage, done: int = 0, rank: int = 0, world: int = 1, workers: int = 0, sized: bool = False
-    ) -> BatchStream:
+    ) -> BatchStream | PackedStream:
         """The stage's batches from step `done` on."""
         makers = target_makers(DEBUG)
         targets = [SizedDepth(makers[kind]) if sized else makers[kind] for kind in stage.targets]
         turns = TurnSampler(stage.turns_per_sample, stage.families)
         collator = Collator(self.tokenizer, DEBUG.coordinates, DEBUG.image, targets, turns=turns)
+        if stage.budget is not None:
+            return PackedStream(self.samples, collator, stage.budget, rank=rank, world=world, workers=workers)
         size, drawn = stage.micro_size(world), done * stage.batch_size
         return BatchStream(self.samples, collator, size, rank=rank, world=world, workers=workers, drawn=drawn)
 
@@ -124,7 +127,7 @@ class Workshop:
         )  # fmt: skip
         run = Run(folder, **{"log_every": 5, "checkpoint_every": 5, "show_progress": False, **options})
 
-        def stream(stage: Stage) -> BatchStream:
+        def stream(stage: Stage) -> BatchStream | PackedStream:
             return self.stream(stage, rank=runtime.rank, world=runtime.world, workers=workers, sized=sized)
 
         return train(gem, stages, stream, self.tokenizer, card, run, runtime, callbacks, sharding), gem

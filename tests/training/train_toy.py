@@ -16,12 +16,14 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from conftest import make_sample, make_stage, make_workshop, mixed_samples
+from gemvlm.data.packing import Budget
 from gemvlm.shards import files
 from gemvlm.training import step, tensor_files
 from gemvlm.training.parallel import Sharding
@@ -104,6 +106,7 @@ def train(
     kill_at: int | None = None,
     signal_at: dict[str, int] | None = None,
     facts_differ: bool = False,
+    budget: list[int] | None = None,
     **options: Any,
 ) -> bool:
     """Trains, or goes on, in `folder`; whether it finished.
@@ -125,6 +128,8 @@ def train(
         options["facts"] = {"data": os.environ["RANK"]}
     config = {"adamw": ADAMW, "muon": MUON}[optimizer]
     made = [make_stage(**{"optimizer": config, **stage}) for stage in stages]
+    if budget is not None:
+        made = [replace(stage, budget=Budget(*budget)) for stage in made]
     options = {"log_every": 1, "checkpoint_every": 4, **options}
     finished, _ = workshop.train(Path(folder), made, callbacks, Sharding(sharding), **options)  # type: ignore[arg-type]
     return finished

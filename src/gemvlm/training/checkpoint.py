@@ -39,8 +39,8 @@ MARGIN = 64 * 2**20
 
 ALONE = Processes(Runtime(rank=0, world=1, device=torch.device("cpu"), precision="float32"))
 
-FREE_FIELDS = ("steps", "at_once", "notes")
-"""Of a stage, what may differ when a run goes on: its length, how a step is divided, and remarks."""
+FREE_FIELDS = ("steps", "at_once", "recompute", "notes")
+"""Of a stage, what may differ when a run goes on: its length, how a step is computed, and remarks."""
 
 
 class DiskFullError(OSError):

@@ -7,8 +7,9 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -29,7 +30,7 @@ from gemvlm.training.checkpoint import (
     save_checkpoint,
 )
 from gemvlm.training.lora import add_lora, merge_lora
-from gemvlm.training.metrics import MetricsLog
+from gemvlm.training.metrics import MetricsLog, Speedometer
 from gemvlm.training.optimizer import GroupOptimizer
 from gemvlm.training.parallel import Processes, Sharding, local
 from gemvlm.training.signals import SIGNALS, Stopped, StopRequest
@@ -43,6 +44,7 @@ NONFINITE = "nonfinite.jsonl"
 """Steps that were left out because a loss or a gradient was no number, with the ids of their samples."""
 
 
+@runtime_checkable
 class Stream(Protocol):
     """One process's batches without end. Its state counts what all processes have read, and is the same on each."""
 
@@ -73,7 +75,8 @@ class Run:
 
     `facts` must be the same on every process and whenever the run goes on: the recipe, the seed, the data's hash.
     `seed` is that of the modules' own randomness. After more than `most_skipped` steps whose losses or gradients were
-    no numbers the run stops. `trackers` are names that `MetricsLog` knows.
+    no numbers the run stops. `trackers` are names that `MetricsLog` knows. `operations` counts the useful ones of a
+    batch in a stage and `peak` is what a process's device could do in a second; with them its utilisation is logged.
     """
 
     folder: Path
@@ -87,6 +90,8 @@ class Run:
     seed: int = 0
     most_skipped: int = 20
     trackers: tuple[str, ...] = ()
+    operations: Callable[[Stage, Batch], float] | None = None
+    peak: float = 0.0
 
 
 def train(
@@ -156,7 +161,7 @@ class _Training:
                 return True
         with ExitStack() as stack:
             if self.processes.is_main:
-                self.metrics = MetricsLog(self.run.folder, resumed_step=state.step)
+                self.metrics = MetricsLog(self.run.folder, state.step, self.run.trackers)
                 stack.callback(self.metrics.close)
             for index in range(state.stage, len(self.stages)):
                 state = self._stage(index, state, newest)
@@ -184,6 +189,7 @@ class _Training:
         stage, run = self.stages[index], self.run
         if stage.lora is not None:
             add_lora(self.gem, stage.lora, run.seed)
+        self.gem.checkpoint_activations(stage.recompute)
         optimizer = GroupOptimizer(self.gem, stage)
         average = Average(optimizer.parameters(), stage.ema) if stage.ema else None
         if newest is not None:
@@ -197,6 +203,7 @@ class _Training:
             stream.resume(state.stream)
         self.gem.train()
         meter = _Meter(state.unlogged)
+        speed = Speedometer(run.operations and partial(run.operations, stage), run.peak)
         with _progress(stage, state.stage_step, run.show_progress and self.processes.is_main) as advance:
             while True:
                 batches = [next(stream) for _ in range(stage.micro_batches(self.processes.world))]
@@ -210,8 +217,9 @@ class _Training:
                     stream=list(stream.state()),
                     skipped=state.skipped + (not outcome.finite),
                 )
+                speed.add(batches)
                 if outcome.finite:
-                    meter.add(batches, outcome)
+                    meter.add(outcome)
                     if average is not None:
                         average.update(state.stage_step - 1)
                 else:
@@ -220,10 +228,9 @@ class _Training:
                 number, late = self._wish_to_stop()
                 ends = done or late or number > 0
                 if done or state.stage_step % run.log_every == 0:
-                    values = meter.means() | meter.rates()
+                    values = meter.means() | speed.rates(self.processes.world)
                     meter = _Meter()
-                    factor = stage.schedule.factor(state.stage_step - 1, stage.steps)
-                    self._log(stage, state, values | {"lr_factor": factor})
+                    self._log(stage, state, values | _rates(stage, state) | {"skipped": float(state.skipped)})
                     advance(state.stage_step, values)
                 if done:
                     if average is not None:
@@ -321,6 +328,13 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
+def _rates(stage: Stage, state: RunState) -> dict[str, float]:
+    """The learning rates of the step just done."""
+    factor = stage.schedule.factor(state.stage_step - 1, stage.steps)
+    rates = {f"learning_rate/{group}": peak * factor for group, peak in stage.learning_rates.items()}
+    return {"lr_factor": factor} | rates
+
+
 def _named(outcome: Outcome) -> dict[str, float]:
     losses = {f"loss/{name}": value for name, value in outcome.losses.items()}
     return losses | {f"grad_norm/{name}": value for name, value in outcome.norms.items()}
@@ -340,19 +354,15 @@ def _continued(state: RunState, stages: Sequence[Stage], folder: Path) -> RunSta
 
 
 class _Meter:
-    """Losses and norms since the last logged step, and this process's rates."""
+    """Losses and norms since the last logged step."""
 
     def __init__(self, totals: Mapping[str, tuple[float, int]] | None = None) -> None:
         self._totals = dict(totals or {})
-        self.images = self.tokens = 0
-        self.since = time.perf_counter()
 
-    def add(self, batches: Sequence[Batch], outcome: Outcome) -> None:
+    def add(self, outcome: Outcome) -> None:
         for name, value in _named(outcome).items():
             total, count = self._totals.get(name, (0.0, 0))
             self._totals[name] = (total + value, count + 1)
-        self.images += sum(len(batch.image_grid_thw) for batch in batches)
-        self.tokens += sum(len(batch.input_ids) for batch in batches)
 
     def totals(self) -> dict[str, tuple[float, int]]:
         """(sum, count) of each number: what a resumed run begins with."""
@@ -360,10 +370,6 @@ class _Meter:
 
     def means(self) -> dict[str, float]:
         return {name: total / count for name, (total, count) in self._totals.items()}
-
-    def rates(self) -> dict[str, float]:
-        seconds = time.perf_counter() - self.since
-        return {"images_per_s": self.images / seconds, "tokens_per_s": self.tokens / seconds}
 
 
 class _progress:  # noqa: N801

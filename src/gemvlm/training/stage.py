@@ -76,7 +76,8 @@ class Stage:
     samples a process computes at once (None: its whole share); a pack is always computed alone. `ema`, if given, is the
     decay of a running average of the trained weights, which takes their place when the stage ends. `lora` puts adapters
     on the groups it names, and those learn in place of the groups. With `naming`, image tokens are labelled with what
-    they show (data/naming.py).
+    they show (data/naming.py). With `recompute`, activations are computed twice instead of kept: less memory, a quarter
+    to a third more time.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Stage:
     lora: LoraConfig | None = None
     ema: float | None = None
     naming: bool = False
+    recompute: bool = False
 
     def __post_init__(self) -> None:
         if not self.learning_rates or not self.loss_weights:
