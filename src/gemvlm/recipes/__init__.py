@@ -26,11 +26,13 @@ def _all() -> dict[str, Recipe]:
     from gemvlm.recipes.debug import DEBUG
     from gemvlm.recipes.gem_2b import GEM_2B
     from gemvlm.recipes.gem_2b_continue import GEM_2B_CONTINUE
+    from gemvlm.recipes.gem_2b_lora import GEM_2B_LORA
     from gemvlm.recipes.gem_8b import GEM_8B
     from gemvlm.recipes.gem_nano import GEM_NANO
     from gemvlm.recipes.quickstart import QUICKSTART
 
-    return {recipe.name: recipe for recipe in (DEBUG, QUICKSTART, GEM_NANO, GEM_2B, GEM_8B, GEM_2B_CONTINUE)}
+    large = (GEM_2B, GEM_8B, GEM_2B_LORA, GEM_2B_CONTINUE)
+    return {recipe.name: recipe for recipe in (DEBUG, QUICKSTART, GEM_NANO, *large)}
 
 
 def get_plan(name: str) -> Plan:

@@ -14,4 +14,4 @@ from __future__ import annotations
 from gemvlm.recipes.published import MODEL_2B, QWEN_2B, SANA, paper_stages, published_recipe
 from gemvlm.recipes.recipe import Start
 
-GEM_2B = published_recipe("gem_2b", MODEL_2B, paper_stages(batch_size=1), Start(qwen=QWEN_2B, sana=SANA))
+GEM_2B = published_recipe("gem_2b", MODEL_2B, paper_stages(), Start(qwen=QWEN_2B, sana=SANA))

@@ -15,7 +15,7 @@ from gemvlm.recipes.published import MODEL_2B, RATE, paper_stages, published_rec
 from gemvlm.recipes.recipe import Start
 
 _STAGE = replace(
-    paper_stages(batch_size=1)[-1],
+    paper_stages()[-1],
     name="continue",
     learning_rates=dict.fromkeys(("merger", "language"), RATE),  # [code]
 )

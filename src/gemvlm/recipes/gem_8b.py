@@ -11,4 +11,4 @@ from __future__ import annotations
 from gemvlm.recipes.published import MODEL_8B, QWEN_8B, SANA, paper_stages, published_recipe
 from gemvlm.recipes.recipe import Start
 
-GEM_8B = published_recipe("gem_8b", MODEL_8B, paper_stages(batch_size=1), Start(qwen=QWEN_8B, sana=SANA))
+GEM_8B = published_recipe("gem_8b", MODEL_8B, paper_stages(), Start(qwen=QWEN_8B, sana=SANA))

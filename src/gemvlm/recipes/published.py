@@ -11,6 +11,7 @@ from typing import Any
 
 from gemvlm.data.conversation import CoordinateFormat
 from gemvlm.data.frames import ImageConfig
+from gemvlm.data.packing import Budget
 from gemvlm.depth_map import Encoding
 from gemvlm.model.config import GemConfig
 from gemvlm.recipes.recipe import Recipe, Start
@@ -25,8 +26,12 @@ PAPER_SAMPLES = 4_000_000
 """GEM-4M, of which stage 3 sees one epoch. [paper]"""
 DEPTH_WEIGHT = 0.1
 """Of the depth loss beside the text loss. [paper]"""
-SAMPLES_PER_STEP = 32
-"""Of all processes: one on each of the paper's 32 GPUs, a batch of 1 each. [paper: 32 A800; code: 1 each, on 8]"""
+PACK = Budget(tokens=16_384, patches=65_536, targets=32)
+"""What a process computes at once: a context of 16,384 tokens [code], and at most so much besides. [ours]"""
+PACKS_PER_STEP = 8
+"""Of all processes: one on each of 8 GPUs. [code: 8 GPUs, a batch of 1 each; the paper used 32 and states no batch]"""
+SAMPLES_PER_PACK = 32
+"""About how many samples of one image fill a pack: only for the steps that a plan foresees. [ours]"""
 RATE = 1e-5
 """Of pretrained weights. [code]"""
 
@@ -157,8 +162,8 @@ ADAMW = OptimizerConfig("adamw", betas=(0.9, 0.999), weight_decay=0.0)
 """[code]"""
 
 
-def paper_stages(batch_size: int) -> tuple[Stage, ...]:
-    """The paper's three stages, `batch_size` samples to a process and step.
+def paper_stages() -> tuple[Stage, ...]:
+    """The paper's three stages.
 
     Which modules learn in which stage, from which loss, for how long: [paper]. Warm-up and rates of stages 1 and 2 are
     [ours], as the paper states none: 1e-4 for what begins with random weights, a fifth of it for the generator.
@@ -166,7 +171,8 @@ def paper_stages(batch_size: int) -> tuple[Stage, ...]:
     connector = Stage(
         name="1-connector",
         steps=500,  # [paper]
-        batch_size=batch_size,
+        batch_size=PACKS_PER_STEP,
+        budget=PACK,
         learning_rates={"connector": 1e-4},
         loss_weights={"depth": 1.0},
         schedule=Schedule(warmup=50, shape="constant"),
@@ -182,11 +188,12 @@ def paper_stages(batch_size: int) -> tuple[Stage, ...]:
         learning_rates={"connector": 1e-4, "generator": 2e-5},
         schedule=Schedule(warmup=120, shape="constant"),
     )
-    steps = PAPER_SAMPLES // SAMPLES_PER_STEP
+    steps = PAPER_SAMPLES // (PACKS_PER_STEP * SAMPLES_PER_PACK)
     everything = Stage(
         name="3-everything",
         steps=steps,
-        batch_size=batch_size,
+        batch_size=PACKS_PER_STEP,
+        budget=PACK,
         learning_rates=dict.fromkeys(("vision", "merger", "language", "connector", "generator"), RATE),
         loss_weights={"text": 1.0, "depth": DEPTH_WEIGHT},
         schedule=Schedule(warmup=round(0.03 * steps), shape="cosine"),  # [code]

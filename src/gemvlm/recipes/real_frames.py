@@ -9,13 +9,12 @@ multiplied by views from the same spots (`curation/turned_view.py`). Every numbe
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from gemvlm.batch import Batch
 from gemvlm.curation.questions.from_depth import questions_from_depth
 from gemvlm.curation.sources.rgbd_folder import Registration, RgbdFolder
 from gemvlm.curation.turned_view import ViewLimits, random_view, resized_frame
@@ -119,12 +118,12 @@ def adapt(
     )
     target = DepthTarget(before.encoding, height, width)
 
-    def stream(stage: Stage, done: int) -> Iterator[Batch]:
+    def stream(stage: Stage) -> BatchStream:
         turns = TurnSampler(stage.turns_per_sample, stage.families)
         collator = Collator(
             before.tokenizer, before.coordinates, image, [target], seed=recipe.seed, turns=turns, cache=True
         )
-        return BatchStream(room.views, collator, stage.batch_size, seed=recipe.seed, drawn=done * stage.batch_size)
+        return BatchStream(room.views, collator, stage.micro_size(1), seed=recipe.seed)
 
     run = Run(out / "run", log_every=5, checkpoint_every=100, keep=1, minutes=minutes)
     runtime = detect(device, recipe.precision)

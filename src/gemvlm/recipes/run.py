@@ -3,38 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
-from gemvlm.batch import Batch
-from gemvlm.data.collate import Collator, TurnSampler
 from gemvlm.data.conversation import Segment, render
-from gemvlm.data.loader import BatchStream
 from gemvlm.data.quarantine import Usable
 from gemvlm.data.tokenizer import SpecialIds, load_tokenizer, train_tokenizer
-from gemvlm.figure import DepthRow, depth_panel
-from gemvlm.inference.pipeline import GemPipeline
 from gemvlm.model.card import CheckpointCard
 from gemvlm.model.config import GemConfig
 from gemvlm.model.gem import Gem
 from gemvlm.model.weights import uninitialised
 from gemvlm.recipes import get
+from gemvlm.recipes.callbacks import PREVIEW_STEPS, depth_preview, test_scores
 from gemvlm.recipes.data import cached_makers, check_set, development_samples, find_data, is_curated
+from gemvlm.recipes.feed import Feed
+from gemvlm.recipes.plan import check_memory
 from gemvlm.recipes.recipe import Recipe, Start
 from gemvlm.recipes.start import Beginning, find_start
-from gemvlm.runtime import detect, deterministic, get_log
+from gemvlm.runtime import detect, deterministic
 from gemvlm.sample import Sample
 from gemvlm.shards import ShardReader
-from gemvlm.training.checkpoint import RunState, latest_checkpoint
+from gemvlm.training.checkpoint import latest_checkpoint
 from gemvlm.training.loop import Run, train
-from gemvlm.training.stage import Stage
+from gemvlm.training.parallel import Processes, Sharding
 
 MAX_BAD_SHARE = 0.01
 """Training refuses to start when more than this share of its samples is unusable."""
 
 PREVIEWS = 4
-PREVIEW_STEPS = 10
+TESTED = 200
+"""At most so many samples are scored as training goes on."""
 
 
 def train_recipe(
@@ -44,58 +44,65 @@ def train_recipe(
     device: str | None = None,
     run: Run | None = None,
     start: Sequence[str] = (),
+    sharding: Sharding | None = None,
+    test: Path | None = None,
+    workers: int = 0,
 ) -> bool:
     """Train recipe `name` into `out`, from the newest checkpoint there if there is one.
 
     The recipe's own samples are made once, into `data` (default: `out/data`); a set that `gemvlm curate` made is taken
-    as it is. `start` holds the places of weights to begin with, as `Start.given` reads them.
-    Returns False if `run.minutes` ended it early; the same call continues it.
+    as it is. `start` holds the places of weights to begin with, as `Start.given` reads them. Of several processes each
+    calls this; `sharding` says how the weights lie on them. `test` is a set whose scores are logged as training goes
+    on, `workers` processes prepare batches ahead. Returns False if `run.minutes` ended it early; the same call
+    continues it.
     """
     recipe = get(name)
     run = run or Run(out)
     runtime = detect(device, recipe.precision)
-    folder = find_data(recipe, data or out / "data")
-    # a recipe's own samples fit into memory, a curated set may be of any size
-    shards = ShardReader(folder, cache=not is_curated(folder))
-    check_set(recipe.stages, shards)
-    reader = Usable(shards, out, MAX_BAD_SHARE)
-    beginning = find_beginning(recipe, run.folder, start)
-    tokenizer = make_tokenizer(recipe, reader, out / "tokenizer") if beginning is None else beginning.tokenizer
-    model = recipe.model if beginning is None else beginning.model
-    model = _with_special_ids(model, SpecialIds.of(tokenizer), len(tokenizer))
-    card = card_of(recipe, model)
-    gem = begin(recipe, model, beginning, run.folder)
-    stages = recipe.stages_for(len(reader))
-    makers = cached_makers(
-        dataclasses.replace(recipe, model=model),
-        folder,
-        gem.supervision.latents,
-        {kind for stage in stages for kind in stage.targets},
-    )
-
-    def stream(stage: Stage, done: int) -> Iterator[Batch]:
-        collator = Collator(
-            tokenizer,
-            recipe.coordinates,
-            recipe.image,
-            [makers[kind] for kind in stage.targets],
-            seed=recipe.seed,
-            turns=TurnSampler(stage.turns_per_sample, stage.families),
-            max_tokens=recipe.max_tokens,
+    with Processes(runtime, sharding).joined() as processes:
+        with _main_first(processes):
+            folder = find_data(recipe, data or out / "data")
+            # a recipe's own samples fit into memory, a curated set may be of any size
+            shards = ShardReader(folder, cache=not is_curated(folder))
+            check_set(recipe.stages, shards)
+            reader = Usable(shards, out, MAX_BAD_SHARE)
+            beginning = find_beginning(recipe, run.folder, start)
+            tokenizer = make_tokenizer(recipe, reader, out / "tokenizer") if beginning is None else beginning.tokenizer
+        model = recipe.model if beginning is None else beginning.model
+        model = _with_special_ids(model, SpecialIds.of(tokenizer), len(tokenizer))
+        check_memory(recipe, model, runtime, sharding)
+        gem = begin(recipe, model, beginning, run.folder)
+        makers = cached_makers(
+            dataclasses.replace(recipe, model=model),
+            folder,
+            gem.supervision.latents,
+            {kind for stage in recipe.stages for kind in stage.targets},
         )
-        return BatchStream(
-            reader,
-            collator,
-            stage.batch_size,
-            seed=recipe.seed,
-            rank=runtime.rank,
-            world=runtime.world,
-            drawn=done * stage.batch_size * runtime.world,
-        )
+        content = shards.manifest.hash
+        feed = Feed(recipe, reader, tokenizer, makers, runtime, out / "costs", content, workers)
+        with _main_first(processes):
+            stages = feed.stages()
+        facts = {"recipe": recipe.name, "seed": str(recipe.seed), "data": content}
+        run = dataclasses.replace(run, facts={**run.facts, **facts}, seed=recipe.seed)
+        card = card_of(recipe, model)
+        pictures = run.folder / "preview" if runtime.is_main else None
+        callbacks = [depth_preview(preview_samples(recipe, shards), tokenizer, card, pictures, PREVIEW_STEPS)]
+        if test is not None:
+            fitted = list(islice(reader, TESTED))
+            with _main_first(processes):
+                tested = list(islice(Usable(ShardReader(test), out / "test", MAX_BAD_SHARE), TESTED))
+            callbacks.append(test_scores(tested, fitted, tokenizer, card))
+        return train(gem, stages, feed.stream, tokenizer, card, run, runtime, callbacks, sharding)
 
-    shown = preview_samples(recipe, shards)
-    preview = depth_preview(shown, tokenizer, card, run.folder / "preview")
-    return train(gem, stages, stream, tokenizer, card, run, runtime, [preview])
+
+@contextmanager
+def _main_first(processes: Processes) -> Iterator[None]:
+    """The first process goes through alone and writes what must be written once; the others then find it."""
+    if not processes.is_main:
+        processes.barrier()
+    yield
+    if processes.is_main:
+        processes.barrier()
 
 
 def card_of(recipe: Recipe, model: GemConfig) -> CheckpointCard:
@@ -180,25 +187,3 @@ def preview_samples(recipe: Recipe, shards: ShardReader) -> list[Sample]:
         return development_samples(recipe.data, PREVIEWS)
     with_depth = (sample for sample in islice(shards, 50 * PREVIEWS) if sample.frames and sample.frames[0].depth)
     return list(islice(with_depth, PREVIEWS))
-
-
-def depth_preview(
-    samples: Sequence[Sample], tokenizer, card: CheckpointCard, folder: Path
-) -> Callable[[Gem, Stage, RunState], Mapping[str, float] | None]:
-    """A callback that paints the depth of the same few scenes as training goes on, one picture file each time."""
-
-    def preview(gem: Gem, stage: Stage, state: RunState) -> None:
-        if "depth" not in stage.loss_weights or not samples:
-            return
-        pipeline = GemPipeline(gem, tokenizer, card)
-        predictions = pipeline.depth_batch([sample.frames[0].image for sample in samples], steps=PREVIEW_STEPS)
-        rows = []
-        for sample, prediction in zip(samples, predictions, strict=True):
-            frame = sample.frames[0]
-            assert frame.depth is not None
-            rows.append(DepthRow(frame.image, prediction.depth.values, frame.depth.values, frame.depth.valid))
-        folder.mkdir(parents=True, exist_ok=True)
-        depth_panel(rows).save(folder / f"depth-{state.step:06d}.png")
-        get_log().info("preview of step %d in %s", state.step, folder)
-
-    return preview

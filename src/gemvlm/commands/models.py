@@ -1,0 +1,117 @@
+"""Commands that use a checkpoint: ask, depth, export-model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from gemvlm.commands import Device, Model
+
+Images = Annotated[Positional[tuple[Path, ...]], arg(metavar="IMAGE...")]
+ImagesAndQuestion = Annotated[Positional[tuple[str, ...]], arg(metavar="IMAGE... QUESTION")]
+Formats = Annotated[tuple[Literal["view", "png", "npz"], ...], arg(metavar="{view,png,npz}...")]
+
+
+def ask(
+    model: Model,
+    images_and_question: ImagesAndQuestion,
+    *,
+    max_new_tokens: int = 256,
+    temperature: float = 0.0,
+    seed: int = 0,
+    device: Device = None,
+) -> None:
+    """Answer a question about one image or several.
+
+    Args:
+        model: Checkpoint folder, or the name of a shipped model.
+        images_and_question: Image files, and last the question.
+        max_new_tokens: The answer is cut after so many tokens.
+        temperature: 0 takes the likeliest words; higher draws.
+        seed: Of the drawing.
+        device: cpu, cuda or mps; the best there is by default.
+    """
+    *images, question = images_and_question or ("",)
+    if not images or Path(question).is_file():
+        raise ValueError('give at least one image and then the question: gemvlm ask nano IMAGE "What is on the table?"')
+    from gemvlm.inference import load
+
+    pipeline = load(model, device)
+    answer = pipeline.ask(images, question, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+    print(answer.text)
+    for point in answer.points:
+        print(f"point  x {point.x:.3f}  y {point.y:.3f}")
+    for box in answer.boxes:
+        print(f"box    x {box.x0:.3f} to {box.x1:.3f}  y {box.y0:.3f} to {box.y1:.3f}")
+
+
+def depth(
+    model: Model,
+    images: Images,
+    *,
+    out: Path,
+    steps: int = 30,
+    guidance: float = 1.0,
+    seed: int = 0,
+    ensemble: int = 1,
+    format: Formats = (),
+    device: Device = None,
+) -> None:
+    """Paint the depth of images and write it to a folder.
+
+    Args:
+        model: Checkpoint folder, or the name of a shipped model.
+        images: Image files.
+        out: Folder for what is written: NAME-view.png in colours (near is warm), NAME-depth.png in 16-bit millimetres
+            with NAME-depth.json (metric models only), NAME-depth.npz in float32.
+        steps: Integration steps of the generator.
+        guidance: 1 samples what the model believes; more exaggerates what the image says.
+        seed: Of the noise that painting starts from.
+        ensemble: Median of so many paintings.
+        format: What to write; all that the model can, by default.
+        device: cpu, cuda or mps; the best there is by default.
+    """
+    if not images:
+        raise ValueError("give at least one image: gemvlm depth nano IMAGE --out depth")
+    names = [image.stem for image in images]
+    if len(set(names)) < len(names):
+        raise ValueError("two images have the same name, so one result would overwrite the other; run them one by one")
+    from gemvlm.figure import colour_depth, png_bytes
+    from gemvlm.inference import load
+
+    found = load(model, device).depth_batch(images, steps=steps, guidance=guidance, seed=seed, ensemble=ensemble)
+    out.mkdir(parents=True, exist_ok=True)
+    for name, prediction in zip(names, found, strict=True):
+        result = prediction.depth
+        for kind in format or (("view", "png", "npz") if result.is_metric else ("view", "npz")):
+            path = out / {"view": f"{name}-view.png"}.get(kind, f"{name}-depth.{kind}")
+            if kind == "view":
+                path.write_bytes(png_bytes(colour_depth(result.values, result.valid)))
+            else:
+                result.save(path)
+            print(path)
+
+
+def export_model(
+    model: Model,
+    *,
+    to: Literal["qwen3-vl", "gem"],
+    out: Path,
+    dtype: Literal["bfloat16", "float32"] = "bfloat16",
+) -> None:
+    """Write a checkpoint in another project's layout, into a new folder.
+
+    Args:
+        model: Checkpoint folder, or the name of a shipped model.
+        to: qwen3-vl is the language model and its vision tower alone, for transformers, vLLM and SGLang; gem the
+            layout of the authors' checkpoints, generator and autoencoder included.
+        out: New folder.
+        dtype: Of the tensors.
+    """
+    import torch
+
+    from gemvlm.inference.export import export_model as export
+
+    print(export(model, out, to, getattr(torch, dtype)))
