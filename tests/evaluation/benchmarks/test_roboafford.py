@@ -113,6 +113,6 @@ def test_headline_and_errors(folder: Path) -> None:
     ]:
         (folder / "annotations_normxy.json").write_text(json.dumps([rows[0] | change]))
         with pytest.raises(ValueError, match=words):
-            benchmark.items()
+            RoboAfford.open(str(folder)).items()
     with pytest.raises(ValueError, match="protocol 'lmms_eval' is unknown"):
         RoboAfford.open(str(folder), "lmms_eval")

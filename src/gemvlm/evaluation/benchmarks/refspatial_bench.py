@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +107,12 @@ class RefSpatialBench:
         return cls(folder_of(place, HUB_ID), protocol)
 
     def items(self) -> Sequence[Item]:
-        return [
-            self._item(split, where, row) for split in SPLITS for where, row in rows(self.folder, f"data/{split}-*")
-        ]
+        return self._items
+
+    @cached_property
+    def _items(self) -> tuple[Item, ...]:
+        splits = ((split, rows(self.folder, f"data/{split}-*.parquet")) for split in SPLITS)
+        return checked(self.name, (self._item(split, where, row) for split, table in splits for where, row in table))
 
     def _item(self, split: str, where: str, row: dict[str, Any]) -> Item:
         image = picture(row.get("image"), self.folder, f"{where} image")

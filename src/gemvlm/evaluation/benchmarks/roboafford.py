@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +84,13 @@ class RoboAfford:
         return cls(folder_of(place, HUB_ID), protocol)
 
     def items(self) -> Sequence[Item]:
-        return checked(self.name, self._items())
+        return self._items
 
-    def _items(self) -> Iterator[Item]:
+    @cached_property
+    def _items(self) -> tuple[Item, ...]:
+        return checked(self.name, self._read())
+
+    def _read(self) -> Iterator[Item]:
         annotations = PROTOCOLS[self.protocol][1]
         published = self.protocol != "official" or (self.folder / annotations).is_file()
         for number, (where, row) in enumerate(rows(self.folder, annotations if published else "data/test-*.parquet")):

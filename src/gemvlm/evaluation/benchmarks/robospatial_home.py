@@ -21,6 +21,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -144,9 +145,13 @@ class RoboSpatialHome:
         return cls(folder_of(place, HUB_ID), protocol)
 
     def items(self) -> Sequence[Item]:
-        return checked(self.name, self._items())
+        return self._items
 
-    def _items(self) -> Iterator[Item]:
+    @cached_property
+    def _items(self) -> tuple[Item, ...]:
+        return checked(self.name, self._read())
+
+    def _read(self) -> Iterator[Item]:
         made = (self.folder / "annotations.json").is_file()
         for pattern in ["annotations.json"] if made else [f"data/{category}-*.parquet" for category in CATEGORIES]:
             for number, (where, row) in enumerate(rows(self.folder, pattern)):

@@ -24,6 +24,7 @@ import ast
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,13 @@ class ShareRobotAffordance:
         return cls(folder_of(place, HUB_ID), protocol)
 
     def items(self) -> Sequence[Item]:
-        return checked(self.name, self._items())
+        return self._items
 
-    def _items(self) -> Iterator[Item]:
+    @cached_property
+    def _items(self) -> tuple[Item, ...]:
+        return checked(self.name, self._read())
+
+    def _read(self) -> Iterator[Item]:
         for where, row, item in _rows(self.folder, "affordance"):
             question, answer = _turns(need(row, "conversations", list, where), where)
             box = _box(answer)
@@ -127,9 +132,13 @@ class ShareRobotTrajectory:
         return cls(folder_of(place, HUB_ID), protocol)
 
     def items(self) -> Sequence[Item]:
-        return checked(self.name, self._items())
+        return self._items
 
-    def _items(self) -> Iterator[Item]:
+    @cached_property
+    def _items(self) -> tuple[Item, ...]:
+        return checked(self.name, self._read())
+
+    def _read(self) -> Iterator[Item]:
         for where, row, item in _rows(self.folder, "trajectory"):
             question, answer = _turns(need(row, "conversations", list, where)[:2], where)
             path = read_path(answer, *image_size(item))

@@ -21,6 +21,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -86,9 +87,13 @@ class SparBench:
         return cls(folder_of(place, HUB_ID), protocol)
 
     def items(self) -> Sequence[Item]:
-        return checked(self.name, self._items())
+        return self._items
 
-    def _items(self) -> Iterator[Item]:
+    @cached_property
+    def _items(self) -> tuple[Item, ...]:
+        return checked(self.name, self._read())
+
+    def _read(self) -> Iterator[Item]:
         for where, row in rows(self.folder, "data/test-*.parquet"):
             task, question, answer = (need(row, field, str, where) for field in ("task", "question", "answer"))
             if task not in TASKS:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,10 @@ class Where2Place:
         return cls(folder_of(place, HUB_ID), protocol)
 
     def items(self) -> Sequence[Item]:
+        return self._items
+
+    @cached_property
+    def _items(self) -> tuple[Item, ...]:
         published = (self.folder / QUESTIONS).is_file()
         return checked(self.name, self._published() if published else self._copied())
 
