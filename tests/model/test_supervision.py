@@ -58,6 +58,31 @@ def test_targets_of_different_sizes_and_spans_share_a_batch(supervision, states)
     torch.testing.assert_close(loss(supervision, states, *targets), alone, atol=1e-6, rtol=1e-5)
 
 
+def test_conditions_of_about_equal_length_are_painted_together(supervision, monkeypatch):
+    """Cross-attention over nearly true lengths: no group is padded by a quarter, equal lengths have no mask at all."""
+    lengths = [4, 4, 6, 100, 115, 128, 300, 300]
+    ends = torch.tensor(lengths).cumsum(0)
+    spans = torch.stack([ends - torch.tensor(lengths), ends], dim=1)
+    grids = torch.stack([torch.ones(8, dtype=torch.int64), torch.tensor(lengths)], dim=1)
+    states = torch.randn(sum(lengths), 20)
+    targets = [target(image, key=image) for image in range(8)]
+    alone = torch.stack([supervision(states, spans, grids, [one])["depth"] for one in targets]).mean()
+    seen: list[tuple[list[int], bool]] = []
+    losses = supervision.generator.losses
+
+    def watched(condition, *args):
+        rows, padded = condition.states.shape[:2]
+        real = [padded] * rows if condition.mask is None else condition.mask.sum(1).tolist()
+        assert padded < 1.25 * min(real)
+        seen.append((real, condition.mask is None))
+        return losses(condition, *args)
+
+    monkeypatch.setattr(supervision.generator, "losses", watched)
+    together = supervision(states, spans, grids, targets)["depth"]
+    torch.testing.assert_close(together, alone, atol=1e-6, rtol=1e-5)
+    assert sorted(seen) == [([4, 4], True), ([6], True), ([100], True), ([115, 128], False), ([300, 300], True)]
+
+
 def test_each_kind_has_its_mean_and_an_absent_kind_has_none(supervision, states):
     losses = supervision(states, SPANS, GRIDS, [target(0), target(1, kind="rgb")])
     assert set(losses) == {"depth", "rgb"}

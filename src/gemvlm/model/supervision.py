@@ -6,7 +6,7 @@ states (T, D), the token spans of the images, and targets that say which image t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -63,17 +63,29 @@ class GenerativeSupervision(nn.Module):
         `spans` are half-open token ranges, `grids` the rows and columns of each image's tokens. A kind without a target
         that has any valid place is left out. Targets may differ in size, and in the length of their spans.
         """
-        return self._losses(targets, lambda group, draws: self._condition(states, spans, grids, group, draws))
+        lengths = (spans[:, 1] - spans[:, 0]).tolist()
+        return self._losses(
+            targets,
+            [_about(lengths[target.image]) for target in targets],
+            lambda group, draws: self._condition(states, spans, grids, group, draws),
+        )
 
     def prior(self, targets: Sequence[Target]) -> dict[str, Float32[Tensor, ""]]:
         """The same losses under the null condition alone: what a generator learns before any backbone speaks to it."""
-        return self._losses(targets, lambda group, draws: self.null(len(group)))
+        return self._losses(targets, [0] * len(targets), lambda group, draws: self.null(len(group)))
 
-    def _losses(self, targets: Sequence[Target], condition_of) -> dict[str, Float32[Tensor, ""]]:
+    def _losses(
+        self,
+        targets: Sequence[Target],
+        lengths: Sequence[int],
+        condition_of: Callable[[Sequence[Target], Sequence[Draw]], Condition],
+    ) -> dict[str, Float32[Tensor, ""]]:
+        """Targets of one size whose conditions are about as long (`lengths`) are painted together."""
         found: dict[str, list[Tensor]] = {}
-        by_size = sorted(targets, key=lambda target: tuple(target.picture.shape))
-        for _, members in groupby(by_size, key=lambda target: tuple(target.picture.shape)):
-            group = list(members)
+        alike = [(*target.picture.shape, length) for target, length in zip(targets, lengths, strict=True)]
+        by_size = sorted(zip(alike, targets, strict=True), key=lambda pair: pair[0])
+        for _, members in groupby(by_size, key=lambda pair: pair[0]):
+            group = [target for _, target in members]
             draws = [Draw.of(target.key) for target in group]
             weight = torch.stack([self._weight(target) for target in group])
             each = self.generator.losses(condition_of(group, draws), self._latents(group), weight, draws)
@@ -161,3 +173,9 @@ class GenerativeSupervision(nn.Module):
             condition, null, noise, steps=steps, guidance=1.0 if unconditional else guidance
         )
         return self.latents.decode(painted).clamp(-1, 1)
+
+
+def _about(length: int) -> int:
+    """`length` rounded up by less than a quarter: the padding of those that share the result is less than that."""
+    step = max(1, 2 ** (length.bit_length() - 3))
+    return -(-length // step) * step
