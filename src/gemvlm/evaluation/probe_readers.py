@@ -62,16 +62,20 @@ def spread(depth: int, most: int = MOST_LAYERS) -> tuple[int, ...]:
     return tuple(sorted({round(i) for i in np.linspace(0, depth, min(most, depth + 1)).tolist()}))
 
 
-class GemReader:
-    """States of a checkpoint of ours. With `random_seed` the same model with fresh weights instead."""
+def untrained(pipeline: GemPipeline, seed: int) -> GemPipeline:
+    """The same model with fresh weights, a function of the seed, on the same device."""
+    with deterministic(seed):
+        gem = Gem(pipeline.card.model)
+    gem.to(pipeline.device, next(pipeline.gem.parameters()).dtype)
+    return GemPipeline(gem.eval(), pipeline.tokenizer, pipeline.card, pipeline.batch_size)
 
-    def __init__(self, pipeline: GemPipeline, name: str = "model", random_seed: int | None = None) -> None:
+
+class GemReader:
+    """States of a checkpoint of ours."""
+
+    def __init__(self, pipeline: GemPipeline, name: str = "model") -> None:
         self.name = name
         self._gem = pipeline.gem
-        if random_seed is not None:
-            with deterministic(random_seed):
-                fresh = Gem(pipeline.card.model)
-            self._gem = fresh.to(pipeline.device, next(pipeline.gem.parameters()).dtype).eval()
         self._collate = Collator(pipeline.tokenizer, pipeline.coordinates, ImageConfig(**pipeline.card.image))
         self._batch_size = pipeline.batch_size
         self.layers = spread(self._gem.backbone.depth)

@@ -1,8 +1,9 @@
 """Our own samples as a benchmark: the local suites, and any curated set that is held back for tests.
 
 The rule is `scoring.score`; its headline counts every family alike, families of two answers by the questions that no
-shortcut answers (`Turn.subsets`). Coordinates in questions are rounded to hundredths of the image in every convention:
-a small model has a token for each, and questions are only asked where so little does not matter.
+shortcut answers (`Turn.subsets`), which are a category of their own. Coordinates in questions are rounded to hundredths
+of the image in every convention: a small model has a token for each, and questions are only asked where so little does
+not matter.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from gemvlm.data.conversation import MAX_POINTS, ParsedAnswer, parse
-from gemvlm.evaluation.benchmark import Convention, Item, Media, Score
+from gemvlm.evaluation.benchmark import Convention, Item, Media, Score, means
 from gemvlm.evaluation.coordinates import from_fractions, read_places
 from gemvlm.evaluation.scoring import score
 from gemvlm.evaluation.shortcuts import shortcut_scores
@@ -101,7 +102,7 @@ class SampleBenchmark:
             media,
             prompt,
             _filled(turn.answer, turn.places, self.convention, size),
-            turn.family,
+            f"{turn.family}, {HEADLINE}" if HEADLINE in turn.subsets else turn.family,
             sample.scene,
             turn.options,
             sample.system,
@@ -115,21 +116,16 @@ class SampleBenchmark:
         return Score(score(turn, answer), _plain(answer), outside=outside)
 
     def summary(self, items: Sequence[Item], scores: Sequence[Score]) -> dict[str, float]:
-        """ "overall" and each task: the mean over their families; then families, and their headlines."""
-        groups: dict[str, list[float]] = {}
-        tasks: dict[str, str] = {}
-        for item, found in zip(items, scores, strict=True):
-            family = item.category
-            tasks[family] = str(item.meta["task"])
-            groups.setdefault(family, []).append(found.value)
-            if HEADLINE in item.meta["subsets"]:
-                groups.setdefault(f"{family}, {HEADLINE}", []).append(found.value)
-        by_name = {name: sum(values) / len(values) for name, values in groups.items()}
-        heads = {family: by_name.get(f"{family}, {HEADLINE}", by_name[family]) for family in tasks}
-        summary = {"overall": float(np.mean(list(heads.values()))) if heads else float("nan")}
+        """ "overall" and each task: the mean over their families, of the headline where there is one; then all parts."""
+        parts = means(items, scores)
+        tasks = {str(item.meta["family"]): str(item.meta["task"]) for item in items}
+        heads = {family: parts.get(f"{family}, {HEADLINE}", parts.get(family)) for family in tasks}
+        summary = {"overall": _mean([head for head in heads.values() if head is not None])}
         for task in dict.fromkeys(tasks.values()):
-            summary[task] = float(np.mean([heads[family] for family in heads if tasks[family] == task]))
-        return summary | by_name
+            summary[task] = _mean(
+                [head for family, head in heads.items() if tasks[family] == task and head is not None]
+            )
+        return summary | parts
 
     def oracle(self, item: Item, convention: Convention) -> str:
         sample, turn = self._places[item.id]
@@ -256,6 +252,10 @@ def _plain(answer: ParsedAnswer) -> Any:
     if isinstance(answer.value, tuple):
         return [_numbers(point) for point in answer.value]
     return _numbers(answer.value) if isinstance(answer.value, Point | Box) else answer.value
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else float("nan")
 
 
 def _size(sample: Sample) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from PIL import Image
 from gemvlm.curation.sources.rgbd_folder import Registration, RgbdFolder
 from gemvlm.data.collate import keyed
 from gemvlm.evaluation.probe import ProbeData, probe
-from gemvlm.evaluation.probe_readers import GemReader, HuggingFaceReader, StateReader
+from gemvlm.evaluation.probe_readers import GemReader, HuggingFaceReader, StateReader, untrained
 from gemvlm.evaluation.probe_report import ProbeReport
 from gemvlm.evaluation.probe_targets import square
 from gemvlm.figure import Report
@@ -173,7 +173,7 @@ def _reader(model: str, name: str, options: Mapping[str, Any] | None, device: st
 def _random(opened: Opened, seed: int) -> StateReader:
     reader, pipeline = opened
     if pipeline is not None:
-        return GemReader(pipeline, RANDOM, random_seed=seed)
+        return GemReader(untrained(pipeline, seed), RANDOM)
     assert isinstance(reader, HuggingFaceReader)
     return reader.with_random_weights(RANDOM, seed)
 

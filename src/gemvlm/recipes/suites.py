@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,20 +51,24 @@ SETTINGS = "settings.json"
 _PROTOCOL = re.compile(r"([a-z_]+)(?:@(\d{2,4}))?(\+instructed)?")
 
 
-def open_suite(name: str, place: str = "", protocol: str | None = None, **sizes: int) -> SampleBenchmark:
+def open_suite(name: str, place: str = "", protocol: str | None = None, **options: Any) -> SampleBenchmark:
     """A suite by its name, under one of its protocols (its first by default). ValueError lists what there is.
 
-    `sizes` of `tabletop_bench` are `scenes` and `per_family`.
+    `options` of `tabletop_bench` are `scenes`, `per_family` and `families`.
     """
     if name not in SUITES:
         raise ValueError(f"suite {name!r} is unknown; choose from {', '.join(SUITES)}")
-    return SUITES[name](place, protocol, **sizes)
+    return SUITES[name](place, protocol, **options)
 
 
 def tabletop_bench(
-    place: str = "", protocol: str | None = None, scenes: int = SCENES, per_family: int = PER_FAMILY
+    place: str = "",
+    protocol: str | None = None,
+    scenes: int = SCENES,
+    per_family: int = PER_FAMILY,
+    families: Sequence[str] = tuple(FAMILIES),
 ) -> SampleBenchmark:
-    """Questions of all families about single views, and the depth of every view; see the file's opening."""
+    """Questions of `families` (all) about single views, and the depth of every view; see the file's opening."""
     protocol = protocol or next(iter(SETS))
     chosen, side, instructed = _parsed(protocol, tuple(SETS))
     settings = {
@@ -75,12 +79,9 @@ def tabletop_bench(
         "first_seed": TEST_SEED,
         "fitted_scenes": min(FITTED_SCENES, scenes),
         "version": VERSION,
-        "families": list(FAMILIES),
+        "families": list(families),
     }
-    if place:
-        test, fitted = _kept(Path(place) / f"{chosen}-{side}", settings)
-    else:
-        test, fitted = _made(settings)
+    test, fitted = _kept(Path(place) / f"{chosen}-{side}", settings) if place else _made(settings)
     return SampleBenchmark("tabletop_bench", protocol, test, fitted, instructed)
 
 
@@ -139,7 +140,11 @@ def _parsed(protocol: str, known: tuple[str, ...]) -> tuple[str, int, bool]:
     return match[1], int(match[2] or _SIDE), match[3] is not None
 
 
-def _made(settings: dict[str, Any]) -> tuple[list[Sample], list[Sample]]:
+Parts = tuple[Sequence[Sample], Sequence[Sample]]
+"""Those of the test, and those that blind baselines are fitted on."""
+
+
+def _made(settings: dict[str, Any]) -> Parts:
     size, families = (settings["side"], settings["side"]), settings["families"]
     fitted = fitted_samples(size, families, settings["fitted_scenes"])
     test = held_out_samples(
@@ -155,7 +160,7 @@ def _made(settings: dict[str, Any]) -> tuple[list[Sample], list[Sample]]:
     return test, fitted
 
 
-def _kept(folder: Path, settings: dict[str, Any]) -> tuple[ShardReader, ShardReader]:
+def _kept(folder: Path, settings: dict[str, Any]) -> Parts:
     """The set in `folder`, made now if it is not there. ValueError if one of other settings is."""
     note = folder / SETTINGS
     if note.is_file() and json.loads(note.read_text(encoding="utf-8")) != settings:
