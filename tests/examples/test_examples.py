@@ -82,7 +82,7 @@ def test_without_the_added_lines_it_is_a_plain_training(name, example, tmp_path)
 
 
 def test_in_pytorch(example, stand_ins, samples, tmp_path):
-    log = example("depth_loss_in_pytorch").train(tmp_path, 15)
+    log = example("depth_loss_in_pytorch").train(tmp_path, 8)
     first, last = log[:2], log[-2:]
     for loss in ("loss", "depth"):
         assert sum(step[loss] for step in last) < 0.8 * sum(step[loss] for step in first), loss
@@ -97,6 +97,8 @@ def test_in_a_trainer(example, stand_ins, samples, tmp_path):
     trainer = example("depth_loss_in_trainer").train(tmp_path / "depth", 6)
     losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
     assert all(loss > 0 for loss in losses)
+    scores = [trainer.evaluate(samples)["eval_loss"] for _ in range(2)]
+    assert scores[0] == scores[1] > 0
     saved = loaded(tmp_path / "depth")
     assert torch.equal(logits(saved, stand_ins, samples), logits(trainer.model, stand_ins, samples))
     example("depth_loss_in_trainer", MARKED.sub("", source("depth_loss_in_trainer"))).train(tmp_path / "plain", 6)
