@@ -63,6 +63,8 @@ def test_overall_is_the_mean_of_the_tasks(published):
     summary = benchmark.summary(items, [Score(right.get(item.category, 0.0), "A") for item in items])
     assert summary["overall"] == pytest.approx(2.5 / 8)
     assert summary["depth_and_relation"] == 0.5 and summary["five_spatial"] == 0.5
+    pair = [item for item in items if item.category in ("Relative_Depth", "Spatial_Relation")]
+    assert benchmark.summary(pair, [Score(1.0, "A")] * len(pair))["depth_and_relation"] == 1.0
     assert "depth_and_relation" not in benchmark.summary(items[:1], [Score(1.0, "A")])
 
 
@@ -71,6 +73,7 @@ def test_overall_is_the_mean_of_the_tasks(published):
     [
         ({"sub_task": "Depth"}, r"Counting/val-0.parquet:0: sub_task 'Depth' is unknown"),
         ({"answer": "hidden"}, r"the answer '' is none of the 4 options"),
+        ({"answer": "(A) x"}, r"the answer '' is none of the 4 options"),
         ({"answer": "(E)"}, r"the answer 'E' is none of the 4 options"),
         ({f"image_{k}": None for k in range(1, 5)}, r"fields image_1, image_2, image_3, image_4 hold no image"),
         ({"image_2": {"bytes": b"x", "path": None}}, r"not a picture"),
@@ -81,3 +84,14 @@ def test_bad_rows_are_named(rows, write_table, tmp_path, change, message):
     write_table(tmp_path / "Counting" / "val-0.parquet", [rows[2] | change])
     with pytest.raises(ValueError, match=message):
         open_benchmark("blink", str(tmp_path)).items()
+
+
+def test_all_fourteen_tasks_are_known(rows, write_table, tmp_path):
+    tasks = [
+        "Art_Style", "Counting", "Forensic_Detection", "Functional_Correspondence", "IQ_Test", "Jigsaw",
+        "Multi-view_Reasoning", "Object_Localization", "Relative_Depth", "Relative_Reflectance",
+        "Semantic_Correspondence", "Spatial_Relation", "Visual_Correspondence", "Visual_Similarity",
+    ]  # fmt: skip
+    for task in tasks:
+        write_table(tmp_path / task / "val-0.parquet", [rows[2] | {"sub_task": task, "idx": task}])
+    assert [item.category for item in open_benchmark("blink", str(tmp_path)).items()] == tasks

@@ -39,6 +39,7 @@ def test_the_oracle_is_right_and_guesses_score_as_chance_says(published, protoco
 def test_images_stand_where_the_row_says(published, rows):
     items = open_benchmark("erqa", published).items()
     assert items[0].max_new_tokens == 1024 and items[4].category == "Spatial Reasoning" and items[4].id == "ERQA_5"
+    assert items[4].prompt == rows[4]["question"]
     assert items[0].prompt == rows[0]["question"] and "<image>" not in items[1].prompt and len(items[1].media) == 2
     assert items[2].prompt.startswith("<image>Look here:<image> what is it (2)?")
     pictures = [image["bytes"] for image in rows[2]["images"]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gemvlm.evaluation.benchmark import Score
+from gemvlm.evaluation.benchmark import Convention, Score
 from gemvlm.evaluation.benchmarks import open_benchmark
 
 
@@ -42,7 +42,8 @@ def test_items_are_as_published(published):
         "Which (3)?\nOptions: A: left, B: right, C: up, D: down\nAnswer with the option's letter from the given "
         "choices directly. Enclose the option's letter within ``."
     )
-    assert item.max_new_tokens == 2048
+    assert item.max_new_tokens == 2048 and item.options == ("A", "B", "C", "D")
+    assert open_benchmark("mmsi", published).oracle(item, Convention()) == "``D``"
     assert (item.id, item.category, len(item.media), item.truth) == ("3", "MSR", 4, "D")
 
 
@@ -66,3 +67,9 @@ def test_bad_rows_are_named(rows, write_table, tmp_path, change, message):
     write_table(tmp_path / "MMSI_Bench.parquet", [rows[0] | change])
     with pytest.raises(ValueError, match=message):
         open_benchmark("mmsi", str(tmp_path)).items()
+
+
+def test_marks_in_questions_are_not_shown(rows, write_table, tmp_path):
+    write_table(tmp_path / "MMSI_Bench.parquet", [rows[0] | {"question": "<image><image> Which?\n", "answer": "A "}])
+    item = open_benchmark("mmsi", str(tmp_path)).items()[0]
+    assert item.prompt.startswith("Which?\nAnswer with") and item.truth == "A"

@@ -57,6 +57,7 @@ def test_choices_are_shuffled_alike_in_every_run_and_the_truth_moves_along(rows,
     items, again = open_benchmark("sat", str(tmp_path)).items(), open_benchmark("sat", str(tmp_path)).items()
     assert [item.options for item in items] == [item.options for item in again]
     assert all(item.options[ord(item.truth) - ord("A")] == "rotated left" for item in items)
+    assert "".join(item.truth for item in items[:12]) == "BBAABBBBAABA"
     assert 70 < sum(item.truth == "A" for item in items) < 130
     assert {item.truth for item in open_benchmark("sat", str(tmp_path), "lmms_eval").items()} == {"A"}
 

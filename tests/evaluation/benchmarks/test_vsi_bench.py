@@ -100,6 +100,11 @@ def test_overall_is_the_mean_of_the_tasks_and_direction_is_one_of_them(published
             {"question_type": "object_counting", "ground_truth": "many"},
             r"'ground_truth' must be a number of at least 0",
         ),
+        ({"question_type": "object_counting", "ground_truth": "inf"}, r"'ground_truth' must be a number of at least 0"),
+        (
+            {"question_type": "object_counting", "ground_truth": "-0.1"},
+            r"'ground_truth' must be a number of at least 0",
+        ),
         ({"question_type": "object_counting", "ground_truth": "nan"}, r"'ground_truth' must be a number of at least 0"),
     ],
 )
@@ -131,3 +136,15 @@ def test_numbers_that_are_none_score_nothing():
     item = Item("0", (), "", 4.0, "object_counting", "s")
     for reply in ("nan", "inf", "-inf", "about 4", "", "1e999"):
         assert benchmark.score(item, reply, Convention()) == Score(0.0, None)
+
+
+def test_small_truths_are_truths_and_chance_is_that_of_one_to_ten(published, vectors, write_table, tmp_path):
+    row = vectors("vsi_bench")["rows"][6]
+    (tmp_path / row["dataset"]).mkdir()
+    (tmp_path / row["dataset"] / f"{row['scene_name']}.mp4").write_bytes(b"v")
+    write_table(tmp_path / "test.jsonl", [row | {"id": k, "ground_truth": g} for k, g in enumerate(("0", 0.5, 4))])
+    benchmark = open_benchmark("vsi_bench", str(tmp_path))
+    assert [item.truth for item in benchmark.items()] == [0.0, 0.5, 4.0]
+    assert [benchmark.chance(item) for item in benchmark.items()] == pytest.approx(
+        [0, 0, (0.1 + 0.6 + 1 + 0.6 + 0.1) / 10]
+    )

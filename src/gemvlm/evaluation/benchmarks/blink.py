@@ -25,11 +25,10 @@ from gemvlm.evaluation.benchmarks.lettered import (
     Reader,
     letters_of,
     mean_of,
-    table,
     texts,
     truth_letter,
 )
-from gemvlm.evaluation.published import need, picture
+from gemvlm.evaluation.published import need, picture, rows
 
 TASKS = (
     "Art_Style",
@@ -88,7 +87,7 @@ class Blink(LetterBenchmark):
     readers: ClassVar[dict[str, Reader]] = {"official": blink_letter, "lmms_eval": lmms_eval_letter}
 
     def read(self) -> Iterator[Item]:
-        for where, row in table(self.folder, "*/val-*.parquet", "data/val-*.parquet"):
+        for where, row in rows(self.folder, "*/val-*.parquet"):
             task = need(row, "sub_task", str, where)
             if task not in TASKS:
                 raise ValueError(f"{where}: sub_task {task!r} is unknown; known are {', '.join(TASKS)}")

@@ -26,11 +26,10 @@ from gemvlm.evaluation.benchmarks.lettered import (
     mean,
     mean_of,
     opening_letter,
-    table,
     texts,
     truth_letter,
 )
-from gemvlm.evaluation.published import need, picture
+from gemvlm.evaluation.published import need, picture, rows
 
 SOURCES = ("ADE20K", "COCO", "Omni3D")
 BEFORE_ANSWERS = ("answer is", "answer:")
@@ -54,7 +53,7 @@ class CvBench(LetterBenchmark):
     readers: ClassVar[dict[str, Reader]] = {"official": cambrian_letter, "lmms_eval": opening_letter}
 
     def read(self) -> Iterator[Item]:
-        for where, row in table(self.folder, "test*.parquet", "data/test*.parquet"):
+        for where, row in rows(self.folder, "test*.parquet"):
             options = texts(need(row, "choices", list, where), "choices", where)
             answer = _ANSWER.fullmatch(need(row, "answer", str, where))
             source, index = need(row, "source", str, where), need(row, "idx", int, where)

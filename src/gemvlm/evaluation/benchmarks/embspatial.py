@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gemvlm.evaluation.benchmark import Item, Score
-from gemvlm.evaluation.benchmarks.lettered import LetterBenchmark, Reader, grouped, opening_letter, table, texts
+from gemvlm.evaluation.benchmarks.lettered import LetterBenchmark, Reader, grouped, opening_letter, texts
 from gemvlm.evaluation.benchmarks.vlmevalkit_spatial import vlmevalkit_spatial_letter
-from gemvlm.evaluation.published import need, picture
+from gemvlm.evaluation.published import need, picture, rows
 
 RELATIONS = ("above", "close", "far", "left", "right", "under")
 NOTE = "Note: You only need to respond with A, B, C, D without providing any additional information.\n"
@@ -38,7 +38,8 @@ class EmbSpatial(LetterBenchmark):
     }
 
     def read(self) -> Iterator[Item]:
-        for where, row in table(self.folder, "embspatial_bench.json", "data/test-*.parquet"):
+        own = any(self.folder.glob("embspatial_bench.json"))
+        for where, row in rows(self.folder, "embspatial_bench.json" if own else "data/test-*.parquet"):
             options = texts(need(row, "answer_options", list, where), "answer_options", where)
             answer = need(row, "answer", int, where)
             if not 0 <= answer < len(options):

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gemvlm.evaluation.benchmark import Item
-from gemvlm.evaluation.benchmarks.lettered import IMAGE, LetterBenchmark, Reader, table, truth_letter
-from gemvlm.evaluation.published import need, picture
+from gemvlm.evaluation.benchmarks.lettered import IMAGE, LetterBenchmark, Reader, truth_letter
+from gemvlm.evaluation.published import need, picture, rows
 
 LETTERS = ("A", "B", "C", "D")
 PHRASES = (
@@ -66,7 +66,7 @@ class Erqa(LetterBenchmark):
     readers: ClassVar[dict[str, Reader]] = {"official": erqa_letter, "lmms_eval": lmms_eval_letter}
 
     def read(self) -> Iterator[Item]:
-        for where, row in table(self.folder, "data/test-*.parquet", "*.parquet"):
+        for where, row in rows(self.folder, "data/test-*.parquet"):
             images, question = need(row, "images", list, where), need(row, "question", str, where)
             if not images:
                 raise ValueError(f"{where}: field 'images' is empty; fetch the file again")

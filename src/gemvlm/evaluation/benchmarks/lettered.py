@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gemvlm.evaluation.benchmark import Convention, Item, Score, means
-from gemvlm.evaluation.published import folder_of, rows
+from gemvlm.evaluation.published import folder_of
 
 Reader = Callable[[str, Item], str | None]
 """(reply, item) → the letter that a protocol reads, any letter; None or "" if it reads none."""
@@ -92,11 +92,6 @@ def checked(name: str, items: Iterable[Item]) -> tuple[Item, ...]:
             )
         found[item.id] = item
     return tuple(found.values())
-
-
-def table(folder: Path, *patterns: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """`published.rows` of the first pattern that matches any file: the copies of a data set name theirs otherwise."""
-    return rows(folder, next((pattern for pattern in patterns if any(folder.glob(pattern))), patterns[0]))
 
 
 def letters_of(item: Item) -> tuple[str, ...]:

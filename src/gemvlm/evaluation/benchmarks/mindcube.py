@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gemvlm.evaluation.benchmark import Item
-from gemvlm.evaluation.benchmarks.lettered import IMAGE, LetterBenchmark, Reader, table, truth_letter
+from gemvlm.evaluation.benchmarks.lettered import IMAGE, LetterBenchmark, Reader, truth_letter
 from gemvlm.evaluation.benchmarks.vlmevalkit_spatial import vlmevalkit_spatial_letter
-from gemvlm.evaluation.published import need, picture
+from gemvlm.evaluation.published import need, picture, rows
 
 FILES = {"": "MindCube_tinybench.jsonl", "/full": "MindCube.jsonl"}
 SETTINGS = ("around", "rotation", "translation", "among")
@@ -89,7 +89,7 @@ class MindCube(LetterBenchmark):
     def read(self) -> Iterator[Item]:
         name = FILES["/full" if self.protocol.endswith("/full") else ""]
         data = self.folder / "data" if (self.folder / "data").is_dir() else self.folder
-        for where, row in table(data, f"raw/{name}"):
+        for where, row in rows(data, f"raw/{name}"):
             paths = need(row, "images", list, where)
             if not paths:
                 raise ValueError(f"{where}: field 'images' is empty; fetch the annotations again")

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gemvlm.evaluation.benchmark import Item
-from gemvlm.evaluation.benchmarks.lettered import IMAGE, LetterBenchmark, Reader, table, truth_letter
+from gemvlm.evaluation.benchmarks.lettered import IMAGE, LetterBenchmark, Reader, truth_letter
 from gemvlm.evaluation.choices import mmsi_letter
-from gemvlm.evaluation.published import need, picture
+from gemvlm.evaluation.published import need, picture, rows
 
 LETTERS = ("A", "B", "C", "D")
 ASKS = "\nAnswer with the option's letter from the given choices directly. Enclose the option's letter within ``."
@@ -41,7 +41,7 @@ class Mmsi(LetterBenchmark):
     readers: ClassVar[dict[str, Reader]] = {"official": official_letter, "lmms_eval": lmms_eval_letter}
 
     def read(self) -> Iterator[Item]:
-        for where, row in table(self.folder, "MMSI_Bench.parquet", "data/test-*.parquet"):
+        for where, row in rows(self.folder, "MMSI_Bench.parquet"):
             images = need(row, "images", list, where)
             if not images:
                 raise ValueError(f"{where}: field 'images' is empty; fetch the file again")

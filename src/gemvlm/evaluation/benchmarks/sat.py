@@ -24,8 +24,8 @@ from typing import ClassVar
 import numpy as np
 
 from gemvlm.evaluation.benchmark import Item
-from gemvlm.evaluation.benchmarks.lettered import LetterBenchmark, Reader, letters_of, table, texts
-from gemvlm.evaluation.published import need, picture
+from gemvlm.evaluation.benchmarks.lettered import LetterBenchmark, Reader, letters_of, texts
+from gemvlm.evaluation.published import need, picture, rows
 
 ONLY = " Please answer just one of the options and no other text."
 HINT = (
@@ -75,7 +75,7 @@ class Sat(LetterBenchmark):
     readers: ClassVar[dict[str, Reader]] = {"official": official_letter, "lmms_eval": lmms_eval_letter}
 
     def read(self) -> Iterator[Item]:
-        for index, (where, row) in enumerate(table(self.folder, "SAT_test.parquet", "data/test-*.parquet")):
+        for index, (where, row) in enumerate(rows(self.folder, "SAT_test.parquet")):
             options, question = (
                 texts(need(row, "answers", list, where), "answers", where),
                 need(row, "question", str, where),

@@ -19,9 +19,9 @@ from pathlib import PurePosixPath
 from typing import ClassVar
 
 from gemvlm.evaluation.benchmark import Item
-from gemvlm.evaluation.benchmarks.lettered import LetterBenchmark, Reader, table, texts, truth_letter
+from gemvlm.evaluation.benchmarks.lettered import LetterBenchmark, Reader, texts, truth_letter
 from gemvlm.evaluation.benchmarks.vlmevalkit_spatial import vlmevalkit_spatial_letter
-from gemvlm.evaluation.published import need, picture
+from gemvlm.evaluation.published import need, picture, rows
 
 TYPES = (
     "Camera perspective - Relative Direction",
@@ -51,7 +51,7 @@ class ViewSpatial(LetterBenchmark):
     }
 
     def read(self) -> Iterator[Item]:
-        for index, (where, row) in enumerate(table(self.folder, "ViewSpatial-Bench.json")):
+        for index, (where, row) in enumerate(rows(self.folder, "ViewSpatial-Bench.json")):
             kind = need(row, "question_type", str, where)
             if kind not in TYPES:
                 raise ValueError(f"{where}: question_type {kind!r} is unknown; known are {', '.join(TYPES)}")
@@ -64,7 +64,7 @@ class ViewSpatial(LetterBenchmark):
                 id=str(index),
                 media=tuple(picture(path.removeprefix(OWN_FOLDER), self.folder, where) for path in paths),
                 prompt=PROMPT.format(need(row, "question", str, where), choices),
-                truth=truth_letter(need(row, "answer", str, where).strip()[:1], options, where),
+                truth=truth_letter(need(row, "answer", str, where)[:1], options, where),
                 category=kind,
                 scene=scene_of(paths[0]),
                 options=options,

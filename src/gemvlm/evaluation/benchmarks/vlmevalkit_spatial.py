@@ -18,26 +18,22 @@ WORDS = (
 
 _ZERO_WIDTH = re.compile("[\u200b\u200c\u200d\ufeff]")
 _OPEN, _CLOSE = r"[(\[{（【]?\s*", r"[)\]}）】]?"
-_TAGGED_LETTER = re.compile(r"<\s*answer\b[^>]*>\s*([A-J]).*?<\s*/\s*answer\s*>", re.IGNORECASE | re.DOTALL)
+_TAGGED_LETTER = re.compile(r"<\s*answer\b[^>]*>\s*([A-J]).*<\s*/\s*answer\s*>", re.IGNORECASE | re.DOTALL)
 _BEFORE_TAG = [
-    re.compile(rf"(?<![A-Za-z]){_OPEN}([A-F])\s*{_CLOSE}\s*</\s*{tag}\s*>", re.IGNORECASE)
-    for tag in ("answer", "think")
+    re.compile(rf"(?<![a-z]){_OPEN}([A-F])\s*{_CLOSE}\s*</\s*{tag}\s*>", re.IGNORECASE) for tag in ("answer", "think")
 ]
 _LISTED = re.compile(r"[*_>\-\s]*(?:option|选项)\s+[A-J]\s*[:：]", re.IGNORECASE)
 _LONE = re.compile(r"[*_`>（）\[\]【】()]*\s*([A-Fa-f])\s*[*_`（）\[\]【】()]*")
-_LABEL = re.compile(r"([A-F])\s*[.．:：)\]】、-]\s+", re.IGNORECASE)
-_INLINE = re.compile(r"(?<![A-Za-z])[*_`（\[{(]*\s*([A-F])\s*[*_`）\]})]*(?=$|[\s.,:;!?)\]】》」』，。；、：）])")
+_LABEL = re.compile(r"([A-F])\s*[.．:：)\]】、-]\s", re.IGNORECASE)
+_INLINE = re.compile(r"(?<![A-Za-z])([A-F])\s*[*_`}]*(?=$|[\s.,:;!?)\]】》」』，。；、：）])")
 _PHRASE = re.compile(
-    r"(?:final\s*answer|the\s*answer\s*is|answer(?:\s*is)?|correct\s*answer|答案|最终答案|结论|所以|因此|我选(?:择)?|选择|选)"
-    rf"\s*[:：>＝=]?\s*{_OPEN}([A-F])\s*{_CLOSE}(?:\b|[.)、。])",
+    rf"(?:answer(?:\s*is)?|答案|结论|所以|因此|选择?)\s*[:：>＝=]?\s*{_OPEN}([A-F])\s*{_CLOSE}(?:\b|[.)、。])",
     re.IGNORECASE,
 )
 _ANYWHERE = re.compile(rf"(?<![A-Za-z]){_OPEN}([A-F])\s*{_CLOSE}(?![A-Za-z])")
 _DIGITS = r"[-+]?(?:\d*\.\d+|\d+)(?:[eE][-+]?\d+)?"
 _NUMBER = re.compile(_DIGITS)
-_TAGGED_NUMBER = re.compile(
-    rf"<\s*answer\b[^>]*>\s*({_DIGITS})(?:[^\d<][^<]*)?<\s*/\s*answer\s*>", re.IGNORECASE | re.DOTALL
-)
+_TAGGED_NUMBER = re.compile(rf"<\s*answer\b[^>]*>\s*({_DIGITS})[^<]*<\s*/\s*answer\s*>", re.IGNORECASE)
 _WORD = re.compile(rf"\b(?:{'|'.join(WORDS)})\b", re.IGNORECASE)
 
 
@@ -73,7 +69,7 @@ def vlmevalkit_spatial_number(reply: str) -> float | None:
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             return None
         text = str(listed[0]) if isinstance(listed, list) and listed else text
-    text = _WORD.sub(lambda word: str(WORDS.index(word[0].lower())), _ZERO_WIDTH.sub("", text.strip()))
+    text = _WORD.sub(lambda word: str(WORDS.index(word[0].lower())), _ZERO_WIDTH.sub("", text))
     if tagged := _TAGGED_NUMBER.search(text):
         return float(tagged[1])
     numbers = _NUMBER.findall(_after_thought(text)) or _NUMBER.findall(text)
@@ -84,7 +80,7 @@ def _after_thought(text: str) -> str:
     """What follows the last closing think tag, or else the last opening one; all of it without either."""
     for tag in (r"</\s*think\s*>", r"<\s*think\s*>"):
         if ends := [found.end() for found in re.finditer(tag, text, re.IGNORECASE)]:
-            return text[ends[-1] :].strip()
+            return text[ends[-1] :]
     return text
 
 
