@@ -80,7 +80,7 @@ def test_no_sample_is_lost_or_shown_twice(streams, samples):
     assert sum(seen.values()) == stream.state().position
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 50), st.integers(0, 9), st.integers(0, 3)), min_size=1, max_size=30),
     st.integers(1, 12),
@@ -95,7 +95,7 @@ def test_any_costs_are_packed_in_turn(sizes, window):
         members, after = packer.next(state)
         assert packer._plan.member(first) in members
         assert (costs[[index for _, index in members]].sum(0) <= (50, 9, 3)).all()
-        assert len(after.waiting) < window
+        assert len(after.waiting) <= window
         shown = set(range(after.position)) - set(after.waiting) - (set(range(state.position)) - set(state.waiting))
         assert Counter(members) == Counter(packer._plan.member(position) for position in shown)
         packs.append(members)

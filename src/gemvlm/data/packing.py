@@ -1,10 +1,10 @@
 """Samples of unequal size to batches of nearly equal work: an endless stream of packs, each within a budget.
 
-A pack holds whole samples only, so nothing is cut, in a vision span or elsewhere. It begins with the sample that has
-waited longest, then takes, of the next `window` samples in the keyed order of `loader.py`, the largest that still fits,
-and again; those left over come first in the next. So no sample is lost or waits for more than `window` packs, and the
-sequence of packs is a function of (plan, costs, budget) alone: rank r of w takes the r-th of each w consecutive packs,
-whatever w is. The whole state is integers: how many samples were looked at, and which of them still wait.
+A pack holds whole samples only, so nothing is cut, in a vision span or elsewhere. It takes every sample that fits,
+first of those that wait, then in the keyed order of `loader.py`, until `window` samples did not fit; these wait for the
+next pack. So no sample is lost or waits for more than `window` packs, and the sequence of packs is a function of
+(plan, costs, budget) alone: rank r of w takes the r-th of each w consecutive packs, whatever w is. The whole state is
+integers: how many samples were looked at, and which of them still wait.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from gemvlm.data.loader import Plan, Shuffled, digest
 from gemvlm.data.wire import from_bytes, to_bytes
 from gemvlm.sample import Sample
 
-WINDOW = 64
-"""Samples that wait at once: enough to fill 98 % of the budget on realistic lengths (`benchmarks/packing.py`)."""
+WINDOW = 32
+"""Samples that may wait: enough to fill 99 % of the budget on realistic lengths (`benchmarks/packing.py`)."""
 SLACK = 1.02
 """A question with image placeholders has other spaces where it doesn't come first, so costs may be off by a token."""
 LOOKED_AT = 20_000
@@ -157,18 +157,22 @@ class Packer:
 
     def next(self, state: PackedState) -> tuple[list[tuple[int, int]], PackedState]:
         """(epoch, index into the reader) of each sample of the next pack, in the order of the plan."""
-        end = max(state.position, state.position + self._window - len(state.waiting))
-        waiting = [*state.waiting, *range(state.position, end)]
-        costs = np.stack([self._costs[self._member(position)[1]] for position in waiting])
-        size = (costs / self._budget).max(1)
-        size[0] = np.inf  # whoever has waited longest comes first
-        taken, left = set(), np.array(self._budget)
-        for place in np.argsort(-size, kind="stable").tolist():
-            if (costs[place] <= left).all():
-                taken.add(place)
-                left -= costs[place]
-        members = [self._member(waiting[place]) for place in sorted(taken)]
-        return members, PackedState(end, tuple(p for i, p in enumerate(waiting) if i not in taken), self.hash)
+        left, members = np.array(self._budget), []
+        waiting: list[int] = []
+        position, queue = state.position, deque(state.waiting)
+        while len(waiting) < self._window:
+            if queue:
+                looked_at = queue.popleft()
+            else:
+                looked_at, position = position, position + 1
+            epoch, index = self._member(looked_at)
+            cost = self._costs[index]
+            if (cost <= left).all():
+                left -= cost
+                members.append((epoch, index))
+            else:
+                waiting.append(looked_at)
+        return members, PackedState(position, (*waiting, *queue), self.hash)
 
     def packs(self, samples: int) -> int:
         """About how many packs hold this many samples, from the plan's first ones."""
