@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 
 from gemvlm.statistics import (
     difference_over_seeds,
+    grouped_difference,
+    grouped_interval,
     holm,
     mean_interval,
     minimum_detectable_difference,
     paired_difference,
     proportion_interval,
-    resampled_difference,
-    resampled_interval,
     sign_test,
 )
 
@@ -119,50 +117,62 @@ def test_holm_keeps_the_level_of_many_questions() -> None:
     assert wrong / 2000 == pytest.approx(0.05, abs=0.015)
 
 
-def test_any_headline_has_the_interval_of_the_mean_where_it_is_the_mean() -> None:
+def test_a_headline_has_the_interval_of_the_mean_where_it_is_the_mean() -> None:
     rng = np.random.default_rng(6)
     scores, scenes = rng.random(120), np.repeat(np.arange(30), 4).tolist()
-    general = resampled_interval(lambda items: float(scores[items].mean()), 120, scenes, resamples=2000)
+    one_group = grouped_interval(scores, np.zeros(120, np.int64), np.ones(1), scenes)
     plain = mean_interval(scores, scenes)
-    assert (general.mean, general.n) == (pytest.approx(plain.mean), plain.n)
-    assert (general.low, general.high) == (pytest.approx(plain.low, abs=0.01), pytest.approx(plain.high, abs=0.01))
+    assert (one_group.low, one_group.high, one_group.n) == (pytest.approx(plain.low), pytest.approx(plain.high), 120)
+    assert one_group.mean == pytest.approx(plain.mean)
 
 
-def macro(a: np.ndarray, b: np.ndarray, kinds: np.ndarray) -> Callable[[np.ndarray, np.ndarray], float]:
-    """Mean over kinds of the mean difference, as a benchmark's headline is made."""
-
-    def difference(items: np.ndarray, swapped: np.ndarray) -> float:
-        own = np.where(swapped, -1, 1) * (a[items] - b[items])
-        return float(np.mean([own[kinds[items] == kind].mean() for kind in np.unique(kinds[items])]))
-
-    return difference
+KINDS, HALVES = np.repeat([0, 1, 1, 1], 25), np.array([0.5, 0.5])
+"""A quarter of the items makes half of the headline."""
 
 
-def test_any_headlines_difference_finds_the_planted_and_not_the_absent() -> None:
+def test_a_mean_of_means_covers_the_truth_and_the_plain_bootstrap_of_its_parts_does_not() -> None:
+    rng = np.random.default_rng(10)
+    covered = 0
+    for trial in range(200):
+        scores = rng.normal(0, 1, 100) + 5.0 * KINDS
+        interval = grouped_interval(scores, KINDS, HALVES, resamples=300, seed=trial)
+        covered += interval.low <= 2.5 <= interval.high
+        assert interval.mean == pytest.approx((scores[:25].mean() + scores[25:].mean()) / 2)
+    assert 0.88 <= covered / 200 <= 0.99
+    assert interval.high - interval.low < 1, "how many items of each kind are drawn moves no mean of means"
+
+
+def test_a_group_that_weighs_nothing_or_is_not_drawn_does_no_harm() -> None:
+    interval = grouped_interval([1.0, 0.0, 0.0], np.array([0, 1, 1]), np.array([1.0, 0.0]))
+    assert interval.mean == 1.0
+    assert interval.high == 1.0
+
+
+def test_a_headlines_difference_finds_the_planted_and_not_the_absent() -> None:
     rng = np.random.default_rng(7)
-    kinds = np.repeat([0, 1, 1, 1], 25)
     wrong = found = covered = 0
-    for trial in range(40):
+    for trial in range(60):
         hard = rng.normal(0, 3, 100)
         a, b, better = (hard + rng.normal(0, 1, 100) for _ in range(3))
-        null = resampled_difference(macro(a, b, kinds), 100, resamples=120, seed=trial)
-        planted = resampled_difference(macro(better + 0.6, b, kinds), 100, resamples=120, seed=trial)
+        null = grouped_difference(a, b, KINDS, HALVES, resamples=200, seed=trial)
+        planted = grouped_difference(better + 0.6, b, KINDS, HALVES, resamples=200, seed=trial)
         wrong += null.p_value < 0.05
         covered += null.interval.low <= 0 <= null.interval.high
         found += planted.p_value < 0.05
-    assert wrong <= 6
-    assert covered >= 33
-    assert found >= 32
+    assert wrong <= 8
+    assert covered >= 51
+    assert found >= 48
     assert planted.detectable == pytest.approx(2.8 * np.sqrt(2 * (1 / 25 + 1 / 75) / 4), rel=0.25)
 
 
-def test_scenes_are_swapped_as_one() -> None:
-    a, b = np.ones(60), np.zeros(60)
-    kinds = np.zeros(60, int)
-    assert resampled_difference(macro(a, b, kinds), 60, ["one"] * 60, resamples=100).p_value == 1.0
-    assert resampled_difference(macro(a, b, kinds), 60, resamples=100).p_value < 0.02
-    with pytest.raises(ValueError, match="60 items but 1 cluster"):
-        resampled_difference(macro(a, b, kinds), 60, ["one"])
+def test_scenes_are_drawn_and_flipped_as_one() -> None:
+    a, b, alike = np.ones(60), np.zeros(60), np.zeros(60, np.int64)
+    assert grouped_difference(a, b, alike, np.ones(1), ["one"] * 60).p_value == 1.0
+    assert grouped_difference(a, b, alike, np.ones(1)).p_value < 0.02
+    with pytest.raises(ValueError, match="60 scores but 1 cluster"):
+        grouped_difference(a, b, alike, np.ones(1), ["one"])
+    with pytest.raises(ValueError, match="60 against 59"):
+        grouped_difference(a, b[1:].tolist(), alike, np.ones(1))
 
 
 def trainings(rng: np.random.Generator, seeds: int, effect: float, items: np.ndarray) -> np.ndarray:

@@ -6,13 +6,13 @@ Items of one scene resemble each other, so everything here can count by cluster 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from statistics import NormalDist
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 
 LARGEST_BLOCK = 2**22
 """Numbers held at once while resampling."""
@@ -111,53 +111,52 @@ def paired_difference(
     return Difference(interval, _share_as_extreme(flips, float(sums.sum())), _detectable(means, level))
 
 
-def resampled_difference(
-    difference: Callable[[Int64[np.ndarray, " items"], Bool[np.ndarray, " items"]], float],
-    n: int,
+def grouped_interval(
+    scores: Sequence[float] | Float[np.ndarray, "N"],
+    groups: Int64[np.ndarray, "N"],
+    weights: Float[np.ndarray, "G"],
     clusters: Sequence[Hashable] | None = None,
     level: float = 0.95,
-    resamples: int = 500,
-    seed: int = 0,
-) -> Difference:
-    """`paired_difference` for any headline, such as a mean of means over categories.
-
-    `difference(items, swapped)` is a's headline minus b's over those of the `n` items (some come twice), a and b having
-    changed places in the `swapped` ones: bootstrap by drawing items, permutation test by swapping whole clusters.
-    """
-    members = _members(n, clusters)
-    rng = np.random.default_rng(seed)
-    none, everything = np.zeros(n, bool), np.arange(n)
-    seen = difference(everything, none)
-    means, swaps = [], []
-    for _ in range(resamples):
-        drawn = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
-        means.append(difference(drawn, np.zeros(len(drawn), bool)))
-        swapped = none.copy()
-        swapped[np.concatenate([*(m for m, coin in zip(members, rng.random(len(members)), strict=True) if coin < 0.5),
-                                np.zeros(0, np.int64)])] = True  # fmt: skip
-        swaps.append(difference(everything, swapped))
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    interval = Interval(seen, float(low), float(high), n)
-    return Difference(interval, _share_as_extreme(swaps, seen), _detectable(np.array(means), level))
-
-
-def resampled_interval(
-    statistic: Callable[[Int64[np.ndarray, " items"]], float],
-    n: int,
-    clusters: Sequence[Hashable] | None = None,
-    level: float = 0.95,
-    resamples: int = 500,
+    resamples: int = 2000,
     seed: int = 0,
 ) -> Interval:
-    """`mean_interval` for any headline: `statistic(items)` over those of the `n` items, some of which come twice."""
-    members = _members(n, clusters)
-    rng = np.random.default_rng(seed)
-    values = [
-        statistic(np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))]))
-        for _ in range(resamples)
-    ]
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(statistic(np.arange(n)), float(low), float(high), n)
+    """`mean_interval` of a weighted mean of group means, as headlines are made: sum_g w_g mean_g / sum_g w_g.
+
+    `groups` gives each item's group. Groups without an item in a resample are left out of it.
+    """
+    values = np.asarray(scores, np.float64)
+    draws = _grouped_bootstrap(values, groups, weights, clusters, resamples, seed)
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(contributions(values, groups, weights).mean()), float(low), float(high), len(values))
+
+
+def grouped_difference(
+    a: Sequence[float] | Float[np.ndarray, "N"],
+    b: Sequence[float] | Float[np.ndarray, "N"],
+    groups: Int64[np.ndarray, "N"],
+    weights: Float[np.ndarray, "G"],
+    clusters: Sequence[Hashable] | None = None,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Difference:
+    """`paired_difference` of two weighted means of group means over the same items."""
+    if len(a) != len(b):
+        raise ValueError(f"paired scores must be of the same items: {len(a)} against {len(b)}")
+    apart = np.asarray(a, np.float64) - np.asarray(b, np.float64)
+    interval = grouped_interval(apart, groups, weights, clusters, level, resamples, seed)
+    parts = contributions(apart, groups, weights)
+    p_value = paired_difference(parts, np.zeros(len(parts)), clusters, level, resamples, seed).p_value
+    draws = _grouped_bootstrap(apart, groups, weights, clusters, resamples, seed)
+    return Difference(interval, p_value, _detectable(draws, level))
+
+
+def contributions(
+    scores: Float[np.ndarray, "N"], groups: Int64[np.ndarray, "N"], weights: Float[np.ndarray, "G"]
+) -> Float[np.ndarray, "N"]:
+    """Scores scaled so that their plain mean is the weighted mean of the group means."""
+    share = weights / weights.sum() / np.maximum(np.bincount(groups, minlength=len(weights)), 1)
+    return scores * share[groups] * len(scores)
 
 
 def difference_over_seeds(
@@ -240,14 +239,38 @@ def _detectable(means: Float[np.ndarray, " R"], level: float) -> float:
     return minimum_detectable_difference(float(np.std(means)), 1, level, POWER)
 
 
-def _members(n: int, clusters: Sequence[Hashable] | None) -> list[Int64[np.ndarray, " items"]]:
-    """The items of each cluster."""
-    if n < 1 or (clusters is not None and len(clusters) != n):
-        raise ValueError(f"{n} items but {n if clusters is None else len(clusters)} cluster names; give one for each")
-    groups: dict[Hashable, list[int]] = {}
-    for item, name in enumerate(range(n) if clusters is None else clusters):
-        groups.setdefault(name, []).append(item)
-    return [np.array(items, np.int64) for items in groups.values()]
+def _grouped_bootstrap(
+    scores: Float[np.ndarray, "N"],
+    groups: Int64[np.ndarray, "N"],
+    weights: Float[np.ndarray, "G"],
+    clusters: Sequence[Hashable] | None,
+    resamples: int,
+    seed: int,
+) -> Float[np.ndarray, " R"]:
+    """Weighted means of group means, of items drawn by cluster."""
+    names = list(range(len(scores))) if clusters is None else list(clusters)
+    of_scores, _ = _by_cluster(scores, names)
+    numbers: dict[Hashable, int] = {}
+    place = np.array([numbers.setdefault(name, len(numbers)) for name in names]) * len(weights) + groups
+    shape = (len(of_scores), len(weights))
+    sums = np.bincount(place, scores, minlength=shape[0] * shape[1]).reshape(shape)
+    counts = np.bincount(place, minlength=shape[0] * shape[1]).reshape(shape)
+    draws = []
+    for drawn in _drawings(len(of_scores), resamples, seed):
+        there = drawn @ counts
+        present = np.where(there > 0, weights, 0.0)
+        means = (drawn @ sums) / np.maximum(there, 1)
+        draws.append((present * means).sum(axis=1) / np.maximum(present.sum(axis=1), 1e-300))
+    return np.concatenate(draws)
+
+
+def _drawings(clusters: int, resamples: int, seed: int) -> Iterator[Int64[np.ndarray, "rows C"]]:
+    """How often each cluster is drawn, a resample in each row; in bounded blocks."""
+    rng = np.random.default_rng(seed)
+    block = max(1, LARGEST_BLOCK // clusters)
+    for start in range(0, resamples, block):
+        rows = min(block, resamples - start)
+        yield rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=rows)
 
 
 def _z(level: float) -> float:
@@ -274,12 +297,5 @@ def _by_cluster(
 def _bootstrap_means(
     sums: Float[np.ndarray, "C"], counts: Int64[np.ndarray, "C"], resamples: int, seed: int
 ) -> Float[np.ndarray, "R"]:
-    rng = np.random.default_rng(seed)
-    # How often each cluster is drawn says it all: a resample is a row, its mean two products; in bounded blocks.
-    block = max(1, LARGEST_BLOCK // len(sums))
-    means = []
-    for start in range(0, resamples, block):
-        rows = min(block, resamples - start)
-        drawn = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=rows)
-        means.append((drawn @ sums) / (drawn @ counts))
-    return np.concatenate(means)
+    # How often each cluster is drawn says it all: a resample is a row, its mean two products.
+    return np.concatenate([(drawn @ sums) / (drawn @ counts) for drawn in _drawings(len(sums), resamples, seed)])

@@ -16,10 +16,11 @@ from gemvlm.evaluation.headline import OVERALL
 from gemvlm.evaluation.results import Results
 from gemvlm.statistics import (
     Difference,
+    contributions,
     difference_over_seeds,
+    grouped_difference,
     holm,
     paired_difference,
-    resampled_difference,
     sign_test,
 )
 
@@ -73,24 +74,14 @@ def corrected(gaps: Sequence[Gap]) -> list[Gap]:
 
 def _overall(a: Sequence[Results], b: Sequence[Results]) -> Gap:
     first, headline = a[0], a[0].headline
-    one, other = ([found.values for found in side] for side in (a, b))
-    n = len(first.lines)
-    if len(a) == len(b) == 1:
-        values_a, values_b = one[0], other[0]
-
-        def difference(items: np.ndarray, swapped: np.ndarray) -> float:
-            apart = values_a[items] - values_b[items]
-            return headline.value(np.where(swapped, -apart, apart), items)
-
-        found = resampled_difference(difference, n, first.scenes, resamples=2000)
-        sign: float | None = sign_test(values_a, values_b)
-        everything = np.arange(n)
-        ends = headline.value(values_a, everything), headline.value(values_b, everything)
-        return Gap(first.benchmark, OVERALL, *ends, found, sign, found.p_value)
-    # weighted so that the plain mean of what is left is the headline
-    counts = np.bincount(headline.groups, minlength=len(headline.weights))
-    weight = n * (headline.weights / headline.weights.sum() / np.maximum(counts, 1))[headline.groups]
-    return _gap(first.benchmark, OVERALL, [v * weight for v in one], [v * weight for v in other], first.scenes)
+    groups, weights = headline.groups, headline.weights
+    one, other = ([contributions(found.values, groups, weights) for found in side] for side in (a, b))
+    if len(a) > 1 or len(b) > 1:
+        return _gap(first.benchmark, OVERALL, one, other, first.scenes)
+    values_a, values_b = a[0].values, b[0].values
+    found = grouped_difference(values_a, values_b, groups, weights, first.scenes)
+    ends = float(one[0].mean()), float(other[0].mean())
+    return Gap(first.benchmark, OVERALL, *ends, found, sign_test(values_a, values_b), found.p_value)
 
 
 def _gap(

@@ -6,33 +6,26 @@ are found by asking the benchmark's own `summary`, and checked against it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int64
 
 from gemvlm.evaluation.benchmark import Benchmark, Item, Score
+from gemvlm.statistics import contributions
 
 OVERALL = "overall"
 TOLERANCE = 1e-9
+MOST_KINDS = 20
 
 
 @dataclass(frozen=True, eq=False)
 class Headline:
-    """`groups` gives each item's group, `weights` each group's share of the headline."""
+    """`groups` gives each item's group, `weights` each group's share: `statistics.grouped_interval` reads them so."""
 
     groups: Int64[np.ndarray, " items"]
     weights: Float[np.ndarray, " groups"]
-
-    def value(self, scores: Float[np.ndarray, " drawn"], items: Int64[np.ndarray, " drawn"]) -> float:
-        """The headline of `scores` of the given items, some of which may come twice; groups of none are left out."""
-        groups = self.groups[items]
-        counts = np.bincount(groups, minlength=len(self.weights))
-        sums = np.bincount(groups, scores, minlength=len(self.weights))
-        present = counts > 0
-        share = self.weights[present].sum() / self.weights.sum()
-        return float(self.weights[present] @ (sums[present] / counts[present]) / share)
 
 
 def find_headline(benchmark: Benchmark, items: Sequence[Item], shown: Sequence[Score]) -> Headline | None:
@@ -42,7 +35,7 @@ def find_headline(benchmark: Benchmark, items: Sequence[Item], shown: Sequence[S
     occurred: what the rule read may matter to a summary, so it is kept.
     """
     try:
-        for groups in (_by_category(items), np.arange(len(items))):
+        for groups in (_by_category(items), _by_kind(items), np.arange(len(items))):
             found = _weighed(benchmark, items, shown, groups)
             if found is not None:
                 return found
@@ -52,22 +45,36 @@ def find_headline(benchmark: Benchmark, items: Sequence[Item], shown: Sequence[S
 
 
 def _by_category(items: Sequence[Item]) -> Int64[np.ndarray, " items"]:
-    numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(item.category, len(numbers)) for item in items], np.int64)
+    return _numbered([item.category for item in items])
+
+
+def _by_kind(items: Sequence[Item]) -> Int64[np.ndarray, " items"]:
+    """By category and by every property of which there are few, such as the source of a picture."""
+    names = sorted({name for item in items for name, value in item.meta.items() if isinstance(value, str)})
+    columns = [[str(item.meta.get(name)) for item in items] for name in names]
+    few = [column for column in columns if len(set(column)) <= MOST_KINDS]
+    return _numbered(list(zip([item.category for item in items], *few, strict=True)))
+
+
+def _numbered(names: Sequence[Hashable]) -> Int64[np.ndarray, " items"]:
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(name, len(numbers)) for name in names], np.int64)
 
 
 def _weighed(
     benchmark: Benchmark, items: Sequence[Item], shown: Sequence[Score], groups: Int64[np.ndarray, " items"]
 ) -> Headline | None:
     def overall(values: Float[np.ndarray, " items"]) -> float:
-        scores = [replace(score, value=float(v), counted=True) for score, v in zip(shown, values, strict=True)]
+        scores = [Score(float(value), score.parsed) for score, value in zip(shown, values, strict=True)]
         return float(benchmark.summary(items, scores)[OVERALL])
 
     floor = overall(np.zeros(len(items)))
     weights = np.array([overall((groups == group).astype(float)) - floor for group in range(int(groups.max()) + 1)])
-    headline = Headline(groups, weights)
     tried = np.random.default_rng(0).random((3, len(items)))
     total = float(weights.sum())
-    right = abs(floor) < TOLERANCE and abs(total - 1) < TOLERANCE
-    right &= all(abs(overall(row) - headline.value(row, np.arange(len(items)))) < TOLERANCE for row in tried)
-    return headline if right else None
+    right = (
+        abs(floor) < TOLERANCE
+        and abs(total - 1) < TOLERANCE
+        and all(abs(overall(row) - float(contributions(row, groups, weights).mean())) < TOLERANCE for row in tried)
+    )
+    return Headline(groups, weights) if right else None

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from gemvlm.evaluation.benchmark import Benchmark, Item, Score
 from gemvlm.evaluation.headline import OVERALL, Headline, find_headline
 from gemvlm.evaluation.runner import Line, put, read_answers, read_run
-from gemvlm.statistics import Interval, mean_interval, resampled_interval
+from gemvlm.statistics import Interval, grouped_interval, mean_interval
 
 SCORES = "scores.json"
 
@@ -123,9 +123,7 @@ def _overall(
         if headline is None:
             interval = mean_interval(values[kept], clusters)
         else:
-            interval = resampled_interval(
-                lambda drawn: headline.value(values[kept[drawn]], kept[drawn]), len(kept), clusters, resamples=1000
-            )
+            interval = grouped_interval(values[kept], headline.groups[kept], headline.weights, clusters)
         moved = overall - interval.mean
         found[by] = asdict(Interval(overall, interval.low + moved, interval.high + moved, interval.n))
     return found

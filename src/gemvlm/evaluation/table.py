@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from gemvlm.evaluation.gaps import Gap, compare_results
+from gemvlm.evaluation.gaps import Gap, compare_results, corrected
 from gemvlm.evaluation.headline import OVERALL
 from gemvlm.evaluation.published_scores import published_for
 from gemvlm.evaluation.results import Results
 from gemvlm.figure import Report
 from gemvlm.figure.families import family_plot
 from gemvlm.figure.report import Score as Bar
+
+DISTANCES = ("frechet_distance", "hausdorff_distance", "rmse")
+"""Parts of a summary that are no shares but distances, in widths or heights of the picture."""
 
 Table = tuple[list[str], list[list[str]]]
 """Headings and rows."""
@@ -25,26 +28,22 @@ def by_benchmark(results: Sequence[Results]) -> dict[str, list[Results]]:
 
 
 def overall_table(results: Sequence[Results]) -> Table:
-    """One row per model of one benchmark. Failures, unread replies and other conventions stand beside the score."""
-    headings = ["model", "overall, 95 % by scene", "95 % by item", "chance", "failed", "not read", "other convention",
-                "not counted", "frames", "s per item"]  # fmt: skip
-    rows = []
-    for found in results:
-        scores, by_item = found.scores, found.overall("item")
-        frames = scores["frames"]
-        rows.append([
-            found.model,
-            _percent(found.overall("scene").mean, found.overall("scene").low, found.overall("scene").high),
-            f"{100 * by_item.low:.1f}–{100 * by_item.high:.1f}",
-            f"{100 * scores['chance'][OVERALL]:.1f}",
-            _count(sum(scores["failed"].values()), scores["items"]),
-            _count(scores["unparsed"], scores["items"]),
-            _count(scores["outside"], scores["items"]),
-            _count(scores["not_counted"], scores["items"]),
-            f"{frames[0]}" if len(frames) == 1 else f"{frames[0]}–{frames[-1]}",
-            f"{scores['seconds'] / scores['items']:.2f}",
-        ])  # fmt: skip
-    return headings, rows
+    """One row per model of one benchmark: the score, how sure it is, and what went wrong on the way to it."""
+    told = {
+        "overall, 95 % by scene": [_percent(r.overall().mean, r.overall().low, r.overall().high) for r in results],
+        "95 % by item": [f"{100 * r.overall('item').low:.1f}–{100 * r.overall('item').high:.1f}" for r in results],
+        "chance": [f"{100 * r.scores['chance'][OVERALL]:.1f}" for r in results],
+        "failed": [_count(sum(r.scores["failed"].values()), r.scores["items"]) for r in results],
+        "not read": [_count(r.scores["unparsed"], r.scores["items"]) for r in results],
+        "other convention": [_count(r.scores["outside"], r.scores["items"]) for r in results],
+        "not counted": [_count(r.scores["not_counted"], r.scores["items"]) for r in results],
+        "frames": ["–".join(map(str, dict.fromkeys((r.scores["frames"][0], r.scores["frames"][-1])))) for r in results],
+        "s per item": [f"{r.scores['seconds'] / r.scores['items']:.2f}" for r in results],
+    }
+    seldom = ("other convention", "not counted")
+    headings = [name for name, cells in told.items() if name not in seldom or any(cell != "0" for cell in cells)]
+    rows = [[found.model, *(told[name][index] for name in headings)] for index, found in enumerate(results)]
+    return ["model", *headings], rows
 
 
 def part_table(results: Sequence[Results]) -> Table:
@@ -57,9 +56,14 @@ def part_table(results: Sequence[Results]) -> Table:
     headings += [f"{other} (reported)" for other in others]
     rows = []
     for part in parts:
-        row = [part, *(_cell(found.scores["summary"].get(part)) for found in results)]
-        row.append(_cell(results[0].scores["chance"].get(part)))
-        row += [_cell(results[0].scores["blind"][name].get(part)) for name in blind]
+        lower = part in DISTANCES
+        columns = [found.scores["summary"] for found in results]
+        columns += [results[0].scores["chance"], *(results[0].scores["blind"][name] for name in blind)]
+        row = [f"{part} (a distance: lower is better)" if lower else part]
+        row += [
+            _cell(None if lower and column is results[0].scores["chance"] else column.get(part), lower)
+            for column in columns
+        ]
         reported = {score.model: score for score in published if score.part == part}
         row += [f"{reported[other].score:.1f}" if other in reported else "" for other in others]
         rows.append(row)
@@ -68,18 +72,8 @@ def part_table(results: Sequence[Results]) -> Table:
 
 def gap_table(gaps: Sequence[Gap]) -> Table:
     """Differences with everything that is needed to believe them, or not."""
-    headings = ["benchmark", "part", "items", "A", "B", "A − B, 95 %", "p", "p of all (Holm)", "could have seen",
-                "sign test", "verdict"]  # fmt: skip
-    rows = []
-    for gap in gaps:
-        difference, interval = gap.difference, gap.difference.interval
-        rows.append([
-            gap.benchmark, gap.part, str(interval.n), f"{100 * gap.a:.1f}", f"{100 * gap.b:.1f}",
-            _percent(interval.mean, interval.low, interval.high, sign=True), f"{difference.p_value:.3f}",
-            f"{gap.p_of_all:.3f}", f"±{100 * difference.detectable:.1f}",
-            "" if gap.sign_p is None else f"{gap.sign_p:.3f}", gap.verdict,
-        ])  # fmt: skip
-    return headings, rows
+    headings = ["benchmark", "part", "A", "B", "A − B, 95 %", "verdict", "could have seen", "p, Holm", "p", "sign test"]
+    return headings, [[gap.benchmark, gap.part, *_gap_cells(gap)] for gap in gaps]
 
 
 def markdown_tables(results: Sequence[Results]) -> str:
@@ -122,8 +116,8 @@ def _each(group: Sequence[Results], add: Callable[[Table, str], None]) -> None:
     counts = f"{first['items']} items of {first['scenes']} scenes"
     add(
         overall_table(group),
-        f"{counts}. What failed or could not be read counts as wrong; only replies under “not counted” are left out, "
-        "as that protocol does. “Other convention”: replies with places that the model's convention does not allow.",
+        f"{counts}. What failed or could not be read counts as wrong. “Not counted”, if there: replies that this "
+        "protocol leaves out. “Other convention”, if there: replies with places that the model's convention excludes.",
     )
     for found in group:
         if found.scores["failed"]:
@@ -132,14 +126,24 @@ def _each(group: Sequence[Results], add: Callable[[Table, str], None]) -> None:
     published = published_for(str(group[0].run["benchmark"]))
     sources = "; ".join(f"{s.model}, {s.part}: {s.source} ({s.confidence})" for s in published)
     add(part_table(group), f"Reported by others under their own harness: {sources}." if sources else "Sub-scores.")
-    gaps = [gap for other in group[1:] for gap in compare_results([group[0]], [other], parts=False)]
+    gaps = corrected([gap for other in group[1:] for gap in compare_results([group[0]], [other], parts=False)])
     if gaps:
-        headings, rows = gap_table(gaps)
-        named = [
-            [*row[:1], f"{group[0].model} − {other.model}", *row[2:]]
-            for row, other in zip(rows, group[1:], strict=True)
-        ]
-        add((headings, named), "The first model against each other one, on the same items.")
+        headings = ["A", "B", "A, %", "B, %", *gap_table([])[0][4:]]
+        rows = [[group[0].model, other.model, *_gap_cells(gap)] for other, gap in zip(group[1:], gaps, strict=True)]
+        add((headings, rows), f"{group[0].model} against each other one, on the same items; p is corrected for all.")
+
+
+def _gap_cells(gap: Gap) -> list[str]:
+    difference, interval = gap.difference, gap.difference.interval
+    return [
+        f"{100 * gap.a:.1f}", f"{100 * gap.b:.1f}", _percent(interval.mean, interval.low, interval.high, sign=True),
+        gap.verdict, f"±{100 * difference.detectable:.1f}", _p_value(gap.p_of_all), _p_value(difference.p_value),
+        "" if gap.sign_p is None else _p_value(gap.sign_p),
+    ]  # fmt: skip
+
+
+def _p_value(p: float) -> str:
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _bar(found: Results) -> Bar:
@@ -164,8 +168,8 @@ def _count(number: int, of: int) -> str:
     return f"{number} ({number / of:.0%})" if number else "0"
 
 
-def _cell(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.1f}"
+def _cell(value: float | None, distance: bool = False) -> str:
+    return "" if value is None else f"{value:.3f}" if distance else f"{100 * value:.1f}"
 
 
 def as_json(results: Sequence[Results]) -> list[Mapping[str, object]]:

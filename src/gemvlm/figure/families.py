@@ -46,8 +46,8 @@ def family_plot(
             )
     axes.set_yticks(range(len(families)), [family.replace("_", " ") for family in families])
     axes.set_ylim(len(families) - 0.45, -0.55)
-    axes.set_xlim(0, 100)
-    axes.set_xlabel("score, %; bars are 95 % intervals" + ("; dotted: chance" if chance else ""), color=INK, fontsize=8)
+    axes.set_xlim(-1.5, 101.5)
+    axes.set_xlabel("score, %; bars are 95 % intervals" + ("; dashed: chance" if chance else ""), color=INK, fontsize=8)
     axes.tick_params(colors=INK, labelsize=8, length=0)
     axes.grid(axis="x", color=INK, alpha=0.22, linewidth=0.7)
     for spine in axes.spines.values():
