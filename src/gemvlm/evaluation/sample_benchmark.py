@@ -116,7 +116,7 @@ class SampleBenchmark:
         return Score(score(turn, answer), _plain(answer), outside=outside)
 
     def summary(self, items: Sequence[Item], scores: Sequence[Score]) -> dict[str, float]:
-        """ "overall" and each task: the mean over their families, of the headline where there is one; then all parts."""
+        """Under "overall" and each task the mean over their families, of headlines where there are; then all parts."""
         parts = means(items, scores)
         tasks = {str(item.meta["family"]): str(item.meta["task"]) for item in items}
         heads = {family: parts.get(f"{family}, {HEADLINE}", parts.get(family)) for family in tasks}
