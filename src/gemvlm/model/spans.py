@@ -5,8 +5,8 @@
     TiledSpans   SmolVLM, Idefics3: an image is several runs, its tiles and then the whole, each with its name before it
 
 Checked against transformers 5.23: `models/qwen3_vl/modeling_qwen3_vl.py`, `models/paligemma/processing_paligemma.py`,
-`models/smolvlm/processing_smolvlm.py` (`_prompt_split_image`). The names of tiles are tokens of later SmolVLM tokenizers
-only (HuggingFaceTB/SmolVLM-Base, `added_tokens.json` at 7d9e73d, has none), so they are read as text. Another family is
+`models/smolvlm/processing_smolvlm.py` (`_prompt_split_image`). The names of tiles are tokens of some tokenizers only
+(HuggingFaceTB/SmolVLM-Base, `added_tokens.json` at 7d9e73d, has none), so they are read as text. Another family is
 another class with a `find`.
 """
 
