@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gemvlm.evaluation.benchmark import Score
+from gemvlm.evaluation.benchmark import Convention, Score
 from gemvlm.evaluation.benchmarks import open_benchmark
 from gemvlm.evaluation.benchmarks.mindcube import options_in
 
@@ -48,7 +48,8 @@ def test_the_folder_is_the_unpacked_one_or_its_parent_and_full_is_a_protocol(pub
 
 
 def test_items_are_as_published(published):
-    items = open_benchmark("mindcube", published).items()
+    benchmark = open_benchmark("mindcube", published)
+    items = benchmark.items()
     assert items[0].prompt.startswith("[Task]\nYour task is to analyze the spatial arrangement of objects in the scene")
     assert items[0].prompt.endswith(
         "your response should **only** be '<answer>A. Above</answer>'.\n\n[Question]\n"
@@ -57,6 +58,7 @@ def test_items_are_as_published(published):
     assert items[0].options == ("Above", "Under", "Front", "Behind") and len(items[0].media) == 4
     assert items[0].max_new_tokens == 4096
     assert items[0].scene == "other_all_image/among/among_group001_q0_1"
+    assert benchmark.oracle(items[0], Convention()) == "<answer>C. Front</answer>"
     assert [item.category for item in items] == ["among", "rotation", "around", "around", "translation", "other"]
 
 
@@ -72,6 +74,7 @@ def test_overall_counts_questions_alike(published):
     [
         ("Is plan A. or so? A. x y B. z", ("x y", "z")),
         ("Which? A. Above\nB. Under\nC. U.S.A. flag", ("Above", "Under", "U.S.A. flag")),
+        ("Is it A) or B) there? A. x B. y", ("x", "y")),
         ("None here", ()),
         ("A. only D. skipped", ("only D. skipped",)),
     ],
@@ -96,3 +99,8 @@ def test_bad_rows_are_named(rows, jpeg, write_table, tmp_path, change, message):
     write_table(tmp_path / "raw" / "MindCube_tinybench.jsonl", [rows[0] | change])
     with pytest.raises(ValueError, match=message):
         open_benchmark("mindcube", str(tmp_path)).items()
+
+
+def test_settings_are_found_in_ids_of_any_case(rows, jpeg, write_table, tmp_path):
+    publish(tmp_path, [rows[0] | {"id": "AMONG_group1_around"}, rows[0] | {"id": "Rotation_among"}], jpeg, write_table)
+    assert [item.category for item in open_benchmark("mindcube", str(tmp_path)).items()] == ["around", "rotation"]

@@ -73,7 +73,7 @@ def lmms_eval_letter(reply: str, item: Item) -> str | None:
     first_line = text.split("\n", 1)[0].strip()
     if len(first_line) <= 4 and (bare := re.match(rf"\(?([{letters}])\)?[.\s:,)]*$", first_line, re.IGNORECASE)):
         return bare[1].upper()
-    stated = re.findall(rf"answers?(?:\s+is)?\s*[:-]?\s*\(?([{letters}])\)?(?![a-z])", text, re.IGNORECASE)
+    stated = re.findall(rf"answers?(?:\s+is)?\s*(?:[:-]\s*)?\(?([{letters}])\)?(?![a-z])", text, re.IGNORECASE)
     if found := stated or re.findall(rf"\(([{letters}])\)", text):
         return str(found[-1]).upper()
     opening = re.match(rf"[(\s]*([{letters}])", text, re.IGNORECASE)

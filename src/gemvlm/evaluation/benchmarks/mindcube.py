@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gemvlm.evaluation.benchmark import Item
-from gemvlm.evaluation.benchmarks.lettered import IMAGE, LetterBenchmark, Reader, truth_letter
+from gemvlm.evaluation.benchmarks.lettered import LetterBenchmark, Reader, truth_letter
 from gemvlm.evaluation.benchmarks.vlmevalkit_spatial import vlmevalkit_spatial_letter
 from gemvlm.evaluation.published import need, picture, rows
 
@@ -98,7 +98,7 @@ class MindCube(LetterBenchmark):
             yield Item(
                 id=index,
                 media=tuple(picture(path, data, where) for path in paths),
-                prompt=INSTRUCTION + question.replace(IMAGE, "").strip(),
+                prompt=INSTRUCTION + question,
                 truth=truth_letter(need(row, "gt_answer", str, where), options, where),
                 category=next((setting for setting in SETTINGS if setting in index.lower()), "other"),
                 scene=str(paths[0]).rpartition("/")[0],

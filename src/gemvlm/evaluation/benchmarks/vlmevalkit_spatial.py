@@ -17,20 +17,18 @@ WORDS = (
 )  # fmt: skip
 
 _ZERO_WIDTH = re.compile("[\u200b\u200c\u200d\ufeff]")
-_OPEN, _CLOSE = r"[(\[{（【]?\s*", r"[)\]}）】]?"
 _TAGGED_LETTER = re.compile(r"<\s*answer\b[^>]*>\s*([A-J]).*<\s*/\s*answer\s*>", re.IGNORECASE | re.DOTALL)
 _BEFORE_TAG = [
-    re.compile(rf"(?<![a-z]){_OPEN}([A-F])\s*{_CLOSE}\s*</\s*{tag}\s*>", re.IGNORECASE) for tag in ("answer", "think")
+    re.compile(rf"(?<![a-z])([A-F])\s*(?:[)\]}}）】]\s*)?</\s*{tag}\s*>", re.IGNORECASE) for tag in ("answer", "think")
 ]
 _LISTED = re.compile(r"[*_>\-\s]*(?:option|选项)\s+[A-J]\s*[:：]", re.IGNORECASE)
 _LONE = re.compile(r"[*_`>（）\[\]【】()]*\s*([A-Fa-f])\s*[*_`（）\[\]【】()]*")
 _LABEL = re.compile(r"([A-F])\s*[.．:：)\]】、-]\s", re.IGNORECASE)
 _INLINE = re.compile(r"(?<![A-Za-z])([A-F])\s*[*_`}]*(?=$|[\s.,:;!?)\]】》」』，。；、：）])")
 _PHRASE = re.compile(
-    rf"(?:answer(?:\s*is)?|答案|结论|所以|因此|选择?)\s*[:：>＝=]?\s*{_OPEN}([A-F])\s*{_CLOSE}(?:\b|[.)、。])",
-    re.IGNORECASE,
+    r"(?:answer(?:\s*is)?|答案|结论|所以|因此|选择?)\s*(?:[:：>＝=]\s*)?(?:[(\[{（【]\s*)?([A-F])\b", re.IGNORECASE
 )
-_ANYWHERE = re.compile(rf"(?<![A-Za-z]){_OPEN}([A-F])\s*{_CLOSE}(?![A-Za-z])")
+_ANYWHERE = re.compile(r"(?<![A-Za-z])([A-F])(?![A-Za-z])")
 _DIGITS = r"[-+]?(?:\d*\.\d+|\d+)(?:[eE][-+]?\d+)?"
 _NUMBER = re.compile(_DIGITS)
 _TAGGED_NUMBER = re.compile(rf"<\s*answer\b[^>]*>\s*({_DIGITS})[^<]*<\s*/\s*answer\s*>", re.IGNORECASE)
