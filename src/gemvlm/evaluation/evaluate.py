@@ -78,7 +78,12 @@ def _one(
     told = _progress(f"{answerer.name} on {asked.name}")
     if not run_benchmark(asked, items, answerer, folder, share=share, retry_failed=retry_failed, progress=told):
         return None
-    return _Finished(write_scores(folder, asked, items), asked, items, answerer.convention)
+    results = write_scores(folder, asked, items)
+    if failed := results.scores["failed"]:
+        reasons = "; ".join(f"{count} x {reason}" for reason, count in failed.items())
+        get_log().warning("%s on %s: %d items got no reply (%s) and count as wrong; --retry-failed asks them again",
+                          answerer.name, asked.name, sum(failed.values()), reasons)  # fmt: skip
+    return _Finished(results, asked, items, answerer.convention)
 
 
 def write_page(finished: Sequence[_Finished], out: Path, gallery: int) -> Path:

@@ -51,10 +51,10 @@ def compare_results(a: Sequence[Results], b: Sequence[Results], parts: bool = Tr
     """The headline of one benchmark, and each of its categories. Not corrected yet for how many were asked."""
     first = a[0]
     for other in (*a, *b):
-        if other.run["digest"] != first.run["digest"]:
+        if other.run.get("questions") != first.run["questions"]:
             raise ValueError(
                 f"{first.folder} and {other.folder}: {first.benchmark} was asked with other items or other prompts "
-                "(another version, limit or coordinate convention in the words); evaluate both again alike"
+                "(another version of the benchmark, or another limit); evaluate both again alike"
             )
     gaps = [_overall(a, b)]
     categories = list(dict.fromkeys(str(line["category"]) for line in first.lines))

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from gemvlm.evaluation.answerers.answerer import Answerer, Reply
-from gemvlm.evaluation.benchmark import Benchmark, Item, Media, Score
+from gemvlm.evaluation.benchmark import Benchmark, Item, Media, Score, WritesPlaces
 from gemvlm.runtime import versions
 
 RUN, ANSWERS, PARTS = "run.json", "answers.jsonl", "answers-*-of-*.jsonl"
@@ -125,10 +125,14 @@ def _line(benchmark: Benchmark, item: Item, reply: Reply, answerer: Answerer) ->
 
 
 def batches(items: Sequence[Item], size: int) -> list[list[Item]]:
-    """Items in their order, those of one reply limit together: a batch takes as long as its longest reply."""
+    """Items of one reply limit together, as a batch takes as long as its longest reply; then those of one scene, whose
+    video is decoded once; else in their order.
+    """
+    first: dict[str, int] = {}
+    by_scene = sorted(items, key=lambda item: first.setdefault(item.scene, len(first)))
     plan = []
-    for limit in dict.fromkeys(item.max_new_tokens for item in items):
-        members = [item for item in items if item.max_new_tokens == limit]
+    for limit in dict.fromkeys(item.max_new_tokens for item in by_scene):
+        members = [item for item in by_scene if item.max_new_tokens == limit]
         plan += [members[start : start + size] for start in range(0, len(members), size)]
     return plan
 
@@ -146,22 +150,32 @@ def chosen(items: Sequence[Item], limit: int | None) -> list[Item]:
 
 
 def identity(benchmark: Benchmark, items: Sequence[Item], answerer: Answerer) -> dict[str, Any]:
-    """What must be the same for lines to belong together. The code's version is in each line, not here."""
-    digest = blake2b(digest_size=8)
-    for item in items:
-        media = [(medium.kind, _content(medium)) for medium in item.media]
-        words = [item.id, item.prompt, item.system, item.truth, item.options, item.frames, item.max_new_tokens, media]
-        digest.update(json.dumps(words, default=str).encode())
+    """What must be the same for lines to belong together. The code's version is in each line, not here.
+
+    Runs of two models can be compared if their `questions` are the same; where the words hold coordinates, which each
+    model is asked in its own convention, that is a digest of all but the words.
+    """
     return {
         "benchmark": benchmark.name,
         "protocol": benchmark.protocol,
         "items": len(items),
-        "digest": digest.hexdigest(),
+        "digest": _digest(items, words=True),
+        "questions": _digest(items, words=not isinstance(benchmark, WritesPlaces)),
         "model": answerer.name,
         "answerer": dict(answerer.describe()),
         "convention": asdict(answerer.convention),
         "batch_size": answerer.batch_size,
     }
+
+
+def _digest(items: Sequence[Item], words: bool) -> str:
+    digest = blake2b(digest_size=8)
+    for item in items:
+        facts = [item.id, item.category, item.scene, item.frames, item.max_new_tokens]
+        facts += [[medium.kind, _content(medium)] for medium in item.media]
+        facts += [item.prompt, item.system, item.truth, item.options] if words else []
+        digest.update(json.dumps(facts, default=str).encode())
+    return digest.hexdigest()
 
 
 def read_answers(folder: Path) -> list[Line]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,8 @@ LARGEST_PIXELS = 128 * 2**20
 LONGEST_VIDEO = 500_000
 """Frames of a video, counted before any is decoded."""
 MOST_FRAMES = 1024
+KEPT_VIDEOS = 3
+"""Decoded videos that are kept: a benchmark asks many questions about each."""
 
 
 def frames_of(item: Item) -> list[list[Picture]]:
@@ -33,7 +37,9 @@ def show(media: Media, frames: int) -> list[Picture]:
     name = f"{media.kind} of {len(media.content)} bytes" if isinstance(media.content, bytes) else str(media.content)
     try:
         source = io.BytesIO(media.content) if isinstance(media.content, bytes) else media.content
-        return [_picture(source)] if media.kind == "image" else _video(source, frames)
+        if media.kind == "image":
+            return [_picture(source)]
+        return _video_file(source, frames) if isinstance(source, Path) else _video(source, frames)
     except ImportError:
         raise
     except UnidentifiedImageError as error:  # its words hold an address of memory, which differs every time
@@ -57,6 +63,11 @@ def _picture(source: Any) -> Picture:
         if image.width * image.height > LARGEST_PIXELS:
             raise ValueError(f"{image.width} x {image.height} pixels; at most {LARGEST_PIXELS} are decoded")
         return np.array(image.convert("RGB"))
+
+
+@lru_cache(maxsize=KEPT_VIDEOS)
+def _video_file(path: Path, frames: int) -> list[Picture]:
+    return _video(path, frames)
 
 
 def _video(source: Any, frames: int) -> list[Picture]:
