@@ -68,6 +68,9 @@ LMMS_EVAL_YES_NO = (
     "your response:\n    Answer: yes or no\n\n    Do not include additional text after this line.\n    "
 )
 
+FARTHEST = 1e9
+"""Fractions beyond which, as NaN, a number names no place."""
+
 _PAIRS = tuple(
     re.compile(rf"{opening}\s*(\d+(?:\.\d*)?)\s*,\s*(\d+(?:\.\d*)?)\s*{closing}")
     for opening, closing in ((r"\(", r"\)"), (r"\[", r"\]"))
@@ -218,7 +221,8 @@ class RoboSpatialHome:
             points = [(vector[0], vector[1]) for vector in vlmevalkit_vectors(reply.strip(), width, height)]
         else:
             points = _lmms_eval_points(reply)
-        return [list(point) for point in (points if self.protocol == "lmms_eval" else points[:1])]
+        counting = points if self.protocol == "lmms_eval" else points[:1]
+        return [[x, y] for x, y in counting if abs(x) < FARTHEST and abs(y) < FARTHEST]
 
     def _hits(self, item: Item, x: float, y: float, convention: Convention) -> bool:
         if self.protocol == "official":
