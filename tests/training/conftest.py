@@ -28,7 +28,7 @@ from gemvlm.model.config import GemConfig
 from gemvlm.model.gem import Gem
 from gemvlm.recipes.data import target_makers
 from gemvlm.recipes.debug import DEBUG
-from gemvlm.runtime import detect, deterministic
+from gemvlm.runtime import Precision, detect, deterministic
 from gemvlm.sample import Frame, Sample, Turn
 from gemvlm.training.loop import Callback, Run, train
 from gemvlm.training.metrics import read_metrics
@@ -117,10 +117,11 @@ class Workshop:
         sharding: Sharding | None = None,
         workers: int = 0,
         sized: bool = False,
+        precision: Precision = "float32",
         **options: Any,
     ) -> tuple[bool, Gem]:
         """Trains a fresh model in `folder`, or goes on there; whether it finished, and the model as it then is."""
-        gem, runtime = self.gem(), detect("cpu")
+        gem, runtime = self.gem(), detect("cpu", precision)
         card = CheckpointCard(
             model=self.config, coordinates={"scale": 1000, "step": 10}, image={},
             target={"height": SIDE, "width": SIDE}, recipe="test", stage="", step=0, versions={}, trained_groups=(),

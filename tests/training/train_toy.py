@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from conftest import make_sample, make_stage, make_workshop, mixed_samples
+from conftest import Workshop, make_sample, make_stage, make_workshop, mixed_samples
 from gemvlm.data.packing import Budget
 from gemvlm.shards import files
 from gemvlm.training import step, tensor_files
@@ -31,7 +31,7 @@ from gemvlm.training.stage import OptimizerConfig
 
 ADAMW = OptimizerConfig("adamw", (0.9, 0.95), weight_decay=0.1, eps=1e-6)
 MUON = OptimizerConfig("muon", (0.9, 0.95), weight_decay=0.1, eps=1e-6)
-PATIENCE = 60.0
+PATIENCE = 240.0
 
 
 def serve() -> None:
@@ -107,6 +107,7 @@ def train(
     signal_at: dict[str, int] | None = None,
     facts_differ: bool = False,
     budget: list[int] | None = None,
+    look: bool = False,
     **options: Any,
 ) -> bool:
     """Trains, or goes on, in `folder`; whether it finished.
@@ -123,7 +124,9 @@ def train(
         signal.setitimer(signal.ITIMER_REAL, kill)
     if kill_at is not None:
         kill_before_operation(kill_at)
-    callbacks = [] if signal_at is None else [signaller(**signal_at)]
+    callbacks: list[Callable[..., Any]] = [] if signal_at is None else [signaller(**signal_at)]
+    if look:
+        callbacks.append(painter(workshop))
     if facts_differ:
         options["facts"] = {"data": os.environ["RANK"]}
     config = {"adamw": ADAMW, "muon": MUON}[optimizer]
@@ -141,6 +144,18 @@ def signaller(rank: int, number: int, step: int) -> Callable[..., None]:
             os.kill(os.getpid(), number)
 
     return send
+
+
+def painter(workshop: Workshop) -> Callable[..., Any]:
+    """What the model paints and says, as numbers."""
+
+    def paint(gem: Any, stage: Any, state: Any) -> dict[str, float]:
+        batch = next(workshop.stream(replace(stage, batch_size=4)))
+        picture = gem.eval().paint(batch, 48, 48, steps=2, guidance=2.0)
+        said = gem.backbone.generate(batch, 3, eos_ids=[])
+        return {"painted": float(picture.abs().mean()), "said": float(sum(int(part.sum()) for part in said))}
+
+    return paint
 
 
 def kill_before_operation(count: int) -> None:

@@ -141,12 +141,16 @@ class Processes:
 
     @contextlib.contextmanager
     def whole(self, gem: Gem) -> Iterator[None]:
-        """Inside, every process may use any part of the model, all processes alike; to be entered after a step."""
+        """Inside, every process may use any part of the model, all processes alike; to be entered after a step.
+
+        Weights that are gathered in the run's precision are used in it.
+        """
         units: list[Any] = [] if self.world == 1 else [gem, *_towers(gem)]
         for unit in units:
             unit.unshard()
         try:
-            yield
+            with self._runtime.autocast() if units else contextlib.nullcontext():
+                yield
         finally:
             for unit in units:
                 unit.reshard()
