@@ -27,7 +27,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gemvlm.evaluation.benchmark import Convention, Item, Score, means
-from gemvlm.evaluation.benchmarks.lettered import known, mean, mean_of
+from gemvlm.evaluation.benchmarks.lettered import checked, known, mean, mean_of
 from gemvlm.evaluation.coordinates import size_of
 from gemvlm.evaluation.pointing import (
     FRACTION,
