@@ -76,10 +76,8 @@ class Sat(LetterBenchmark):
 
     def read(self) -> Iterator[Item]:
         for index, (where, row) in enumerate(rows(self.folder, "SAT_test.parquet")):
-            options, question = (
-                texts(need(row, "answers", list, where), "answers", where),
-                need(row, "question", str, where),
-            )
+            options = texts(need(row, "answers", list, where), "answers", where)
+            question = need(row, "question", str, where)
             correct = need(row, "correct_answer", str, where)
             if options.count(correct) != 1:
                 raise ValueError(
