@@ -3,12 +3,15 @@
     python benchmarks/training_step.py                       # gem_nano, 16 images, float32: under 3 minutes
     python benchmarks/training_step.py --turns 8             # conversations of like length, as gem_nano's own training
     python benchmarks/training_step.py --images 32 --dtype bfloat16 --threads 2
+    python benchmarks/training_step.py --size 2b --device cuda     # the paper's size, see step_at_size.py
+    python benchmarks/training_step.py --size debug                # the same on a CPU, small
 
 Both use the same weights, the same samples (tabletop scenes with conversations of 1 to 16 turns), the same random
 numbers, dtype, threads and PyTorch attention, and neither is compiled. Before anything is timed, every loss and the
 gradient of every parameter are asserted equal in float32, for every variant (`assert_equal`); that warms up, too.
 Variants take turns; a ratio is the median over rounds of the ratio within a round, above 1 where ours is faster.
-Run it on an idle machine.
+Run it on an idle machine. Ours must not cost more than 1.25 times its parts that must run, timed alone in the same run
+(`step_parts.py`): the run fails if it does.
 
 Stages 1 and 2 freeze the backbone, in both steps. There the straightforward step does what the authors' release does:
 it feeds whole conversations and computes the text loss with its logits. Ours ends at the last image and has no
@@ -29,6 +32,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from step_parts import parts, report_parts, timed
 from straightforward_step import Rows, Straightforward
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -61,6 +65,8 @@ TURNS = (1, 4, 8, 16)
 FEW = 4
 """How many of the samples are run one at a time, and with an autoencoder."""
 PUBLISHED_VOCABULARY = 151_936
+LIMIT = 1.25
+"""Ours may cost this many times the sum of its parts."""
 TOLERANCE = 1e-4
 """A gradient may differ by this share of its norm; rounding alone makes about 3e-6."""
 
@@ -82,6 +88,7 @@ DC_AE = {
 """A small autoencoder of the published architecture: 8 pixels and 32 channels to a latent, as gem_nano's codec."""
 
 Losses = Callable[[], dict[str, Tensor]]
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -159,7 +166,7 @@ def samples_of(batch: Batch, first: int, last: int) -> Batch:
 
 def as_rows(batch: Batch, gem: Gem) -> Rows:
     """The batch right-padded, with the random numbers that ours draws from the keys of its targets."""
-    lengths = batch.lengths.tolist()
+    lengths, device = batch.lengths.tolist(), batch.input_ids.device
 
     def padded(values: Tensor, filling: int) -> Tensor:
         return nn.utils.rnn.pad_sequence(values.split(lengths), batch_first=True, padding_value=filling)
@@ -176,9 +183,9 @@ def as_rows(batch: Batch, gem: Gem) -> Rows:
         image_grid_thw=batch.image_grid_thw,
         pictures=pictures,
         valid=torch.stack([target.valid for target in batch.targets]),
-        noise=torch.stack([draw.noise(shape) for draw in draws]),
-        time=torch.tensor([draw.time for draw in draws]),
-        dropped=torch.tensor([draw.dropout < gem.supervision.condition_dropout for draw in draws]),
+        noise=torch.stack([draw.noise(shape) for draw in draws]).to(device),
+        time=torch.tensor([draw.time for draw in draws], device=device),
+        dropped=torch.tensor([draw.dropout < gem.supervision.condition_dropout for draw in draws], device=device),
     )
 
 
@@ -351,15 +358,29 @@ def operations(case: Case, stage: str, name: str) -> int:
     return counter.get_total_flops()
 
 
-def matrix_rate(dtype: torch.dtype, size: int = 2048, repeats: int = 6) -> float:
+def matrix_rate(dtype: torch.dtype, device: torch.device = CPU, repeats: int = 6) -> float:
     """Operations per second of a large matrix product, the best of some."""
-    a, b = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        a @ b
-        seconds.append(time.perf_counter() - start)
-    return 2 * size**3 / min(seconds)
+    size = 2048 if device.type == "cpu" else 8192
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    return 2 * size**3 / min(timed(lambda: a @ b, device) for _ in range(repeats))
+
+
+def measure_parts(case: Case, stage: str, dtype: torch.dtype, repeats: int, limit: float | None) -> float:
+    """Times ours and each of its parts alone, in turn; returns the step as a multiple of their sum."""
+
+    def autocast() -> contextlib.AbstractContextManager[object]:
+        return torch.autocast("cpu", dtype, enabled=dtype != torch.float32)
+
+    with learning(case.gem, stage, "ours"):
+        losses = variants(case, stage)["ours"]
+        works = parts(case.gem, case.batch, stage == "stage 3", autocast)
+        seconds: dict[str, list[float]] = {name: [] for name in works}
+        whole = []
+        for _ in range(repeats + 1):
+            whole.append(timed(lambda: step(losses, dtype), CPU))
+            for name, work in works.items():
+                seconds[name].append(timed(work, CPU))
+    return report_parts(seconds, whole, limit)
 
 
 # ---- the report ----
@@ -393,8 +414,11 @@ def one_by_one(case: Case, count: int) -> list[Case]:
     return [Case(case.gem, case.plain, batch, as_rows(batch, case.gem)) for batch in batches]
 
 
-def compare_stages(case: Case, dtype: torch.dtype, repeats: int) -> None:
-    """The three stages, all images at once and one image at a time, with every trick and the share of `matrix_rate`."""
+def compare_stages(case: Case, dtype: torch.dtype, repeats: int, limit: float | None) -> None:
+    """The three stages, all images at once and one image at a time, with every trick and the share of `matrix_rate`.
+
+    AssertionError if ours costs more than `limit` times its parts.
+    """
     rate = matrix_rate(dtype)
     print(f"matrix rate {rate / 1e9:.0f} G operations/s")
     singles, images = one_by_one(case, FEW), len(case.batch.image_grid_thw)
@@ -404,6 +428,7 @@ def compare_stages(case: Case, dtype: torch.dtype, repeats: int) -> None:
         seconds = measure([case], stage, dtype, repeats)
         report(f"{stage}, {images} images at once", seconds)
         report_work(case, stage, seconds, rate)
+        measure_parts(case, stage, dtype, repeats, limit)
         alone = measure(singles, stage, dtype, repeats, ("straightforward", "ours"))
         report(f"{stage}, {len(singles)} images one at a time", alone)
 
@@ -432,7 +457,14 @@ def compare_vocabulary(config: GemConfig, batch: Batch, dtype: torch.dtype, repe
     report(title, measure([case], "stage 3", dtype, repeats, names))
 
 
-def run(recipe: Recipe, samples: Sequence[Sample], dtype: torch.dtype, repeats: int, vocabulary: int) -> None:
+def run(
+    recipe: Recipe,
+    samples: Sequence[Sample],
+    dtype: torch.dtype,
+    repeats: int,
+    vocabulary: int,
+    limit: float | None = LIMIT,
+) -> None:
     """Everything that the module promises, for one recipe's model and at least two samples of one image each."""
     batch, ids = make_batch(recipe, samples)
     config = with_special_ids(recipe.model, ids)
@@ -443,7 +475,7 @@ def run(recipe: Recipe, samples: Sequence[Sample], dtype: torch.dtype, repeats: 
         f"rows of {lengths.min()} to {lengths.max()} tokens (mean {lengths.float().mean():.0f}), "
         f"{str(dtype).removeprefix('torch.')}, {torch.get_num_threads()} threads, {repeats} rounds"
     )
-    compare_stages(case, dtype, repeats)
+    compare_stages(case, dtype, repeats, limit)
     compare_autoencoder(config, batch, dtype, repeats)
     compare_vocabulary(config, batch, dtype, repeats, vocabulary)
 
@@ -456,18 +488,28 @@ def main() -> None:
         "--turns", type=int, nargs="+", default=TURNS, help="of the samples' conversations, in rotation"
     )
     parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default=None, help="float32, bfloat16 on a GPU")
     parser.add_argument("--repeats", type=int, default=4)
     parser.add_argument("--vocabulary", type=int, default=PUBLISHED_VOCABULARY, help="of the last comparison")
+    parser.add_argument("--size", choices=("2b", "8b", "debug"), help="a model of this size instead of a recipe's")
+    parser.add_argument("--device", default="cpu", help="with --size: cpu or cuda")
+    parser.add_argument("--keep-activations", action="store_true", help="with --size: nothing is recomputed")
     options = parser.parse_args()
     if options.images < 2 or options.repeats < 1 or min(options.turns) < 1:
         parser.error("--images must be at least 2, --repeats and --turns at least 1")
     if options.threads is not None:
         torch.set_num_threads(options.threads)
+    dtype = getattr(torch, options.dtype or ("float32" if options.device == "cpu" else "bfloat16"))
+    if options.size is not None:
+        import step_at_size
+
+        recompute = not options.keep_activations
+        step_at_size.run(options.size, torch.device(options.device), dtype, options.images, options.repeats, recompute)
+        return
     recipe = get(options.recipe)
     scenes = development_samples(recipe.data, 2 * options.images)
     samples = with_turns(scenes, options.turns)[: options.images]
-    run(recipe, samples, getattr(torch, options.dtype), options.repeats, options.vocabulary)
+    run(recipe, samples, dtype, options.repeats, options.vocabulary)
 
 
 if __name__ == "__main__":

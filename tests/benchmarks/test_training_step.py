@@ -21,6 +21,7 @@ RECIPE = get("debug")
 def bench() -> ModuleType:
     sys.path.insert(0, str(BENCHMARKS))
     try:
+        import step_at_size  # noqa: F401  so that tests can ask for it
         import training_step
     finally:
         sys.path.remove(str(BENCHMARKS))
@@ -84,7 +85,35 @@ def test_a_perturbed_step_stops_the_run(bench, case, monkeypatch):
 
 
 def test_the_report_names_every_comparison(bench, samples, capsys):
-    bench.run(RECIPE, samples, torch.float32, repeats=1, vocabulary=5000)
+    bench.run(RECIPE, samples, torch.float32, repeats=1, vocabulary=5000, limit=None)
     printed = capsys.readouterr().out
-    for words in ("one at a time", "matrix rate", "small DC-AE", "a vocabulary of 5000", *bench.GAINS):
+    for words in ("one at a time", "matrix rate", "small DC-AE", "a vocabulary of 5000", "parts alone", *bench.GAINS):
         assert words in printed
+
+
+def test_a_step_far_above_its_parts_stops_the_run(bench, capsys):
+    from step_parts import report_parts
+
+    assert report_parts({"vision": [1.0, 2.0], "decoder": [3.0]}, [4.4, 9.0], 1.25) == 1.1
+    with pytest.raises(AssertionError, match=r"1\.50 x its parts"):
+        report_parts({"vision": [1.0], "decoder": [3.0]}, [6.0], 1.25)
+
+
+def test_the_papers_step_runs_small_through_the_same_code(bench, capsys):
+    """Its own assertions say that both ways have equal losses and gradients in each stage."""
+    import step_at_size
+
+    ratios = step_at_size.run("debug", torch.device("cpu"), torch.float32, samples=3, repeats=1)
+    assert set(ratios) == set(bench.STAGES)
+    printed = capsys.readouterr().out
+    for words in ("useful operations", "parts alone", "profile of", "matrix products"):
+        assert words in printed
+
+
+def test_a_difference_between_both_ways_stops_the_run(bench):
+    import step_at_size
+
+    made = step_at_size.make(step_at_size.sizes("debug"), 2, 400, torch.device("cpu"), torch.float32, recompute=False)
+    moved = [step_at_size.replace(pack, labels=pack.labels.where(pack.labels < 0, 3)) for pack in made.packs]
+    with pytest.raises(AssertionError, match="stage 3: text loss"):
+        step_at_size.check(step_at_size.replace(made, packs=moved), "stage 3")

@@ -9,12 +9,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from gemvlm.batch import Batch
-from gemvlm.flow import SigmaTable
 from gemvlm.model.backbone import Backbone, supervised_tokens, until_last_image
 from gemvlm.model.config import GemConfig
-from gemvlm.model.connector import Connector
-from gemvlm.model.generator import build_generator
-from gemvlm.model.latents import build_latents
 from gemvlm.model.supervision import GenerativeSupervision
 
 PRIOR = "_prior"
@@ -32,10 +28,14 @@ class Gem(nn.Module):
         super().__init__()
         self.config = config
         self.backbone = Backbone(config.backbone)
-        generator = build_generator(config.generator, SigmaTable(config.shift, config.training_steps))
-        latents = build_latents(config.latents)
-        connector = Connector(self.backbone.width, generator.condition_width)
-        self.supervision = GenerativeSupervision(connector, generator, latents, config.condition_dropout)
+        self.supervision = GenerativeSupervision.build(
+            self.backbone.width,
+            config.generator,
+            config.latents,
+            shift=config.shift,
+            condition_dropout=config.condition_dropout,
+            training_steps=config.training_steps,
+        )
 
     def forward(
         self, batch: Batch, losses: Sequence[str] = ("text", "depth"), touch: bool = False
