@@ -75,6 +75,7 @@ def test_overall_counts_questions_alike(published):
         ("Is plan A. or so? A. x y B. z", ("x y", "z")),
         ("Which? A. Above\nB. Under\nC. U.S.A. flag", ("Above", "Under", "U.S.A. flag")),
         ("Is it A) or B) there? A. x B. y", ("x", "y")),
+        ("A. x B) y", ("x B) y",)),
         ("None here", ()),
         ("A. only D. skipped", ("only D. skipped",)),
     ],
