@@ -197,14 +197,14 @@ def read_answer(reply: str, turn: Turn, convention: Convention, size: tuple[int,
     if turn.kind not in PLACE_KINDS:
         return parse(reply, turn.kind, turn.options, turn.unit), 0
     places = read_places(reply, convention, size)
-    points = tuple(Point(*xy) for xy in places.points)
+    points = tuple(Point(*xy) for xy in places.points if np.isfinite(xy).all())
     value: Point | Box | tuple[Point, ...] | None = None
     if turn.kind == "box":
-        boxes = [Box(*xyxy) for xyxy in places.boxes]
+        boxes = [Box(*xyxy) for xyxy in places.boxes if np.isfinite(xyxy).all()]
         value = next((box for box in boxes if box.x0 <= box.x1 and box.y0 <= box.y1), None)
     elif turn.kind == "point":
         value = points[0] if points else None
-    elif (2 if turn.kind == "trajectory" else 1) <= len(points) <= MAX_POINTS:
+    elif (2 if turn.kind == "trajectory" else 1) <= len(points) == len(places.points) <= MAX_POINTS:
         value = points
     return ParsedAnswer(turn.kind, value), places.outside
 
