@@ -343,8 +343,12 @@ def test_it_goes_on_from_what_it_saved(tmp_path: Path):
     resumed.load(tmp_path)
     assert resumed.passes == carried.passes == 1
     assert torch.equal(again.train()(**inputs, targets=targets).loss, model(**inputs, targets=targets).loss)
-    with pytest.raises(ValueError, match="no such file"):
+    with pytest.raises(ValueError, match=r"nowhere.*not readable.*No such file"):
         resumed.load(tmp_path / "nowhere")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/generative_supervision.safetensors").write_bytes(b"half a file")
+    with pytest.raises(ValueError, match="not readable"):
+        resumed.load(tmp_path / "broken")
     again = attach(QWEN.model(), supervision(generator=REGRESSION | {"depth": 2}))
     with pytest.raises(ValueError, match=r"10 tensors differ, .*generator.head.2"):
         again.load(tmp_path)

@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -29,10 +29,14 @@ from gemvlm.model.spans import Decoder, SpanFinder, finder_of
 from gemvlm.model.supervision import GenerativeSupervision
 
 NAME = "generative_supervision"
-"""The submodule's name in the model, and its file's in a checkpoint folder."""
+"""The submodule's name in the model."""
+FILE = f"{NAME}.safetensors"
 
 WEIGHTS = {"depth": 0.1}
 """Weight of each kind's loss beside the model's own. [paper]"""
+
+CHANGED = ("accepts_loss_kwargs", "_keys_to_ignore_on_save")
+"""Attributes of a transformers model that are set while it carries a supervision."""
 
 
 def attach(
@@ -84,10 +88,7 @@ class Attachment:
         self.passes = 0
         self._pending: tuple[dict[str, Any], tuple[Target, ...]] | None = None
         self._total: Tensor | None = None
-        own = model.__dict__
-        self._before: dict[str, Any] = {
-            name: own[name] for name in ("accepts_loss_kwargs", "_keys_to_ignore_on_save") if name in own
-        }
+        self._before: dict[str, Any] = {name: model.__dict__[name] for name in CHANGED if name in model.__dict__}
         # Trainer then takes every loss as the mean of its micro-batch: else it would not divide ours by their number.
         model.accepts_loss_kwargs = False  # type: ignore[assignment]
         model.add_module(NAME, supervision.to(model.device).train(model.training))
@@ -104,7 +105,7 @@ class Attachment:
         for hook in self._hooks:
             hook.remove()
         delattr(self.model, NAME)
-        for name in ("accepts_loss_kwargs", "_keys_to_ignore_on_save"):
+        for name in CHANGED:
             self.model.__dict__.pop(name, None)
         self.model.__dict__.update(self._before)
         return self.supervision
@@ -120,27 +121,30 @@ class Attachment:
             if write:
                 tensors[name] = gathered.detach().cpu().contiguous()
         if write:
-            save_file(tensors, Path(folder) / f"{NAME}.safetensors", metadata={"passes": str(self.passes)})
+            path = Path(folder) / FILE
+            draft = path.with_suffix(".draft")
+            save_file(tensors, draft, metadata={"passes": str(self.passes)})
+            draft.replace(path)
 
     @torch.no_grad()
     def load(self, folder: Path | str) -> None:
         """ValueError unless the file in `folder` has exactly this supervision's tensors."""
-        path, wanted = Path(folder) / f"{NAME}.safetensors", self._learned()
-        if not path.is_file():
-            raise ValueError(f"{path}: no such file; give the folder that `save` wrote to")
-        with safe_open(path, framework="pt") as file:
-            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            differ = sorted(set(found.items()) ^ {(name, tuple(tensor.shape)) for name, tensor in wanted.items()})
-            if differ:
-                raise ValueError(
-                    f"{path}: {len(differ)} tensors differ, {differ[:3]}; build the supervision it was saved of"
-                )
-            for name, tensor in wanted.items():
-                value = file.get_tensor(name).to(tensor.device, tensor.dtype)
-                if isinstance(tensor, DTensor):
-                    value = distribute_tensor(value, tensor.device_mesh, tensor.placements)
-                tensor.copy_(value)
-            self.passes = int((file.metadata() or {}).get("passes", 0))
+        path, wanted = Path(folder) / FILE, self._learned()
+        try:
+            tensors, passes = load_file(path), _passes(path)
+        except (OSError, KeyError, ValueError, SafetensorError) as error:
+            raise ValueError(f"{path}: not readable ({error}); give the folder that `save` wrote to") from None
+        shapes = ({(name, tuple(tensor.shape)) for name, tensor in part.items()} for part in (tensors, wanted))
+        if differ := sorted(set.symmetric_difference(*shapes)):
+            raise ValueError(
+                f"{path}: {len(differ)} tensors differ, {differ[:3]}; build the supervision that it was saved of"
+            )
+        for name, tensor in wanted.items():
+            value = tensors[name].to(tensor.device, tensor.dtype)
+            if isinstance(tensor, DTensor):
+                value = distribute_tensor(value, tensor.device_mesh, tensor.placements)
+            tensor.copy_(value)
+        self.passes = passes
 
     def trainer_callback(self) -> TrainerCallback:
         """For `Trainer.add_callback`: keeps the supervision in the Trainer's checkpoints, and resumes it from there."""
@@ -216,6 +220,11 @@ class _Checkpoints(TrainerCallback):
     @staticmethod
     def _folder(args: TrainingArguments, state: TrainerState) -> Path:
         return Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+
+
+def _passes(path: Path) -> int:
+    with safe_open(path, framework="pt") as file:
+        return int((file.metadata() or {})["passes"])
 
 
 def _visited(key: int, visit: int) -> int:

@@ -23,6 +23,7 @@ from torch import Tensor
 from gemvlm.depth_map import Encoding
 from gemvlm.model.config import GemConfig
 from gemvlm.model.gem import Gem
+from gemvlm.model.supervision import GenerativeSupervision
 
 PREFIXES = {
     "backbone.qwen.": "",
@@ -135,6 +136,29 @@ def load_parts(gem: Gem, qwen_folder: Path, sana_folder: Path, dc_ae_folder: Pat
             if _is_tied(gem) and not prefix:
                 reader.names.pop(HEAD, None)
             _fill({name.removeprefix(prefix): t for name, t in tensors.items() if _belongs(name, prefix)}, reader)
+
+
+def published_supervision(
+    states: int, sana_folder: Path, dc_ae_folder: Path | None = None, *, shift: float, condition_dropout: float
+) -> GenerativeSupervision:
+    """Supervision for any model whose states are `states` wide: Sana and its autoencoder, each tensor as its file has
+    it.
+
+    Only the connector is new. Folders and `shift` as in `from_pretrained_parts`.
+    """
+    from transformers.initialization import no_init_weights
+
+    folders = sana_folder / "transformer", _autoencoder(sana_folder, dc_ae_folder)
+    sana, vae = (read_config(folder) for folder in folders)
+    with no_init_weights():
+        supervision = GenerativeSupervision.build(
+            states, {"kind": "sana", **sana}, {"kind": "dc_ae", **vae}, shift=shift, condition_dropout=condition_dropout
+        )
+    supervision.connector.reset_parameters()
+    for name, folder in zip(("generator.sana", "latents.vae"), folders, strict=True):
+        with _Reader(folder) as reader:
+            _fill(supervision.get_submodule(name).state_dict(keep_vars=True), reader)
+    return supervision
 
 
 def _autoencoder(sana_folder: Path, dc_ae_folder: Path | None) -> Path:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from gemvlm.model.gem import Gem
@@ -86,21 +86,20 @@ def save_adapter(gem: Gem, folder: Path) -> None:
 def load_adapter(gem: Gem, folder: Path) -> None:
     """Fills the adapters that `add_lora` made; undoes `save_adapter`. ValueError unless names and shapes agree."""
     wanted, path = _adapter_tensors(gem), folder / ADAPTER_FILE
-    if not wanted and not path.is_file():
-        return
-    found: dict[str, tuple[int, ...]] = {}
-    if path.is_file():
-        with safe_open(path, framework="pt") as file:
-            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    differ = sorted(set(found.items()) ^ {(name, tuple(tensor.shape)) for name, tensor in wanted.items()})
-    if differ:
+    try:
+        tensors = load_file(path) if path.is_file() else {}
+    except (OSError, SafetensorError) as error:
         raise ValueError(
-            f"{path}: holds {len(found)} adapter tensors, the stage has {len(wanted)}, {len(differ)} differ, such as "
+            f"{path}: not a readable safetensors file ({error}); resume from the checkpoint before"
+        ) from None
+    shapes = ({(name, tuple(tensor.shape)) for name, tensor in part.items()} for part in (tensors, wanted))
+    if differ := sorted(set.symmetric_difference(*shapes)):
+        raise ValueError(
+            f"{path}: holds {len(tensors)} adapter tensors, the stage has {len(wanted)}, {len(differ)} differ, such as "
             f"{differ[:2]}; resume with the LoRA settings that wrote it"
         )
-    with safe_open(path, framework="pt") as file:
-        for name, tensor in wanted.items():
-            tensor.copy_(file.get_tensor(name))
+    for name, parameter in wanted.items():
+        parameter.copy_(tensors[name])
 
 
 def _adapted(gem: Gem) -> dict[str, Any]:
