@@ -78,7 +78,9 @@ def test_everyone_is_asked_everything(evaluated: Path) -> None:
         found = results(evaluated, model)
         assert [line["id"] for line in found.lines] == [item.id for item in TOY.items()]
         assert found.scores["items"] == 12
-    assert results(evaluated, "oracle").overall().mean == 1.0
+    perfect = results(evaluated, "oracle").overall()
+    assert (perfect.mean, perfect.high) == (1.0, 1.0)
+    assert 0.5 < perfect.low < 0.7, "six scenes are not enough to be sure"
     assert results(evaluated, "stock").run["answerer"]["model_type"] == "llava"
     assert all(line["frames"] == 1 for line in results(evaluated, "stock").lines)
 
@@ -254,7 +256,6 @@ def test_replies_that_a_protocol_drops_are_told(tmp_path: Path) -> None:
     found = Results.read(partly(tmp_path, 0.5, 1, benchmark) / "toy-official")
     assert found.scores["summary"]["overall"] == 1.0, "only what was right is counted"
     assert found.scores["not_counted"] == found.scores["unparsed"] > 20
-    assert found.overall().low == 1.0
     with pytest.raises(ValueError, match="counts none of 80 replies"):
         partly(tmp_path, 0.0, 1, benchmark)
 

@@ -51,7 +51,7 @@ def part_table(results: Sequence[Results]) -> Table:
     parts = list(dict.fromkeys(part for found in results for part in found.scores["summary"]))
     published = published_for(str(results[0].run["benchmark"]))
     others = list(dict.fromkeys(score.model for score in published))
-    blind = list(results[0].scores["blind"])
+    blind = [name for name in results[0].scores["blind"] if name != "chance"]
     headings = ["score, %", *(found.model for found in results), "chance", *(f"blind: {name}" for name in blind)]
     headings += [f"{other} (reported)" for other in others]
     rows = []
@@ -116,8 +116,7 @@ def _each(group: Sequence[Results], add: Callable[[Table, str], None]) -> None:
     counts = f"{first['items']} items of {first['scenes']} scenes"
     add(
         overall_table(group),
-        f"{counts}. What failed or could not be read counts as wrong. “Not counted”, if there: replies that this "
-        "protocol leaves out. “Other convention”, if there: replies with places that the model's convention excludes.",
+        f"{counts}. What failed or could not be read counts as wrong.{_explained(group)}",
     )
     for found in group:
         if found.scores["failed"]:
@@ -133,13 +132,28 @@ def _each(group: Sequence[Results], add: Callable[[Table, str], None]) -> None:
         add((headings, rows), f"{group[0].model} against each other one, on the same items; p is corrected for all.")
 
 
+def _explained(group: Sequence[Results]) -> str:
+    """What the columns say that are there only where there is something to say."""
+    told = ""
+    if any(found.scores["outside"] for found in group):
+        told += " Other convention: replies with places that the model's convention excludes."
+    if any(found.scores["not_counted"] for found in group):
+        told += " Not counted: replies that this protocol leaves out."
+    return told
+
+
 def _gap_cells(gap: Gap) -> list[str]:
     difference, interval = gap.difference, gap.difference.interval
     return [
         f"{100 * gap.a:.1f}", f"{100 * gap.b:.1f}", _percent(interval.mean, interval.low, interval.high, sign=True),
-        gap.verdict, f"±{100 * difference.detectable:.1f}", _p_value(gap.p_of_all), _p_value(difference.p_value),
+        gap.verdict, _seen(difference.detectable), _p_value(gap.p_of_all), _p_value(difference.p_value),
         "" if gap.sign_p is None else _p_value(gap.sign_p),
     ]  # fmt: skip
+
+
+def _seen(detectable: float) -> str:
+    """Where no item differs from the others nothing is known of how they scatter."""
+    return f"±{100 * detectable:.1f}" if detectable > 0 else "–"
 
 
 def _p_value(p: float) -> str:
@@ -148,7 +162,7 @@ def _p_value(p: float) -> str:
 
 def _bar(found: Results) -> Bar:
     overall, scores = found.overall(), found.scores
-    blind = {name: summary[OVERALL] for name, summary in scores["blind"].items()}
+    blind = {name: summary[OVERALL] for name, summary in scores["blind"].items() if name != "chance"}
     lost = sum(scores["failed"].values())
     note = f"{lost} failed" if lost else ""
     return Bar(found.model, overall.mean, overall.low, overall.high, {"chance": scores["chance"][OVERALL], **blind},

@@ -31,13 +31,16 @@ BENCHMARKS: dict[str, str] = {
 """Name to module and class."""
 
 
-def open_benchmark(name: str, place: str, protocol: str = "official") -> Benchmark:
-    """Benchmark `name` read from `place`, a local folder or a hub id. ValueError for an unknown name or protocol."""
+def open_benchmark(name: str, place: str, protocol: str | None = None) -> Benchmark:
+    """Benchmark `name` read from `place`, a local folder or a hub id, by the publisher's protocol if none is named.
+
+    ValueError for an unknown name or protocol.
+    """
     if name not in BENCHMARKS:
         raise ValueError(f"benchmark {name!r} is unknown; choose from {', '.join(sorted(BENCHMARKS))}")
     module, class_name = BENCHMARKS[name].split(":")
     found = getattr(import_module(f"{__name__}.{module}"), class_name)
-    return found.open(place, protocol)
+    return found.open(place, protocol or "official")
 
 
 def place_of(name: str, data: str | None) -> str:
