@@ -91,7 +91,11 @@ def test_masks_of_one_bit_are_taken_and_others_refused() -> None:
 def test_vlmevalkit_reads_json_literals_and_tuples_in_the_order_of_the_reply() -> None:
     assert vlmevalkit_vectors('[{"point_2d": [500, 250]}]', 100, 50) == [(0.5, 0.25)]
     assert vlmevalkit_vectors("{'point': (0.5, 1.5)}", 100, 50) == [(0.5, 1.5)]
+    assert vlmevalkit_vectors('[{"point_2d": [1.5, 0.5]}]', 100, 50) == [(1.5, 0.5)]  # to 1.5: fractions
+    assert vlmevalkit_vectors('[{"point_2d": [1.6, 0.5]}]', 100, 50) == [(0.0016, 0.0005)]
+    assert vlmevalkit_vectors('[{"point_2d": [1000, 500]}]', 100, 50) == [(1.0, 0.5)]
     assert vlmevalkit_vectors('[{"point_2d": [1001, 25]}]', 100, 50) == [(10.01, 0.5)]  # beyond 1000: pixels
+    assert vlmevalkit_vectors("(1.5, 0.5) (1.6, 0.5)", 100, 50) == [(1.5, 0.5), (0.016, 0.01)]
     assert vlmevalkit_vectors('Sure: [{"point_2d": [500, 250]}]', 100, 50) == []  # not the whole reply
     assert vlmevalkit_vectors("(30, 40, 10, 20) (500, 25)", 100, 50) == [(0.1, 0.4, 0.3, 0.8), (5.0, 0.5)]
 

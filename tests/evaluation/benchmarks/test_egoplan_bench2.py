@@ -91,6 +91,7 @@ def test_scores_are_the_published_functions(protocol: str, vectors: Any) -> None
         ("The best answer is B.", "B", "B"),
         ("Answer: B", "B", "A"),  # lmms-eval does not cut the word's own A out
         ("The best option is B", "B", "B"),
+        ("Best answer: C", "B", "B"),  # of its own B: the phrase stands in the list joined with the next
         ("Because of the oven, C", "B", "B"),
         ("b", None, None),
         ("I would attach it and only then go on to look for the oven tray", None, None),

@@ -132,6 +132,8 @@ def half(width: int = 640, height: int = 480) -> Item:
         ("( 0.75, 0.5)", FRACTION, 0.0),
         ("[0.75, 0.5]", FRACTION, 0.0),
         ("(0.25, 0.25, 0.75, 0.75)", FRACTION, 0.5),  # a filled box
+        ("(0, 0, 1, 1)", FRACTION, 0.5),  # a box is of fractions even if it is written in whole numbers
+        ("[(0.4999, 0.5)]", FRACTION, 0.0),  # 319.94 is pixel 319
         ("[(500, 500)]", THOUSAND, 1.0),
         ('[{"point_2d": [750, 500]}]', THOUSAND, 1.0),
         ('[{"point_2d": [250, 750]}]', THOUSAND, 0.0),  # x before y

@@ -110,6 +110,7 @@ def half_grey() -> Item:
         ("[(0.75, 0.5)]", FRACTION, 0.2),  # the grey level, not 1
         ("[(0.75, 0.5), (0.1, 0.5)]", FRACTION, 0.1),
         ("[(400, 100)]", FRACTION, 0.2),
+        ("[(400, 0.5)]", FRACTION, 0.0),  # one decimal point makes both fractions
         ("[(750, 500)]", FRACTION, 0.0),  # thousandths taken for pixels
         ("[(750, 500)]", THOUSAND, 0.2),
         ("(0.25, 0.25, 0.75, 0.75)", FRACTION, 0.1),
