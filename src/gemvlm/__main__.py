@@ -16,7 +16,10 @@ usage: gemvlm COMMAND ...        gemvlm COMMAND --help tells the options of a co
   export-model MODEL --to LAYOUT write a checkpoint for transformers, vLLM and SGLang, or in the authors' layout
   train RECIPE --out DIR         carry a training recipe out, or go on with it; --plan tells what it takes
   adapt MODEL FRAMES --out DIR   adapt a model to RGB-D frames of one place, tested on the last of them
-  evaluate MODEL --out DIR       score a model on scenes it has never seen, beside blind baselines
+  evaluate MODEL... --out DIR    score models on benchmarks, or on scenes they have never seen, beside blind baselines
+  compare RESULTS RESULTS        whether one model is better than another, with intervals
+  verify MODEL --out DIR         one page about a checkpoint: what it is, and whether it is better than nothing
+  probe MODEL --out DIR          how much geometry a model's image states hold
   quickstart                     the whole walk in minutes: data, training, answers, depth, report
   curate PLAN --out DIR          make a set of samples: sources, depth, questions, filters, funnel
   inspect DIR                    count, judge and show a set on one page
@@ -41,6 +44,9 @@ COMMANDS = {
     "adapt": "training",
     "quickstart": "training",
     "evaluate": "scores",
+    "compare": "scores",
+    "verify": "scores",
+    "probe": "scores",
     "curate": "sets",
     "inspect": "sets",
     "export-data": "sets",

@@ -75,7 +75,9 @@ def tiny(recipe: Recipe, tied: bool = True) -> Recipe:
     stages = tuple(replace(stage, steps=2, batch_size=2) for stage in recipe.stages)
     image = replace(recipe.image, min_pixels=64 * 64, max_pixels=96 * 96)
     model = replace(published, backbone=backbone, generator=sana, latents=latents)
-    return replace(recipe, model=model, stages=stages, image=image, vocabulary=VOCABULARY, epochs=None)
+    return replace(
+        recipe, model=model, stages=stages, image=image, vocabulary=VOCABULARY, epochs=None, precision="float32"
+    )
 
 
 def write_parts(folder: Path, model: GemConfig) -> tuple[Path, Path]:

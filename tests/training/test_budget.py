@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gemvlm.recipes.debug import DEBUG
 from gemvlm.recipes.gem_2b import GEM_2B
+from gemvlm.recipes.gem_2b_lora import GEM_2B_LORA
 from gemvlm.recipes.gem_8b import GEM_8B
 from gemvlm.recipes.plan import memory_of
 from gemvlm.training.budget import Budget, Load
@@ -54,17 +55,16 @@ def test_the_head_of_8b_is_its_own() -> None:
 
 
 def test_operations_are_those_that_torch_counts(bench) -> None:
+    """Of the forward pass, where a CPU's attention also multiplies what nobody sees. In the backward pass torch counts
+    many times the work of a grouped convolution."""
     configuration = replace(bench.FITTED[1], samples=3)
     model, stage, batch = bench.parts(configuration)
     budget = Budget(model)
-    planned = budget.operations(stage, Load.of(batch, stage, budget.factor), "float32")
+    planned = sum(part.forward for part in budget.parts(Load.of(batch, stage, budget.factor), "float32"))
     gem = bench.Gem(model).train()
-    optimizer = bench.GroupOptimizer(gem, stage)
     with FlopCounterMode(display=False) as counter:
-        losses = gem(batch, losses=tuple(stage.loss_weights))
-        sum(losses.values()).backward()
-    del optimizer
-    assert sum(planned.values()) == pytest.approx(counter.get_total_flops(), rel=0.15)
+        gem(batch, losses=tuple(stage.loss_weights))
+    assert planned == pytest.approx(counter.get_total_flops(), rel=0.1)
 
 
 def test_a_frozen_module_before_which_nothing_learns_has_no_backward_pass() -> None:
@@ -85,8 +85,15 @@ def test_sharing_weights_and_computing_again_take_less() -> None:
     assert again.activations < kept.activations / 4 and again.weights == kept.weights
 
 
+def test_adapters_learn_in_place_of_their_group() -> None:
+    recipe = GEM_2B_LORA
+    planned = memory_of(recipe, recipe.stages[-1], Budget(recipe.model))
+    adapters = 28 * 64 * (2 * (2048 + 2048) + 2 * (2048 + 1024))
+    assert planned.optimizer == 8 * (adapters + 10_033_920 + 1_604_641_952)
+
+
 def test_gpus_are_known_by_name_and_a_device_can_be_measured() -> None:
     assert find_gpu("a800-80gb").peak_tera == 312
-    with pytest.raises(ValueError, match="unknown GPU 'a900'; there are .*h100-80gb"):
+    with pytest.raises(ValueError, match=r"unknown GPU 'a900'; there are .*h100-80gb"):
         find_gpu("a900")
     assert measured_rate(torch.device("cpu"), 128) > 1e8

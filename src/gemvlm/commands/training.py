@@ -20,6 +20,9 @@ def train(
     resume: bool = False,
     data: Annotated[Path | None, arg(metavar="DIR")] = None,
     start: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="[PART=]PLACE")] = (),
+    test: Annotated[Path | None, arg(metavar="DIR")] = None,
+    sharding: Literal["shard", "hybrid", "replicate"] = "shard",
+    workers: int = 0,
     minutes: float | None = None,
     track: Annotated[UseAppendAction[tuple[Literal["wandb", "trackio"], ...]], arg(metavar="{wandb,trackio}")] = (),
     device: Device = None,
@@ -37,6 +40,9 @@ def train(
             OUT/data by default.
         start: Weights to begin with, as a folder or a hub id: qwen=PLACE, sana=PLACE, dc_ae=PLACE for published parts,
             or the place of a whole checkpoint.
+        test: A set of other scenes: its scores are logged as training goes on.
+        sharding: How several processes hold the weights: a share each, a share each within a machine, or all of them.
+        workers: Processes that prepare batches ahead, for each training process.
         minutes: Stop after so long, to be gone on with by --resume.
         track: Send the numbers of the log there as well.
         device: cpu, cuda or mps; the best there is by default.
@@ -51,8 +57,9 @@ def train(
         from rich.console import Console
 
         from gemvlm.recipes.plan import show_plan
+        from gemvlm.training.parallel import Sharding
 
-        show_plan(chosen, Console(), gpu, gpus)
+        show_plan(chosen, Console(), gpu, gpus, Sharding(sharding))
         return
     if out is None:
         raise ValueError(f"train {recipe}: add --out DIR, the folder of the run, or --plan to look first")
@@ -61,9 +68,12 @@ def train(
     from gemvlm.recipes.data import check_place
     from gemvlm.recipes.run import train_recipe
     from gemvlm.training.loop import Run
+    from gemvlm.training.parallel import Sharding
 
     check_place(chosen, out, data)
-    if not train_recipe(recipe, out, data, device, Run(out, minutes=minutes, trackers=track), start):
+    run = Run(out, minutes=minutes, trackers=track)
+    options = {"start": start, "sharding": Sharding(sharding), "test": test, "workers": workers}
+    if not train_recipe(recipe, out, data, device, run, **options):
         print(f"{out}: not finished; the same command with --resume goes on")
 
 

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from gemvlm.data.collate import Collator, TargetMaker, TurnSampler
 from gemvlm.data.loader import BatchStream, digest
+from gemvlm.data.naming import Naming
 from gemvlm.data.packing import Costs, PackedStream, measure
 from gemvlm.recipes.recipe import Recipe
 from gemvlm.runtime import Runtime, get_log
@@ -48,6 +49,7 @@ class Feed:
             seed=self.recipe.seed,
             turns=TurnSampler(stage.turns_per_sample, stage.families),
             max_tokens=self.recipe.max_tokens,
+            naming=Naming(self.tokenizer, self.recipe.image) if stage.naming else None,
         )
 
     def stages(self) -> tuple[Stage, ...]:

@@ -75,6 +75,7 @@ def memory_of(
         recipe.precision,
         shards=shards,
         micro_batches=stage.micro_batches(processes),
+        recompute=stage.recompute,
         on_cpu=on_cpu,
     )
 

@@ -28,8 +28,8 @@ DEPTH_WEIGHT = 0.1
 """Of the depth loss beside the text loss. [paper]"""
 PACK = Budget(tokens=16_384, patches=65_536, targets=32)
 """What a process computes at once: a context of 16,384 tokens [code], and at most so much besides. [ours]"""
-PACKS_PER_STEP = 8
-"""Of all processes: one on each of 8 GPUs. [code: 8 GPUs, a batch of 1 each; the paper used 32 and states no batch]"""
+PACKS_PER_STEP = 32
+"""Of all processes: one on each of the paper's 32 GPUs, several in turn on fewer. [ours: it states no batch]"""
 SAMPLES_PER_PACK = 32
 """About how many samples of one image fill a pack: only for the steps that a plan foresees. [ours]"""
 RATE = 1e-5
@@ -173,6 +173,7 @@ def paper_stages() -> tuple[Stage, ...]:
         steps=500,  # [paper]
         batch_size=PACKS_PER_STEP,
         budget=PACK,
+        recompute=True,  # [code: gradient checkpointing]
         learning_rates={"connector": 1e-4},
         loss_weights={"depth": 1.0},
         schedule=Schedule(warmup=50, shape="constant"),
@@ -194,6 +195,7 @@ def paper_stages() -> tuple[Stage, ...]:
         steps=steps,
         batch_size=PACKS_PER_STEP,
         budget=PACK,
+        recompute=True,  # [code]
         learning_rates=dict.fromkeys(("vision", "merger", "language", "connector", "generator"), RATE),
         loss_weights={"text": 1.0, "depth": DEPTH_WEIGHT},
         schedule=Schedule(warmup=round(0.03 * steps), shape="cosine"),  # [code]

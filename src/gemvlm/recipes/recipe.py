@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from gemvlm.data.conversation import CoordinateFormat
 from gemvlm.data.frames import ImageConfig
@@ -56,7 +57,8 @@ class Start:
             if not separator:
                 found = replace(found, checkpoint=word, qwen=None, sana=None, dc_ae=None)
             elif part in ("qwen", "sana", "dc_ae") and place:
-                found = replace(found, **{part: place})
+                changed: dict[str, Any] = {part: place}
+                found = replace(found, **changed)
             else:
                 raise ValueError(
                     f"--start {word}: {part!r} is no part; write qwen=PLACE, sana=PLACE or dc_ae=PLACE, or the place "

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
+from gemvlm.batch import Batch
 from gemvlm.data.conversation import Segment, render
 from gemvlm.data.quarantine import Usable
 from gemvlm.data.tokenizer import SpecialIds, load_tokenizer, train_tokenizer
@@ -25,9 +26,12 @@ from gemvlm.recipes.start import Beginning, find_start
 from gemvlm.runtime import detect, deterministic
 from gemvlm.sample import Sample
 from gemvlm.shards import ShardReader
+from gemvlm.training.budget import Budget, Load
 from gemvlm.training.checkpoint import latest_checkpoint
+from gemvlm.training.gpus import peak_of
 from gemvlm.training.loop import Run, train
 from gemvlm.training.parallel import Processes, Sharding
+from gemvlm.training.stage import Stage
 
 MAX_BAD_SHARE = 0.01
 """Training refuses to start when more than this share of its samples is unusable."""
@@ -83,7 +87,12 @@ def train_recipe(
         with _main_first(processes):
             stages = feed.stages()
         facts = {"recipe": recipe.name, "seed": str(recipe.seed), "data": content}
-        run = dataclasses.replace(run, facts={**run.facts, **facts}, seed=recipe.seed)
+        budget, peak = Budget(model), peak_of(runtime.device)
+
+        def operations(stage: Stage, batch: Batch) -> float:
+            return float(sum(budget.operations(stage, Load.of(batch, stage, budget.factor), recipe.precision).values()))
+
+        run = dataclasses.replace(run, facts={**run.facts, **facts}, seed=recipe.seed, operations=operations, peak=peak)
         card = card_of(recipe, model)
         pictures = run.folder / "preview" if runtime.is_main else None
         callbacks = [depth_preview(preview_samples(recipe, shards), tokenizer, card, pictures, PREVIEW_STEPS)]

@@ -138,6 +138,7 @@ class Budget:
             group: sum(p.numel() for n, p in members.items() if p.ndim == 2 and not ("embed" in n or _is_table(n)))
             for group, members in gem.parameter_groups().items()
         }
+        self._group_of = {name: group for group, members in gem.parameter_groups().items() for name in members}
         self.factor = gem.supervision.latents.factor
         text = gem.backbone.qwen.config.text_config
         self.vocabulary, self.width, self.inner = text.vocab_size, text.hidden_size, text.intermediate_size
@@ -210,7 +211,11 @@ class Budget:
         width = options["num_attention_heads"] * options["attention_head_dim"]
         cross = 4 * sum(h * w * c for (h, w), c in zip(load.latents, load.conditions, strict=True)) * width
         if name == "painter":
-            return Part(name, "generator", parameters, linear, 16 * width * (cells + context), 2 * linear * cells)
+            on_context, on_time = self._linear_of(".caption_"), self._linear_of(".time_embed.")
+            work = (
+                2 * (linear - on_context - on_time) * cells + 2 * on_context * context + 2 * on_time * len(load.latents)
+            )
+            return Part(name, "generator", parameters, linear, 16 * width * (cells + context), work)
         table = 4 * width * (options["attention_head_dim"] + 1) * len(load.latents)
         per_cell, per_condition = {
             (False, True): (176, 16),
@@ -220,8 +225,13 @@ class Budget:
         }[half, tuned]
         kept = width * (per_cell * cells + per_condition * context) + table
         on_context = 2 * width * width
-        work = 2 * (linear - on_context) * cells + 2 * on_context * context + cross
+        own = 4 * width * (options["attention_head_dim"] + 1) * cells  # linear attention: keys by values, by queries
+        work = 2 * (linear - on_context) * cells + 2 * on_context * context + cross + own
         return Part(name, "generator", parameters, linear, kept, work)
+
+    def _linear_of(self, words: str) -> int:
+        """Parameters of matrix products whose names hold these words."""
+        return sum(math.prod(shape) for name, shape in self._shapes.items() if words in name and len(shape) > 1)
 
     def _by_part(self) -> dict[str, tuple[int, int]]:
         """(parameters, those of matrix products) by part, in the order of the forward pass."""
@@ -258,10 +268,12 @@ class Budget:
         begins = next((at for at, part in enumerate(parts) if part.group in learns), len(parts))
         frozen = self.groups["latents"] * WEIGHT
         weights = frozen + (sum(self.groups.values()) - self.groups["latents"]) * WEIGHT / shards
-        trained = {group: count for group, count in self.groups.items() if group in learns}
+        adapters = self._adapters(stage)
+        trained = {group: adapters.get(group, count) for group, count in self.groups.items() if group in learns}
         muon = stage.optimizer.kind == "muon"
         optimizer = sum(
-            ADAM * count - (ADAM - MUON) * (self._hidden[group] if muon else 0) for group, count in trained.items()
+            ADAM * count - (ADAM - MUON) * (min(self._hidden[group], count) if muon else 0)
+            for group, count in trained.items()
         )
         copies = sum(COPY * part.linear for part in parts[begins:]) if half else 0.0
         if shards > 1:
@@ -276,7 +288,8 @@ class Budget:
         gradients = whole if micro_batches > 1 else 0.0
         for at in range(len(parts) - 1, begins - 1, -1):
             part = parts[at]
-            own = 0.0 if micro_batches > 1 or part.group not in learns else part.parameters * GRADIENT / shards
+            share = trained.get(part.group, 0) / max(1, self.groups[part.group])
+            own = 0.0 if micro_batches > 1 else share * part.parameters * GRADIENT / shards
             passing = part.temporary + TEMPORARIES[part.group] * (again or kept[at]) + again
             gradients += own
             moment = sum(kept[: at + 1]) + gradients + passing
@@ -296,7 +309,18 @@ class Budget:
             sums[of.get(name, "activations")] += value
         return Memory(weights, optimizer / shards, gradients, copies, **sums, autoencoder=encoding)
 
-    def _gathered(self, parts: Sequence[Part], learns: Iterable[str]) -> float:
+    def _adapters(self, stage: Stage) -> dict[str, int]:
+        """Parameters of the low-rank adapters that learn in place of a group: rank x (in + out) for each layer."""
+        if stage.lora is None:
+            return {}
+        found = dict.fromkeys(stage.lora.layers, 0)
+        for name, group in self._group_of.items():
+            layer, shape = name.split(".")[-2], self._shapes[name]
+            if len(shape) == 2 and layer in stage.lora.layers.get(group, ()):
+                found[group] += stage.lora.rank * sum(shape)
+        return found
+
+    def _gathered(self, parts: Sequence[Part], learns: Iterable[str]) -> int:
         """What lies whole on a process that holds a share of the weights (`training/parallel.py`): all but the
         decoder's layers and the gradients of it, and two of those layers, with one's gradients in float32."""
         whole = [part for part in parts if not part.name.startswith("decoder")]
