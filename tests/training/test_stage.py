@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gemvlm.training.stage import OptimizerConfig, Schedule, Stage
+from gemvlm.data.packing import Budget
+from gemvlm.training.stage import LoraConfig, OptimizerConfig, Schedule, Stage
 
 shares = st.floats(0, 1)
 schedules = st.builds(Schedule, st.integers(0, 50), st.sampled_from(["constant", "cosine", "linear"]), shares, shares)
@@ -60,9 +61,36 @@ def make_stage(**changes: Any) -> Stage:
         ({"loss_weights": {}}, "one loss"),
         ({"steps": 0}, "0 steps of 2 samples.*leave the stage out"),
         ({"batch_size": 0}, "5 steps of 0 samples"),
+        ({"at_once": 0}, "at_once=0 must be at least 1"),
+        ({"at_once": 1, "budget": Budget(9, 9, 9)}, "a pack is computed alone"),
+        ({"ema": 1.0}, "ema=1.0 is a decay, between 0 and 1"),
+        ({"lora": LoraConfig(2, 4.0, {"language": ("q_proj",)})}, r"adapters on \['language'\] would never learn"),
     ],
 )
 def test_a_stage_that_does_nothing_is_refused(changes: dict[str, Any], told: str) -> None:
     make_stage()
     with pytest.raises(ValueError, match=told):
         make_stage(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "world", "size", "batches"),
+    [
+        ({"batch_size": 8}, 1, 8, 1),
+        ({"batch_size": 8}, 2, 4, 1),
+        ({"batch_size": 8, "at_once": 1}, 2, 1, 4),
+        ({"batch_size": 8, "budget": Budget(9, 9, 9)}, 4, 1, 2),
+    ],
+)
+def test_a_step_is_the_same_for_any_number_of_processes(
+    changes: dict[str, Any], world: int, size: int, batches: int
+) -> None:
+    stage = make_stage(**changes)
+    assert (stage.micro_size(world), stage.micro_batches(world)) == (size, batches)
+    assert size * batches * world == stage.batch_size
+
+
+@pytest.mark.parametrize(("batch_size", "at_once", "world"), [(3, None, 2), (8, 3, 1), (2, None, 4)])
+def test_a_step_that_the_processes_cannot_share_is_refused(batch_size: int, at_once: int | None, world: int) -> None:
+    with pytest.raises(ValueError, match=rf"a step of {batch_size} can't be shared by {world} processes, .* choose"):
+        make_stage(batch_size=batch_size, at_once=at_once).micro_size(world)

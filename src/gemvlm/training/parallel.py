@@ -117,9 +117,9 @@ class Processes:
                     )
 
     def spread(self, gem: Gem) -> None:
-        """Moves a whole model, the same on every process, to the device, and lays it on the processes."""
-        gem.to(self._runtime.device)
+        """Lays a model, whole and the same on every process, on their devices; none of these has to hold all of it."""
         if self.world == 1:
+            gem.to(self._runtime.device)
             return
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -135,6 +135,7 @@ class Processes:
         frozen = set(gem.supervision.latents.parameters())
         root: Any = fully_shard(gem, mesh=mesh, mp_policy=policy, ignored_params=frozen)
         root.set_reduce_scatter_unused_params(True)
+        gem.supervision.latents.to(self._runtime.device)
         # The stream of states stays float32, as autocast keeps it on one process.
         gem.backbone.qwen.model.language_model.embed_tokens.register_forward_hook(lambda *call: call[-1].float())
         gem.register_forward_pre_hook(_gather_towers)

@@ -85,7 +85,8 @@ class TensorFiles:
 
     def __init__(self, folder: Path, stem: str):
         self.folder, self.stem = folder, stem
-        self._stack, self._of = ExitStack(), {}
+        self._stack = ExitStack()
+        self._of: dict[str, Any] = {}
 
     def __enter__(self) -> TensorFiles:
         index = self.folder / f"{self.stem}.safetensors.index.json"
