@@ -96,6 +96,7 @@ def test_replies_come_in_order(server: Server) -> None:
         (lambda h, _, __: say(h, b"slow down", 429), "HTTP 429", 3),
         (lambda h, _, __: say(h, b"no such model", 404), "HTTP 404: no such model", 1),
         (lambda h, _, __: say(h, b"who are you", 401), "HTTP 401", 1),
+        (lambda h, _, __: say(h, b"elsewhere", 302), "HTTP 302", 1),
         (lambda h, _, __: say(h, b"<html>"), "no chat completion", 3),
         (lambda h, _, __: say(h, b"{}"), "no chat completion", 3),
         (lambda h, _, __: say(h, b"\xff" * 30), "no chat completion", 3),
@@ -105,7 +106,21 @@ def test_replies_come_in_order(server: Server) -> None:
         (lambda h, _, __: h.connection.close(), "", 3),
         (lambda h, _, __: threading.Event().wait(1.0), "timed out", 3),
     ],
-    ids=["busy", "hurry", "unknown", "stranger", "page", "empty", "bytes", "deep", "mute", "endless", "gone", "silent"],
+    ids=[
+        "busy",
+        "hurry",
+        "unknown",
+        "stranger",
+        "moved",
+        "page",
+        "empty",
+        "bytes",
+        "deep",
+        "mute",
+        "endless",
+        "gone",
+        "silent",
+    ],
 )
 def test_what_goes_wrong_is_tried_again_where_that_helps(
     server: Server, wrong: Behaviour, said: str, tries: int

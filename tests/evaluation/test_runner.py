@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 from toy_benchmark import ToyBenchmark
 
+from gemvlm.evaluation.answer_files import read_answers, read_run
 from gemvlm.evaluation.answerers import Baseline, Reply
 from gemvlm.evaluation.benchmark import Benchmark, Convention, Item, Score
 from gemvlm.evaluation.headline import find_headline
-from gemvlm.evaluation.runner import Share, batches, chosen, read_answers, read_run, run_benchmark
+from gemvlm.evaluation.runner import Share, batches, chosen, run_benchmark
 
 HERE = Path(__file__).parent
 
@@ -50,7 +51,10 @@ def asked(*answerers: Counting) -> list[str]:
 
 
 def plain(folder: Path) -> list[dict[str, Any]]:
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in read_answers(folder)]
+    return [
+        {key: value for key, value in line.items() if key not in ("seconds", "versions")}
+        for line in read_answers(folder)
+    ]
 
 
 def test_every_item_has_one_line_in_order_with_all_that_is_needed(tmp_path: Path) -> None:

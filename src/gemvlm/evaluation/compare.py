@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from gemvlm.evaluation.answer_files import RUN, put
 from gemvlm.evaluation.gaps import compare_results, corrected
 from gemvlm.evaluation.headline import OVERALL
 from gemvlm.evaluation.results import Results
-from gemvlm.evaluation.runner import RUN, put
 from gemvlm.evaluation.table import gap_table, to_markdown
 from gemvlm.figure import Report
 

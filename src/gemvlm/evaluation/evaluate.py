@@ -13,11 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gemvlm.evaluation.answer_files import ANSWERS, put
 from gemvlm.evaluation.answerers import Answerer, open_answerer
 from gemvlm.evaluation.benchmark import Benchmark, Convention, Item, WritesPlaces
 from gemvlm.evaluation.gallery import add_gallery, wrong_items
 from gemvlm.evaluation.results import Results, write_scores
-from gemvlm.evaluation.runner import Share, chosen, put, run_benchmark
+from gemvlm.evaluation.runner import Share, chosen, run_benchmark
 from gemvlm.evaluation.table import add_tables, as_json, by_benchmark, markdown_tables
 from gemvlm.figure import Report
 from gemvlm.runtime import detect, get_log
@@ -26,11 +27,17 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 @dataclass(frozen=True, eq=False)
-class _Finished:
-    results: Results
+class _Asked:
+    """A benchmark as one model was asked it."""
+
+    folder: Path
     benchmark: Benchmark
     items: Sequence[Item]
     convention: Convention
+
+    @property
+    def is_finished(self) -> bool:
+        return (self.folder / ANSWERS).is_file()
 
 
 def evaluate_models(
@@ -53,9 +60,8 @@ def evaluate_models(
     """
     runtime = detect(device)
     share = Share(runtime.rank, runtime.world)
-    finished: list[_Finished] = []
+    asked: list[_Asked] = []
     names: dict[str, str] = {}
-    whole = True
     for model in models:
         answerer = open_answerer(model, device, seed)
         folder = slug(answerer.name)
@@ -64,41 +70,41 @@ def evaluate_models(
         names[folder] = model
         for benchmark in benchmarks:
             there = out / folder / slug(f"{benchmark.name}-{benchmark.protocol}")
-            done = _one(benchmark, answerer, there, share, limit, retry_failed)
-            whole &= done is not None
-            finished += [done] if done else []
-    return write_page(finished, out, gallery) if whole else None
-
-
-def _one(
-    benchmark: Benchmark, answerer: Answerer, folder: Path, share: Share, limit: int | None, retry_failed: bool
-) -> _Finished | None:
-    asked = benchmark.written_for(answerer.convention) if isinstance(benchmark, WritesPlaces) else benchmark
-    items = chosen(asked.items(), limit)
-    told = _progress(f"{answerer.name} on {asked.name}")
-    if not run_benchmark(asked, items, answerer, folder, share=share, retry_failed=retry_failed, progress=told):
+            asked.append(_ask(benchmark, answerer, there, share, limit, retry_failed))
+    # another process may have finished meanwhile what this one left unfinished; the last of all sees everything
+    if not all(each.is_finished for each in asked):
         return None
-    results = write_scores(folder, asked, items)
-    if failed := results.scores["failed"]:
-        reasons = "; ".join(f"{count} x {reason}" for reason, count in failed.items())
-        get_log().warning("%s on %s: %d items got no reply (%s) and count as wrong; --retry-failed asks them again",
-                          answerer.name, asked.name, sum(failed.values()), reasons)  # fmt: skip
-    return _Finished(results, asked, items, answerer.convention)
+    results = [write_scores(each.folder, each.benchmark, each.items) for each in asked]
+    return _write_page(asked, results, out, gallery)
 
 
-def write_page(finished: Sequence[_Finished], out: Path, gallery: int) -> Path:
+def _ask(
+    benchmark: Benchmark, answerer: Answerer, folder: Path, share: Share, limit: int | None, retry_failed: bool
+) -> _Asked:
+    written = benchmark.written_for(answerer.convention) if isinstance(benchmark, WritesPlaces) else benchmark
+    items = chosen(written.items(), limit)
+    told = _progress(f"{answerer.name} on {written.name}")
+    if run_benchmark(written, items, answerer, folder, share=share, retry_failed=retry_failed, progress=told):
+        scores = write_scores(folder, written, items).scores
+        if failed := scores["failed"]:
+            reasons = "; ".join(f"{count} x {reason}" for reason, count in failed.items())
+            get_log().warning("%s on %s: %d items got no reply (%s) and count as wrong; --retry-failed asks them again",
+                              answerer.name, written.name, sum(failed.values()), reasons)  # fmt: skip
+    return _Asked(folder, written, items, answerer.convention)
+
+
+def _write_page(asked: Sequence[_Asked], results: Sequence[Results], out: Path, gallery: int) -> Path:
     """`tables.md`, `tables.json` and `report.html`."""
-    results = [each.results for each in finished]
     put(out / "tables.md", markdown_tables(results))
     put(out / "tables.json", json.dumps(as_json(results), indent=1, ensure_ascii=False) + "\n")
     report = Report("Evaluation", "Every score beside chance, what else was measured, and what others report.")
     for name, group in by_benchmark(results).items():
         report.heading(name)
         add_tables(report, group)
-        for each in (each for each in finished if each.results.benchmark == name):
-            wrong = wrong_items(each.results.lines, gallery)
+        for each, found in zip(asked, results, strict=True):
+            wrong = wrong_items(found.lines, gallery) if found.benchmark == name else []
             if wrong:
-                report.subheading(f"{each.results.model}: {len(wrong)} of its wrong replies")
+                report.subheading(f"{found.model}: {len(wrong)} of its wrong replies")
                 items = {item.id: item for item in each.items}
                 add_gallery(report, each.benchmark, items, wrong, each.convention)
     return report.write(out / "report.html")

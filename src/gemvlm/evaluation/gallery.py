@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
+from gemvlm.evaluation.answer_files import Line
 from gemvlm.evaluation.answerers.media import Picture, evenly, frames_of
 from gemvlm.evaluation.benchmark import Benchmark, Convention, Item
 from gemvlm.evaluation.coordinates import Places, read_places
-from gemvlm.evaluation.runner import Line
 from gemvlm.figure import Exchange, Report, draw_points_boxes
 
 SIDE = 480

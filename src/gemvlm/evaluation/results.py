@@ -12,9 +12,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
+from gemvlm.evaluation.answer_files import Line, put, read_answers, read_run
 from gemvlm.evaluation.benchmark import Benchmark, Item, Score
 from gemvlm.evaluation.headline import OVERALL, Headline, find_headline
-from gemvlm.evaluation.runner import Line, put, read_answers, read_run
 from gemvlm.statistics import Interval, grouped_interval, mean_interval, proportion_interval
 
 SCORES = "scores.json"

@@ -13,22 +13,20 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from gemvlm.evaluation.answer_files import ANSWERS, PARTS, RUN, Line, all_lines, held, mend, put, read_run
 from gemvlm.evaluation.answerers.answerer import Answerer, Reply
 from gemvlm.evaluation.benchmark import Benchmark, Item, Media, Score, WritesPlaces
 from gemvlm.runtime import versions
 
-RUN, ANSWERS, PARTS = "run.json", "answers.jsonl", "answers-*-of-*.jsonl"
 LONGEST_KEPT = 100_000
 """Characters of a reply that are written: a model that never stops must not fill the disk."""
-
-Line = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ def run_benchmark(
     part = folder / f"answers-{share.rank}-of-{share.world}.jsonl"
     if not retry_failed and _gather(folder, items):
         return True
-    with _held(folder / f".{part.name}.lock"):
+    with held(part):
         plan = batches(items, answerer.batch_size)
         done = _done(folder, plan, retry_failed)
         own = [batch for index, batch in enumerate(plan) if index % share.world == share.rank]
@@ -92,7 +90,7 @@ def _ask(
         "versions": versions(),
     }
     count, total = 0, sum(map(len, waiting))
-    _mend(part)
+    mend(part)
     with part.open("a", encoding="utf-8") as file:
         for batch in waiting:
             start = time.perf_counter()
@@ -178,29 +176,6 @@ def _digest(items: Sequence[Item], words: bool) -> str:
     return digest.hexdigest()
 
 
-def read_answers(folder: Path) -> list[Line]:
-    """The lines of a finished run. ValueError if it is not finished, or is no run at all."""
-    path = folder / ANSWERS
-    if not path.is_file():
-        state = "was not finished; start it again" if any(folder.glob(PARTS)) else "has no results"
-        raise ValueError(f"{folder}: {state} ({ANSWERS} is missing)")
-    lines = _lines(path)
-    if not lines:
-        raise ValueError(f"{path}: holds no line that can be read; run the evaluation again")
-    return lines
-
-
-def read_run(folder: Path) -> dict[str, Any]:
-    """Who answered what, as `identity` said."""
-    try:
-        run = json.loads((folder / RUN).read_text(encoding="utf-8"))
-        if not isinstance(run, dict):
-            raise ValueError("no object")
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{folder}: no results of an evaluation here ({RUN}: {error})") from error
-    return run
-
-
 def _content(medium: Media) -> str:
     if isinstance(medium.content, bytes):
         return blake2b(medium.content, digest_size=8).hexdigest()
@@ -225,7 +200,7 @@ def _claim(folder: Path, wanted: Mapping[str, Any]) -> None:
 
 def _done(folder: Path, plan: Sequence[Sequence[Item]], retry_failed: bool) -> set[str]:
     """Items that need no asking: those of whole batches; with `retry_failed`, all that were answered."""
-    there = _all_lines(folder)
+    there = all_lines(folder)
     if retry_failed:
         return {name for name, line in there.items() if line["failure"] is None}
     return {item.id for batch in plan if all(item.id in there for item in batch) for item in batch}
@@ -234,76 +209,12 @@ def _done(folder: Path, plan: Sequence[Sequence[Item]], retry_failed: bool) -> s
 def _gather(folder: Path, items: Sequence[Item]) -> bool:
     """Makes `answers.jsonl` of all parts if nothing is missing, and then removes them."""
     parts = sorted(folder.glob(PARTS))
-    there = _all_lines(folder)
+    there = all_lines(folder)
     if any(item.id not in there for item in items):
         return False
     if parts or not (folder / ANSWERS).exists():
         put(folder / ANSWERS, "".join(json.dumps(there[item.id], ensure_ascii=False) + "\n" for item in items))
     for part in parts:
-        part.unlink(missing_ok=True)
+        with suppress(ValueError), held(part):  # one that is still written to, as when failures are retried, stays
+            part.unlink(missing_ok=True)
     return True
-
-
-def _all_lines(folder: Path) -> dict[str, Line]:
-    """By item: of several lines the last, but an answer before a failure. Parts are read first: they may be gathered
-    by another process meanwhile, and then are in `answers.jsonl`.
-    """
-    found: dict[str, Line] = {}
-    for path in (*sorted(folder.glob(PARTS)), folder / ANSWERS):
-        for line in _lines(path):
-            if line["id"] not in found or line["failure"] is None or found[line["id"]]["failure"] is not None:
-                found[line["id"]] = line
-    return found
-
-
-def _lines(path: Path) -> list[Line]:
-    """The whole lines of a file; a last one that a kill tore is not there. None if there is no file."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return []
-    lines = []
-    for number, text in enumerate(content.split(b"\n")[:-1], start=1):
-        try:
-            line = json.loads(text)
-            missing = {"id", "failure", "score", "category", "scene"} - set(line)
-        except (ValueError, TypeError, RecursionError) as error:
-            raise ValueError(f"{path}, line {number}: damaged ({error}); remove the line and run again") from error
-        if missing:
-            raise ValueError(f"{path}, line {number}: {', '.join(sorted(missing))} missing; remove it and run again")
-        lines.append(line)
-    return lines
-
-
-def _mend(part: Path) -> None:
-    """Cuts a torn last line off, so that the next one begins on a line of its own."""
-    if part.exists():
-        content = part.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            os.truncate(part, whole)
-
-
-def put(path: Path, text: str) -> None:
-    """Writes a file that is either as before or whole."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-
-
-@contextmanager
-def _held(lock: Path) -> Iterator[None]:
-    """One process does a share; the system lets go of the lock whatever becomes of it."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: two processes of one share would both answer, and the lines be the same
-        yield
-        return
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(
-                f"{lock.parent}: another process is answering this share; wait for it, or end it"
-            ) from error
-        yield

@@ -134,7 +134,7 @@ class EndpointAnswerer:
             headers["Authorization"] = f"Bearer {key}"
         request = urllib.request.Request(f"{self.url}/chat/completions", body, headers)
         try:
-            with urllib.request.urlopen(request, timeout=self.patience.timeout_s) as response:
+            with _OPENER.open(request, timeout=self.patience.timeout_s) as response:
                 content = response.read(LARGEST_ANSWER + 1)
         except urllib.error.HTTPError as error:
             told = error.read(300).decode("utf-8", "replace")
@@ -153,6 +153,16 @@ class EndpointAnswerer:
 
 class _HopelessError(Exception):
     """A refusal that another try won't change."""
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """An endpoint that moved is told, not followed: the key must not go to another host."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_NoRedirect)
 
 
 def _data_url(media: Media, picture: Picture) -> str:
