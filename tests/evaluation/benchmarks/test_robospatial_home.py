@@ -16,10 +16,8 @@ from gemvlm.evaluation.benchmarks.robospatial_home import (
     LMMS_EVAL_YES_NO,
     PROTOCOLS,
     RoboSpatialHome,
-    in_polygon,
-    in_polygon_vlmevalkit,
-    polygon_mask,
 )
+from gemvlm.evaluation.polygons import polygon_mask
 
 FRACTION, THOUSAND = Convention("fraction"), Convention("thousand")
 POLYGON = [(0.2, 0.1), (0.8, 0.2), (0.7, 0.9), (0.5, 0.4), (0.1, 0.8)]
@@ -99,24 +97,6 @@ def test_scores_are_the_published_functions(protocol: str, vectors: Any) -> None
         ours = benchmark.score(item, reply, PROTOCOLS[protocol])
         assert ours.counted and ours.value == scores[column], (reply, number)
         assert ours.parsed is not None or ours.value == 0
-
-
-def test_polygons_have_the_publishers_borders() -> None:
-    square = [(0.25, 0.25), (0.75, 0.25), (0.75, 0.75), (0.25, 0.75)]
-    assert in_polygon(0.25, 0.5, square) and in_polygon(0.5, 0.25, square)
-    assert not in_polygon(0.75, 0.5, square) and not in_polygon(0.5, 0.75, square)
-    assert not in_polygon_vlmevalkit(0.5, 0.5, square)  # upright edges count on either side of them
-    diamond = [(0.25, 0.5), (0.5, 0.25), (0.75, 0.5), (0.5, 0.75)]
-    assert in_polygon_vlmevalkit(0.75, 0.5, diamond) and not in_polygon(0.75, 0.5, diamond)
-    assert not in_polygon_vlmevalkit(0.5, 0.25, diamond) and in_polygon(0.25, 0.5, diamond)
-
-
-@pytest.mark.parametrize("polygon", [POLYGON, [(0.25, 0.25), (0.75, 0.25), (0.75, 0.75), (0.25, 0.75)]])
-def test_a_polygons_mask_is_the_polygon(polygon: Any) -> None:
-    y, x = np.mgrid[:30, :40]
-    for vlmevalkit, rule in ((False, in_polygon), (True, in_polygon_vlmevalkit)):
-        inside = [rule((a + 0.5) / 40, (b + 0.5) / 30, polygon) for a, b in zip(x.ravel(), y.ravel(), strict=True)]
-        assert np.array_equal(polygon_mask(polygon, 40, 30, vlmevalkit).ravel() > 0, inside)
 
 
 @pytest.mark.parametrize(

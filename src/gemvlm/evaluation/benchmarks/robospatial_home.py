@@ -44,6 +44,7 @@ from gemvlm.evaluation.pointing import (
     point_at,
     vlmevalkit_vectors,
 )
+from gemvlm.evaluation.polygons import in_polygon, in_polygon_vlmevalkit, polygon_mask, read_polygon
 from gemvlm.evaluation.published import folder_of, need, picture, rows
 
 HUB_ID = "chanhee-luke/RoboSpatial-Home"
@@ -99,41 +100,6 @@ def first_point(reply: str) -> XY | None:
         return None
 
 
-def in_polygon(x: float, y: float, polygon: Sequence[Sequence[float]]) -> bool:
-    """The publisher's even-odd rule: a lower and a left border are inside."""
-    inside = False
-    for (xi, yi), (xj, yj) in zip(polygon, [polygon[-1], *polygon[:-1]], strict=True):
-        if (yi > y) != (yj > y) and x < (xj - xi) * (y - yi) / (yj - yi) + xi:
-            inside = not inside
-    return inside
-
-
-def in_polygon_vlmevalkit(x: float, y: float, polygon: Sequence[Sequence[float]]) -> bool:
-    """VLMEvalKit's: an upper and a right border are inside; an upright edge counts for points on either side of it, so
-    that nothing is inside an upright square."""
-    inside = False
-    for (x1, y1), (x2, y2) in zip(polygon, [*polygon[1:], polygon[0]], strict=True):
-        if min(y1, y2) < y <= max(y1, y2) and (x1 == x2 or x <= (y - y1) * (x2 - x1) / (y2 - y1) + x1):
-            inside = not inside
-    return inside
-
-
-def polygon_mask(
-    polygon: Sequence[Sequence[float]], width: int, height: int, vlmevalkit: bool = False
-) -> Float[np.ndarray, "H W"]:
-    """1 for pixels whose centre is in the polygon, by the publisher's rule or by VLMEvalKit's."""
-    y = (np.arange(height) + 0.5) / height
-    flips = np.zeros((height, width + 1), bool)
-    for (x1, y1), (x2, y2) in zip(polygon, [*polygon[1:], polygon[0]], strict=True):
-        crossed = (min(y1, y2) < y) & (y <= max(y1, y2)) if vlmevalkit else (y1 > y) != (y2 > y)
-        lines = np.nonzero(crossed)[0]
-        if lines.size:
-            crossing = ((y[lines] - y1) * (x2 - x1) / (y2 - y1) + x1) * width - 0.5
-            left = np.full(lines.size, width) if x1 == x2 else np.floor(crossing) + 1
-            flips[lines, np.clip(left if vlmevalkit else np.ceil(crossing), 0, width).astype(int)] ^= True
-    return np.asarray(np.logical_xor.accumulate(flips[:, ::-1], axis=1)[:, ::-1][:, 1:], np.float64)
-
-
 @dataclass(frozen=True)
 class RoboSpatialHome:
     """The three categories of the hub's folder, or what the publisher's download makes of it."""
@@ -168,7 +134,7 @@ class RoboSpatialHome:
         width, height = size_of(image)
         truth: Any = answer.strip().lower()
         if truth not in ("yes", "no"):
-            truth = {"polygon": _polygon(answer, where)}
+            truth = {"polygon": read_polygon(answer, where)}
             if self.protocol == "lmms_eval":
                 truth["mask"] = mask_truth(picture(row.get("mask"), self.folder, f"{where} mask"), f"{where} mask")
         return Item(
@@ -287,15 +253,3 @@ def _lmms_eval_points(reply: str) -> list[XY]:
         ]
     except (ValueError, TypeError, OverflowError, RecursionError):
         return []
-
-
-def _polygon(answer: str, where: str) -> list[list[float]]:
-    """The polygon that an answer holds. ValueError naming `where` if it holds none."""
-    try:
-        corners: Any = ast.literal_eval(answer) if len(answer) <= LONGEST_LITERAL else None
-        polygon = [[float(x), float(y)] for x, y in corners]
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
-        raise ValueError(f"{where}: answer {answer!r:.80} is neither yes nor no nor a polygon ({error})") from error
-    if len(polygon) < 3:
-        raise ValueError(f"{where}: the answer's polygon has {len(polygon)} corners; expected three or more")
-    return polygon
