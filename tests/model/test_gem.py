@@ -170,13 +170,15 @@ def test_training_paints_each_image_its_own_picture(config, regression_config, m
     assert errors[1, 1] < 0.6 * errors[1, 0]
 
 
-def test_recomputed_activations_change_no_gradient_and_are_not_kept(gem, make_batch):
+@pytest.mark.parametrize("half", [False, True])
+def test_recomputed_activations_change_no_gradient_and_are_not_kept(gem, make_batch, half):
     """Saved between the passes: at least three times fewer numbers."""
 
     def step() -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], int]:
         kept: list[int] = []
         gem.zero_grad()
-        with torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(t.numel()), t)[1], lambda t: t):
+        hooks = torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(t.numel()), t)[1], lambda t: t)
+        with hooks, torch.autocast("cpu", torch.bfloat16, enabled=half):
             losses = gem(batch)
         (losses["text"] + losses["depth"]).backward()
         found = {name: p.grad.clone() for name, p in gem.named_parameters() if p.grad is not None}

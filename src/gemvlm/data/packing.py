@@ -69,7 +69,8 @@ class PackedStream:
     """Packs without end: `next(stream)`, or iterate. `state()` and `resume` continue it bit for bit, in any `world`.
 
     `costs` are measured if not given. `plan` says what stands where, by default `Shuffled` with the seed; a `Mixture`
-    is both reader and plan. ValueError for a sample that no pack can hold.
+    is both reader and plan. With `pinned`, what `workers` prepare lies where a GPU fetches it while the host goes on.
+    ValueError for a sample that no pack can hold.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class PackedStream:
         workers: int = 0,
         plan: Plan | None = None,
         window: int = WINDOW,
+        pinned: bool = False,
     ) -> None:
         if not len(reader):
             raise ValueError("the reader has no samples; make the data first")
@@ -99,7 +101,7 @@ class PackedStream:
             )
         self._packer = Packer(plan or Shuffled(len(reader), seed), costs, budget, window)
         self._source = _Packs(reader, collator, budget)
-        self._rank, self._world, self._workers = rank, world, workers
+        self._rank, self._world, self._workers, self._pinned = rank, world, workers, pinned
         self._state = self._packer.start
         self._ahead: deque[PackedState] = deque()
         self._batches: Iterator[Batch] | None = None
@@ -141,7 +143,9 @@ class PackedStream:
         steps = _Steps(self._packer, self._state, self._rank, self._world, self._ahead)
         if not self._workers:
             return map(self._source.batch, steps)
-        loader = DataLoader(self._source, batch_size=None, sampler=steps, num_workers=self._workers)
+        loader = DataLoader(
+            self._source, batch_size=None, sampler=steps, num_workers=self._workers, pin_memory=self._pinned
+        )
         return map(from_bytes, loader)
 
 

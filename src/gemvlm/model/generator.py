@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from gemvlm.flow import SigmaTable, integrate, interpolate, velocity
 from gemvlm.model.attention import kernel_for
@@ -101,7 +103,7 @@ class SanaFlow(Generator):
 
     def checkpoint_activations(self, on: bool = True) -> None:
         if on:
-            self.sana.enable_gradient_checkpointing()
+            self.sana.enable_gradient_checkpointing(_recomputed)
         else:
             self.sana.disable_gradient_checkpointing()
 
@@ -157,6 +159,12 @@ class SanaFlow(Generator):
             return without + guidance * (given - without)
 
         return integrate(velocity_at, noise, self.table.sampling_times(steps))
+
+
+def _recomputed(block: nn.Module, *inputs: Any) -> Any:
+    """Keeps a block's inputs only; the second time it runs by the same attention kernels as the first."""
+    kernel = kernel_for(inputs[0])
+    return checkpoint(block, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), kernel))
 
 
 @dataclass(frozen=True)
