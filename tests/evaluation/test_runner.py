@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -269,6 +270,20 @@ def test_a_headline_is_found_by_asking_for_it() -> None:
     headline = find_headline(Uneven(4), items, scores)
     assert headline is not None
     assert headline.weights == pytest.approx([1 / 4] * 2 + [1 / 12] * 6)
+
+    class BySource(ToyBenchmark):
+        """The mean of two sources, which are in no category's name."""
+
+        def items(self) -> Sequence[Item]:
+            return [dataclasses.replace(item, meta={"source": "01"[item.scene == "s0"]}) for item in super().items()]
+
+        def summary(self, items: Sequence[Item], scores: Sequence[Score]) -> dict[str, float]:
+            named = [dataclasses.replace(item, category=item.meta["source"]) for item in items]
+            return super().summary(named, scores)
+
+    headline = find_headline(BySource(4), BySource(4).items(), scores)
+    assert headline is not None
+    assert sorted(headline.weights) == pytest.approx([0.25] * 4), "by category and source, not item by item"
 
     class Best(ToyBenchmark):
         def summary(self, items: Sequence[Item], scores: Sequence[Score]) -> dict[str, float]:
