@@ -54,7 +54,7 @@ def _model_class() -> type:
     except ImportError as error:
         raise ImportError(f"lmms-eval is needed to run its tasks: pip install lmms-eval ({error})") from error
 
-    class GemLmms(lmms):  # type: ignore[misc]
+    class GemLmms(lmms):
         """`pretrained` is a checkpoint folder or the name of a shipped one; a video is shown as `max_num_frames`."""
 
         is_simple = False

@@ -11,6 +11,8 @@ import numpy as np
 
 from gemvlm.figure.plots import INK, LINES, quieten
 
+DASH = 4.0
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -70,6 +72,8 @@ def layer_curves(panels: Sequence[Panel], axis: str, file_format: Literal["svg",
 def _draw(axes: Any, curve: Curve, colour: str) -> Any:
     layers, values, low, high = np.array(curve.places, dtype=float).T
     if curve.level:
-        return axes.axhline(values[0], color=colour, linewidth=1.3, linestyle=(0, (4, 2)))
+        # dashes of one level fall into the gaps of the next: two that agree are both seen
+        offset = DASH * sum(line.get_linestyle() == "--" for line in axes.lines)
+        return axes.axhline(values[0], color=colour, linewidth=1.5, linestyle=(offset, (DASH, DASH)))
     axes.fill_between(layers, low, high, color=colour, alpha=0.18, linewidth=0)
     return axes.plot(layers, values, color=colour, linewidth=1.9, marker="o", markersize=3.5)[0]

@@ -170,7 +170,8 @@ def _page(
 
 
 def _question_rows(own: _Measured, other: _Measured) -> list[tuple[str, ...]]:
-    base, rows = other.answers.scores["summary"], []
+    base = other.answers.scores["summary"]
+    rows: list[tuple[str, ...]] = []
     for part, value in own.answers.scores["summary"].items():
         blind = {name: summary[part] for name, summary in own.answers.scores["blind"].items()}
         best = max(blind, key=lambda name: blind[name])
@@ -179,7 +180,7 @@ def _question_rows(own: _Measured, other: _Measured) -> list[tuple[str, ...]]:
 
 
 def _depth_rows(own: _Measured, other: _Measured) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for pixels, reading in product(reversed(get_args(Pixels)), READINGS):
         methods = own.depth.methods(pixels, reading)
         if "model" in methods:
