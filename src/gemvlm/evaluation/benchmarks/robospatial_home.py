@@ -76,7 +76,6 @@ _PAIRS = tuple(
     re.compile(rf"{opening}\s*(\d+(?:\.\d*)?)\s*,\s*(\d+(?:\.\d*)?)\s*{closing}")
     for opening, closing in ((r"\(", r"\)"), (r"\[", r"\]"))
 )
-_LIST = re.compile(r"\[(.*?)\]", re.DOTALL)
 _FENCE = re.compile(r"```(?:\w+)?\n(.*?)```", re.DOTALL)
 _THOUGHTS = (re.compile(r"^.*?</think>", re.DOTALL), re.compile(r"^.*?</thought>", re.DOTALL))
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
@@ -87,11 +86,13 @@ def first_point(reply: str) -> XY | None:
     for pattern in _PAIRS:
         if found := pattern.search(reply):
             return float(found[1]), float(found[2])
-    found = _LIST.search(reply)
-    if found is None or len(found[1]) > LONGEST_LITERAL:
+    start = reply.find("[")
+    end = reply.find("]", start)
+    if start < 0 or end < 0 or end - start > LONGEST_LITERAL:
         return None
     try:
-        values = ast.literal_eval("[" + re.sub(r",(\S)", r", \1", found[1]).strip().removesuffix(",") + "]")
+        listed = re.sub(r",(\S)", r", \1", reply[start + 1 : end]).strip().removesuffix(",")
+        values = ast.literal_eval(f"[{listed}]")
         if len(values) == 2 and all(isinstance(value, int | float) for value in values):
             return float(values[0]), float(values[1])
         x, y = values[0] if isinstance(values[0], tuple) else ()
@@ -238,7 +239,7 @@ class RoboSpatialHome:
 def _lmms_eval_answer(reply: str) -> str:
     for thought in _THOUGHTS:
         reply = thought.sub("", reply)
-    found = _ANSWER.search(reply)
+    found = _ANSWER.search(reply) if "</answer>" in reply.lower() else None  # else each opening tag would be tried
     return (found[1] if found else reply).strip()
 
 
