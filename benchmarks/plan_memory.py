@@ -58,12 +58,14 @@ ADAMW = OptimizerConfig("adamw", betas=(0.9, 0.999), weight_decay=0.0)
 FITTED = (
     Configuration("nano, everything, 6", GEM_NANO, -1, 6, (60,)),
     Configuration("debug, everything, 8", DEBUG, -1, 8, (40,)),
-    Configuration("quickstart, generator, 10", QUICKSTART, -2, 10, (12,)),
+    Configuration("debug, generator, 24", DEBUG, -2, 24, (12,)),
+    Configuration("nano, connector, 16", GEM_NANO, -3, 16, (12,)),
+    Configuration("debug, connector, 40", DEBUG, -3, 40, (12,)),
 )
 SIX = (
-    Configuration("debug, generator, 24 samples", DEBUG, -2, 24, (12,)),
+    Configuration("quickstart, connector, 9 samples", QUICKSTART, -3, 9, (12,)),
     Configuration("quickstart, everything, 12 samples of unequal length", QUICKSTART, -1, 12, (30, 90, 150)),
-    Configuration("nano, connector, 16 samples", GEM_NANO, -3, 16, (12,)),
+    Configuration("nano, generator, 5 samples", GEM_NANO, -2, 5, (12,)),
     Configuration("nano, everything, 16 samples", GEM_NANO, -1, 16, (120,)),
     Configuration("nano, everything by AdamW, 3 samples", GEM_NANO, -1, 3, (200,), optimizer=ADAMW),
     Configuration("wider, large vocabulary, 8 samples", GEM_NANO, -1, 8, (100,), model=WIDER, optimizer=ADAMW),

@@ -16,7 +16,7 @@ queries and keys:
     vision      4 (10 D + 2 I)                 18 D + 4 I                    per patch
     merger      64 D                           32 D                          per token, D the vision tower's
     Sana        176 D + 16 D per condition     126 D + 18 D                  per latent, D the generator's
-      frozen    136 D + 12 D                    88 D + 10 D
+      frozen    136 D + 12 D                    88 D + 10 D                   (first block 96 D, 60 D)
     head        8 V                            10 V                          per supervised token, V the vocabulary
 
 The backward pass is walked through part by part, from the last to the first: at each, what is still kept, the gradients
@@ -215,7 +215,8 @@ class Budget:
             work = (
                 2 * (linear - on_context - on_time) * cells + 2 * on_context * context + 2 * on_time * len(load.latents)
             )
-            return Part(name, "generator", parameters, linear, 16 * width * (cells + context), work)
+            kept = (16 if tuned else 8) * width * (cells + context)
+            return Part(name, "generator", parameters, linear, kept, work)
         table = 4 * width * (options["attention_head_dim"] + 1) * len(load.latents)
         per_cell, per_condition = {
             (False, True): (176, 16),
@@ -223,6 +224,8 @@ class Budget:
             (True, True): (126, 18),
             (True, False): (88, 10),
         }[half, tuned]
+        if name == "sana0" and not tuned:
+            per_cell = 60 if half else 96  # its self-attention comes before anything that learns
         kept = width * (per_cell * cells + per_condition * context) + table
         on_context = 2 * width * width
         own = 4 * width * (options["attention_head_dim"] + 1) * cells  # linear attention: keys by values, by queries
