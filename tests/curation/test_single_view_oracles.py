@@ -334,7 +334,8 @@ def test_answers_agree_with_the_depth_picture(asked, family):
 
 def test_every_family_has_a_second_oracle():
     """Here, in test_question_answers.py, or (what rests on what, what moves) in the simulator itself."""
-    elsewhere = {"describe", "places", "point", "object_at", "count", "left_right", "above_below", "closer", "nearest_of",
+    elsewhere = {"describe", "places", "point", "object_at", "count", "left_right", "above_below", "closer",
+                 "nearest_of",
                  "larger", "nearer_to", "perspective", "object_depth", "distance", "point_extremum", "free_space",
                  "fits"}  # fmt: skip
     physics = {"support", "removal_order", "can_lift", "consequence"}

@@ -45,6 +45,9 @@ def walk(images: Path | None, out: Path, recipe: Recipe = QUICKSTART, test_scene
 
     `images` is a folder of the user's own pictures, with or without depth. Called again, it goes on where it stopped.
     """
+    if recipe.data is None:
+        raise ValueError(f"recipe {recipe.name}: it makes no data of its own; take the quickstart's or debug")
+    size = recipe.data.size
     console, started = Console(), time.monotonic()
     own = _own_frames(images) if images is not None else []
     console.rule("1  making scenes and training a small GEM on them")
@@ -52,12 +55,12 @@ def walk(images: Path | None, out: Path, recipe: Recipe = QUICKSTART, test_scene
     train_recipe(recipe.name, out / "run", data=out / "data", run=run)
     fresh = load(out / "run" / "final")
     console.rule("2  testing it on scenes that it has never seen")
-    test = _test_samples(recipe, TEST_SEED, test_scenes)
-    train = _test_samples(recipe, 0, test_scenes)
+    test = _test_samples(size, TEST_SEED, test_scenes)
+    train = _test_samples(size, 0, test_scenes)
     evaluation = evaluate_model(fresh, test, train, out, steps=PAINTING_STEPS)
     console.rule("3  the shipped model on new scenes")
     nano = load("nano") if "nano" in shipped_checkpoints() else fresh
-    shown = _test_samples(recipe, SHOWN_SEED, SHOWN_SCENES)
+    shown = _test_samples(size, SHOWN_SEED, SHOWN_SCENES)
     report = Report(
         "GEM quickstart", f"A small model, trained here in minutes, and `{nano.card.recipe}`, which is shipped."
     )
@@ -71,9 +74,9 @@ def walk(images: Path | None, out: Path, recipe: Recipe = QUICKSTART, test_scene
     return page
 
 
-def _test_samples(recipe: Recipe, first_seed: int, scenes: int) -> list[Sample]:
+def _test_samples(size: tuple[int, int], first_seed: int, scenes: int) -> list[Sample]:
     seeds = range(first_seed, first_seed + scenes)
-    made = tabletop_samples(seeds, 1, recipe.data.size, processes=available_cores())
+    made = tabletop_samples(seeds, 1, size, processes=available_cores())
     return mark_headline(list(progress(made, scenes, "making scenes")))
 
 
@@ -81,6 +84,7 @@ def _tell_training(
     report: Report, recipe: Recipe, out: Path, fresh: GemPipeline, evaluation: Evaluation, seconds: float
 ) -> None:
     records = read_metrics(out / "run" / "metrics.jsonl")
+    images = 0 if recipe.data is None else recipe.data.scenes * recipe.data.views_per_scene
     parameters = sum(p.numel() for p in fresh.gem.parameters())
     report.heading("The model that was trained just now")
     report.facts(
@@ -88,7 +92,7 @@ def _tell_training(
             ("parameters", f"{parameters / 1e6:.1f} M", "vision, language, connector, generator"),
             (
                 "training images",
-                f"{recipe.data.scenes * recipe.data.views_per_scene}",
+                f"{images}",
                 "simulated, with exact depth",
             ),
             ("steps", f"{fresh.card.step}", f"in {len(recipe.stages)} stages"),
