@@ -75,8 +75,9 @@ def evaluate(
         else open_benchmark(name, place_of(name, data), protocol)
         for name in benchmark
     ]
-    options = {"device": device, "seed": seed, "limit": limit, "retry_failed": retry_failed, "gallery": gallery}
-    page = evaluate_models(models, opened, out, **options)
+    page = evaluate_models(
+        models, opened, out, device=device, seed=seed, limit=limit, retry_failed=retry_failed, gallery=gallery
+    )
     print(page or f"{out}: other processes still have items; the last of them writes the page")
 
 

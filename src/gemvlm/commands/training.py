@@ -72,8 +72,7 @@ def train(
 
     check_place(chosen, out, data)
     run = Run(out, minutes=minutes, trackers=track)
-    options = {"start": start, "sharding": Sharding(sharding), "test": test, "workers": workers}
-    if not train_recipe(recipe, out, data, device, run, **options):
+    if not train_recipe(recipe, out, data, device, run, start, Sharding(sharding), test, workers):
         print(f"{out}: not finished; the same command with --resume goes on")
 
 

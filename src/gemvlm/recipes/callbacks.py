@@ -7,6 +7,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
+from gemvlm.evaluation.depth_report import Pixels
 from gemvlm.evaluation.run import evaluate_model
 from gemvlm.figure import DepthRow, depth_panel
 from gemvlm.inference.pipeline import GemPipeline
@@ -69,7 +70,7 @@ def test_scores(
         numbers = {f"test/{row.family}": row.score.mean for row in rows}
         numbers |= {f"test/blind/{row.family}": row.best_baseline[1] for row in rows}
         if found.depth is not None and "depth" in stage.loss_weights:
-            pixels = "objects" if "model" in found.depth.methods("objects", "aligned") else "all"
+            pixels: Pixels = "objects" if "model" in found.depth.methods("objects", "aligned") else "all"
             numbers["test/abs_rel"] = found.depth.mean("model", pixels, "aligned").mean
         return numbers
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
@@ -35,10 +36,13 @@ class Feed:
     def stream(self, stage: Stage) -> BatchStream | PackedStream:
         """This process's batches of a stage, from its begin."""
         rank, world = self.runtime.rank, self.runtime.world
-        options = {"seed": self.recipe.seed, "rank": rank, "world": world, "workers": self.workers}
+        options: dict[str, Any] = {"seed": self.recipe.seed, "rank": rank, "world": world, "workers": self.workers}
         if stage.budget is None:
             return BatchStream(self.reader, self.collator(stage), stage.micro_size(world), **options)
-        return PackedStream(self.reader, self.collator(stage), stage.budget, self.costs(stage), **options)
+        pinned = self.runtime.device.type == "cuda"
+        return PackedStream(
+            self.reader, self.collator(stage), stage.budget, self.costs(stage), pinned=pinned, **options
+        )
 
     def collator(self, stage: Stage) -> Collator:
         return Collator(

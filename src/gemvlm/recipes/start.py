@@ -62,12 +62,12 @@ def find_start(recipe: Recipe, start: Start) -> Beginning:
         raise ValueError(f"recipe {recipe.name} begins with given weights: add {wanted}, as a folder or a hub id")
     places = {"qwen": start.qwen, "sana": start.sana} | ({"dc_ae": start.dc_ae} if start.dc_ae else {})
     parts = {name: located(place) for name, place in places.items()}
-    found = {
-        "backbone": read_config(parts["qwen"]),
-        "generator": {"kind": "sana", **read_config(parts["sana"] / "transformer")},
-        "latents": {"kind": "dc_ae", **read_config(parts.get("dc_ae", parts["sana"] / "vae"))},
-    }
-    model = replace(recipe.model, **found)
+    model = replace(
+        recipe.model,
+        backbone=read_config(parts["qwen"]),
+        generator={"kind": "sana", **read_config(parts["sana"] / "transformer")},
+        latents={"kind": "dc_ae", **read_config(parts.get("dc_ae", parts["sana"] / "vae"))},
+    )
     _refuse_other_sizes(recipe, model, " and ".join(map(str, parts.values())))
     return Beginning(model, load_tokenizer(parts["qwen"]), parts)
 
