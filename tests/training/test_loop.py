@@ -122,6 +122,18 @@ def test_a_stage_may_be_shortened_to_what_it_has_done_but_not_below(
     assert_same_run(tmp_path / "run", gem, tmp_path / "undisturbed", undisturbed)
 
 
+def test_a_stage_whose_end_makes_its_weights_is_not_shortened_to_where_it_is(
+    workshop: Any, stage_of: Any, tmp_path: Path
+) -> None:
+    """Else the averages, or the adapters, would be lost without a word."""
+    long = stage_of(3, 4, ema=0.5)
+    workshop.train(tmp_path, (long,), minutes=0.0)
+    with pytest.raises(ValueError, match=r"step-1: .* shortened to the 1 steps .* give it 2 steps or more"):
+        workshop.train(tmp_path, (replace(long, steps=1),))
+    finished, _ = workshop.train(tmp_path, (replace(long, steps=2),))
+    assert finished
+
+
 def test_a_run_killed_before_its_final_checkpoint_still_writes_it(
     workshop: Any,
     two_stages: Any,

@@ -4,7 +4,8 @@
     gem        all of it, under the authors' names: `sana.*`, `vae.*`, `diffusion_connector.*`
 
 Both hold the files of a processor. Names and values of those are as in the repositories Qwen/Qwen3-VL-2B-Instruct
-and -8B-Instruct of the Hugging Face hub; configurations are written in transformers 4's form, which version 5 reads as well.
+and -8B-Instruct of the Hugging Face hub; configurations are written in the form of transformers 4, which version 5 reads
+as well.
 """
 
 from __future__ import annotations

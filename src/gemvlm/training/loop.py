@@ -350,7 +350,12 @@ def _continued(state: RunState, stages: Sequence[Stage], folder: Path) -> RunSta
             f"{folder}: {state.stage_step} steps of stage {stage.name!r} are done, the recipe has {stage.steps}; "
             "remove the later checkpoints, restore the recipe, or train into another folder"
         )
-    return RunState(state.stage + 1, 0, state.step)
+    if stage.lora is not None or stage.ema is not None:
+        raise ValueError(
+            f"{folder}: stage {stage.name!r} was shortened to the {stage.steps} steps that are done, but its adapters or "
+            f"averages become weights after its last step only; give it {stage.steps + 1} steps or more"
+        )
+    return RunState(state.stage + 1, 0, state.step, skipped=state.skipped)
 
 
 class _Meter:
