@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -54,6 +55,20 @@ def test_costs_bound_what_any_epoch_brings(samples, make_collator):
             assert max(tokens) == cost[0]
             assert {len(batch.pixel_values) for batch in seen} == {cost[1]}
             assert max(len(batch.targets) for batch in seen) == cost[2]
+
+
+def test_costs_bound_a_sample_that_is_too_long_whichever_of_its_turns_are_left_out(make_sample, make_collator):
+    """Turns of unequal length: what is dropped, and so what stays, depends on the order that an epoch draws."""
+    sample = make_sample("s", frames=1, turns=3)
+    uneven = [replace(turn, answer="yes " * count) for turn, count in zip(sample.turns, (40, 45, 3), strict=True)]
+    sample = replace(sample, turns=tuple(replace(turn, kind="text", family="describe") for turn in uneven))
+    single = max(make_collator(turns=TurnSampler(3)).cost(replace(sample, turns=(turn,)))[0] for turn in sample.turns)
+    collator = make_collator(turns=TurnSampler(3), max_tokens=single + 2)
+    seen = [len(collator([sample], epoch).input_ids) for epoch in range(12)]
+    assert len(set(seen)) > 1
+    assert max(seen) <= collator.cost(sample)[0] <= single + 2
+    with pytest.raises(ValueError, match="more than max_tokens"):
+        make_collator(turns=TurnSampler(3), max_tokens=single - 1).cost(sample)
 
 
 def test_packs_are_whole_samples_within_the_budget(streams, samples):

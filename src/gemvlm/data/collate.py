@@ -124,15 +124,28 @@ class Collator:
 
         Of a frame nothing is looked at but its size. ValueError as for the sample itself.
         """
-        every, chosen = range(len(sample.turns)), list(range(len(sample.turns)))
-        if self.turns is not None and not (sample.dialogue and self.turns.turns_per_sample):
-            weights = self.turns.families
-            drawn = [i for i in every if weights is None or weights.get(sample.turns[i].family, 0.0) > 0]
-            length = {index: len(self._encoded(sample, [index]).input_ids) for index in drawn}
-            chosen = sorted(drawn, key=lambda index: -length[index])[: self.turns.turns_per_sample]
-        tokens = len(self._shortened(sample, chosen).input_ids)
+        drawn = self.turns is not None and not (sample.dialogue and self.turns.turns_per_sample)
+        chosen = self._longest(sample) if drawn else list(range(len(sample.turns)))
+        tokens = len(self._encoded(sample, chosen).input_ids)
+        if tokens > self.max_tokens and drawn:
+            for index in chosen:
+                self._shortened(sample, [index])  # an epoch may draw it first
+            tokens = self.max_tokens
+        elif tokens > self.max_tokens:
+            tokens = len(self._shortened(sample, chosen).input_ids)
         patches = sum(prod(self.images.grid(*frame.image.shape[:2])) for frame in sample.frames)
         return tokens, patches, len(self.targets) * len(sample.frames)
+
+    def _longest(self, sample: Sample) -> list[int]:
+        """The turns that take most tokens among those that an epoch may draw together."""
+        assert self.turns is not None
+        most, weights = self.turns.turns_per_sample, self.turns.families
+        turns = range(len(sample.turns)) if most else range(0)
+        drawable = [i for i in turns if weights is None or weights.get(sample.turns[i].family, 0.0) > 0]
+        if len(drawable) <= most:
+            return drawable
+        length = {index: len(self._encoded(sample, [index]).input_ids) for index in drawable}
+        return sorted(drawable, key=lambda index: -length[index])[:most]
 
     def prompts(self, requests: Sequence[Prompt]) -> Batch:
         """Conversations, packed like samples, that end where the model must begin to answer; labels are all ignored."""
