@@ -3,9 +3,9 @@
     qwen3-vl   the language model and its vision tower alone, as Qwen publishes them: the generator is dropped
     gem        all of it, under the authors' names: `sana.*`, `vae.*`, `diffusion_connector.*`
 
-Both hold the files of a processor. Names and values of those are as in the repositories Qwen/Qwen3-VL-2B-Instruct
-and -8B-Instruct of the Hugging Face hub; configurations are written in the form of transformers 4, which version 5 reads
-as well.
+Both hold the files of a processor. Names and values of those are as in the repositories Qwen/Qwen3-VL-2B-Instruct and
+-8B-Instruct of the Hugging Face hub; configurations are written in the form of transformers 4, which version 5 reads as
+well.
 """
 
 from __future__ import annotations
