@@ -173,5 +173,9 @@ def test_an_epoch_in_packs(streams, samples):
     assert abs(stream.packs_per_epoch - packs) <= 1
 
 
-def test_costs_are_the_same_from_any_number_of_workers(samples, make_collator):
-    assert np.array_equal(measure(samples, make_collator()), measure(samples, make_collator(), workers=2))
+def test_costs_are_the_same_from_any_number_of_workers_and_ranks(samples, make_collator):
+    alone = measure(samples, make_collator())
+    assert np.array_equal(alone, measure(samples, make_collator(), workers=2))
+    for rank in range(3):
+        assert np.array_equal(alone[rank::3], measure(samples, make_collator(), rank=rank, world=3))
+    assert measure(samples, make_collator(), rank=20, world=30).shape == (0, 3)

@@ -80,6 +80,9 @@ def test_sharing_weights_and_computing_again_take_less() -> None:
     alone = memory_of(GEM_2B, stage, budget, 8, Sharding("replicate"))
     shared = memory_of(GEM_2B, stage, budget, 8, Sharding("shard"))
     assert shared.optimizer == pytest.approx(alone.optimizer / 8) and shared.total < alone.total
+    machines = memory_of(GEM_2B, stage, budget, 32, Sharding("hybrid"))
+    fours = memory_of(GEM_2B, stage, budget, 32, Sharding("hybrid"), local=4)
+    assert (machines.optimizer, fours.optimizer) == pytest.approx((alone.optimizer / 8, alone.optimizer / 4))
     load = Load((440,) * 32, (1200,) * 32, 320, ((10, 14),) * 32, (300,) * 32)
     kept, again = (budget.memory(stage, load, "bfloat16", shards=8, recompute=on) for on in (False, True))
     assert again.activations < kept.activations / 4 and again.weights == kept.weights

@@ -89,6 +89,7 @@ class BatchStream:
     `plan` says what stands where, by default `Shuffled` with the seed; a `Mixture` is both reader and plan.
     With `lengths` (tokens per sample, say) samples are sorted within windows of `bucket_batches` steps, so that those
     of a step are of like length; their order then depends on the samples per step, which a resumed run must keep.
+    With `pinned`, what `workers` prepare lies where a GPU fetches it while the host goes on.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class BatchStream:
         bucket_batches: int = 64,
         drawn: int = 0,
         plan: Plan | None = None,
+        pinned: bool = False,
     ) -> None:
         if not len(reader):
             raise ValueError("the reader has no samples; make the data first")
@@ -112,7 +114,7 @@ class BatchStream:
         plan = plan or Shuffled(len(reader), seed)
         self._order = _Order(plan, batch_size, seed, rank, world, lengths, bucket_batches)
         self._source = _Batches(reader, collator, self._order)
-        self._workers, self._drawn = workers, drawn
+        self._workers, self._pinned, self._drawn = workers, pinned, drawn
         self._batches: Iterator[Batch] | None = None
 
     def __iter__(self) -> Iterator[Batch]:
@@ -148,7 +150,7 @@ class BatchStream:
         if not self._workers:
             return map(self._source.__getitem__, steps)
         source = _Sent(self._source)
-        loader = DataLoader(source, batch_size=None, sampler=steps, num_workers=self._workers)
+        loader = DataLoader(source, batch_size=None, sampler=steps, num_workers=self._workers, pin_memory=self._pinned)
         return map(from_bytes, loader)
 
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int64
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
 from gemvlm.batch import Batch
 from gemvlm.data.collate import Collator
@@ -59,10 +59,15 @@ class PackedState(NamedTuple):
     plan: str
 
 
-def measure(reader: Sequence[Sample], collator: Collator, workers: int = 0) -> Costs:
-    """The costs of all samples, each read once. They are those of the collator's turns, images and kinds of target."""
-    loader = DataLoader(_Costs(reader, collator), batch_size=256, num_workers=workers, collate_fn=np.array)
-    return np.concatenate([np.asarray(part, dtype=np.int64).reshape(-1, 3) for part in loader])
+def measure(reader: Sequence[Sample], collator: Collator, workers: int = 0, rank: int = 0, world: int = 1) -> Costs:
+    """The costs of every `world`-th sample from `rank` on, each read once.
+
+    They are those of the collator's turns, images and kinds of target. ValueError for a sample that can't be shown.
+    """
+    source = Subset(_Costs(reader, collator), range(rank, len(reader), world))
+    loader = DataLoader(source, batch_size=256, num_workers=workers, collate_fn=np.array)
+    parts = [np.zeros((0, 3), np.int64), *(np.asarray(part, dtype=np.int64).reshape(-1, 3) for part in loader)]
+    return np.concatenate(parts)
 
 
 class PackedStream:

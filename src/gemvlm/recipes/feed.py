@@ -17,12 +17,13 @@ from gemvlm.data.packing import Costs, PackedStream, measure
 from gemvlm.recipes.recipe import Recipe
 from gemvlm.runtime import Runtime, get_log
 from gemvlm.sample import Sample
+from gemvlm.training.parallel import Processes
 from gemvlm.training.stage import Stage
 
 
 @dataclass(frozen=True)
 class Feed:
-    """`content` is a hash of the set; what was measured of it is kept in `folder` under that name."""
+    """`content` is a hash of the set; what is measured of it is kept in `folder`."""
 
     recipe: Recipe
     reader: Sequence[Sample]
@@ -35,14 +36,12 @@ class Feed:
 
     def stream(self, stage: Stage) -> BatchStream | PackedStream:
         """This process's batches of a stage, from its begin."""
-        rank, world = self.runtime.rank, self.runtime.world
-        options: dict[str, Any] = {"seed": self.recipe.seed, "rank": rank, "world": world, "workers": self.workers}
+        rank, world, pinned = self.runtime.rank, self.runtime.world, self.runtime.device.type == "cuda"
+        options: dict[str, Any] = {"seed": self.recipe.seed, "rank": rank, "world": world}
+        options |= {"workers": self.workers, "pinned": pinned}
         if stage.budget is None:
             return BatchStream(self.reader, self.collator(stage), stage.micro_size(world), **options)
-        pinned = self.runtime.device.type == "cuda"
-        return PackedStream(
-            self.reader, self.collator(stage), stage.budget, self.costs(stage), pinned=pinned, **options
-        )
+        return PackedStream(self.reader, self.collator(stage), stage.budget, self.costs(stage), **options)
 
     def collator(self, stage: Stage) -> Collator:
         return Collator(
@@ -66,17 +65,37 @@ class Feed:
         packed = PackedStream(self.reader, self.collator(last), last.budget, self.costs(last), seed=self.recipe.seed)
         return self.recipe.stages_for(packed.packs_per_epoch)
 
+    def measure(self, processes: Processes) -> None:
+        """Finds what each sample takes of a pack, for all stages that pack, and keeps it. Every process calls it.
+
+        Each reads its share: one process alone would take hours for millions of samples.
+        """
+        for stage in self.recipe.stages:
+            path = self._costs_file(stage)
+            if stage.budget is None or processes.sum([float(path.is_file())])[0] == processes.world:
+                continue
+            get_log().info("measuring %d samples for stage %s, to pack them", len(self.reader), stage.name)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            parts = [path.with_name(f"{path.stem}.{rank}.part.npy") for rank in range(processes.world)]
+            own = measure(self.reader, self.collator(stage), self.workers, processes.rank, processes.world)
+            np.save(parts[processes.rank], own)
+            processes.barrier()
+            if processes.is_main:
+                costs = np.empty((len(self.reader), 3), np.int64)
+                for rank, part in enumerate(parts):
+                    costs[rank :: processes.world] = np.load(part, allow_pickle=False)
+                np.save(draft := path.with_name(f"{path.stem}.draft.npy"), costs)
+                draft.replace(path)
+                for part in parts:
+                    part.unlink()
+            processes.barrier()
+
     def costs(self, stage: Stage) -> Costs:
-        """What each sample takes of a pack, measured once for a set and the way in which a stage shows it."""
+        """What `measure` found for a stage."""
+        return np.load(self._costs_file(stage), allow_pickle=False)
+
+    def _costs_file(self, stage: Stage) -> Path:
+        """Named by all that costs depend on: the set, and how the recipe and the stage show it."""
         shown = (stage.turns_per_sample, sorted((stage.families or {}).items()), stage.targets)
-        name = digest(self.content, len(self.reader), *shown, astuple(self.recipe.image), self.recipe.max_tokens)
-        path = self.folder / f"costs-{name}.npy"
-        if path.is_file():
-            return np.load(path, allow_pickle=False)
-        get_log().info("measuring %d samples, to pack them", len(self.reader))
-        costs = measure(self.reader, self.collator(stage), self.workers)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f"{path.stem}.{self.runtime.rank}.draft.npy")
-        np.save(draft, costs)
-        draft.replace(path)
-        return costs
+        recipe = self.recipe.name, str(self.recipe.coordinates), astuple(self.recipe.image), self.recipe.max_tokens
+        return self.folder / f"costs-{digest(self.content, len(self.reader), *recipe, *shown)}.npy"

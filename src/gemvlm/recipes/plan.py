@@ -28,6 +28,8 @@ TURNS = 4
 """Questions of such a sample."""
 TURN_TOKENS, ANSWER_TOKENS, FRAME_TOKENS = 32, 10, 12
 """Tokens of a question with its answer and its markup, of the answer alone, and of the markup around an image."""
+GPUS_PER_MACHINE = 8
+"""For a plan of weights that are shared within a machine."""
 GIB = 2**30
 
 
@@ -66,9 +68,11 @@ def memory_of(
     processes: int = 1,
     sharding: Sharding | None = None,
     on_cpu: bool = False,
+    local: int | None = None,
 ) -> Memory:
-    """Bytes of one process at the fullest moment of a step of a stage."""
-    shards = (sharding or Sharding()).mesh(processes, processes)[1]
+    """Bytes of one process at the fullest moment of a step of a stage; `local` of the processes share a machine."""
+    local = min(processes, GPUS_PER_MACHINE) if local is None else local
+    shards = (sharding or Sharding()).mesh(processes, local)[1]
     return budget.memory(
         stage,
         micro_load(recipe, stage, budget.factor, processes),
@@ -130,10 +134,12 @@ def _stages(recipe: Recipe, works: Mapping[str, Mapping[str, float]], loads: Map
 
 
 def _memory(memories: Mapping[str, Memory]) -> Table:
-    table = Table("GiB on each GPU", *memories, title="Memory at a step's fullest moment")
+    large = max(memory.total for memory in memories.values()) >= GIB
+    unit, name = (GIB, "GiB") if large else (2**20, "MiB")
+    table = Table(f"{name} on each GPU", *memories, title="Memory at a step's fullest moment")
     for part in vars(next(iter(memories.values()))):
-        table.add_row(part, *(f"{getattr(memory, part) / GIB:,.2f}" for memory in memories.values()))
-    table.add_row("all", *(f"{memory.total / GIB:,.2f}" for memory in memories.values()), style="bold")
+        table.add_row(part, *(f"{getattr(memory, part) / unit:,.2f}" for memory in memories.values()))
+    table.add_row("all", *(f"{memory.total / unit:,.2f}" for memory in memories.values()), style="bold")
     return table
 
 
@@ -151,9 +157,9 @@ def _times(
             seconds = sum(works[stage.name].values()) * stage.micro_batches(gpus)
             seconds /= gpu.peak_tera * 1e12 * ASSUMED_UTILISATION
             fits = memories[stage.name].total <= gpu.memory_gib * GIB * (1 - RESERVED)
-            cells.append(f"{seconds:,.3f}" if fits else "does not fit")
+            cells.append(f"{seconds:.3g}" if fits else "does not fit")
             total += seconds * stage.steps if fits else math.nan
-        table.add_row(gpu.name, *cells, f"{total / 3600:,.1f} h" if total == total else "–")
+        table.add_row(gpu.name, *cells, f"{total / 3600:,.3g} h" if total == total else "–")
     return table
 
 
@@ -164,7 +170,9 @@ def check_memory(recipe: Recipe, model: GemConfig, runtime: Runtime, sharding: S
         return
     budget = Budget(model)
     for stage in recipe.stages:
-        memory = memory_of(recipe, stage, budget, runtime.world, sharding, runtime.device.type == "cpu")
+        memory = memory_of(
+            recipe, stage, budget, runtime.world, sharding, runtime.device.type == "cpu", runtime.local_world
+        )
         if memory.total > there:
             largest = sorted(vars(memory), key=lambda part: -getattr(memory, part))[:3]
             parts = ", ".join(f"{part} {getattr(memory, part) / GIB:.1f}" for part in largest)
@@ -179,6 +187,6 @@ def _available(runtime: Runtime) -> float | None:
     """Bytes that this process may still take; None where nobody says."""
     if runtime.device.type == "cuda":
         return torch.cuda.mem_get_info(runtime.device)[0] * 1.0
-    if runtime.device.type == "cpu" and hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
+    if runtime.device.type == "cpu" and hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / runtime.local_world
     return None

@@ -84,8 +84,8 @@ def train_recipe(
         )
         content = shards.manifest.hash
         feed = Feed(recipe, reader, tokenizer, makers, runtime, out / "costs", content, workers)
-        with _main_first(processes):
-            stages = feed.stages()
+        feed.measure(processes)
+        stages = feed.stages()
         facts = {"recipe": recipe.name, "seed": str(recipe.seed), "data": content}
         budget, peak = Budget(model), peak_of(runtime.device)
 

@@ -244,7 +244,11 @@ class _Training:
                     state = dataclasses.replace(state, unlogged=meter.totals())
                     self._save_state(stage, index, state, None if done else optimizer, average, must=ends)
                 if number:
-                    get_log().info("%s ended the run after step %d; start it again to go on", NAMES[number], state.step)
+                    get_log().info(
+                        "%s ended the run after step %d, which is saved; started again (--resume), it goes on",
+                        NAMES[number],
+                        state.step,
+                    )
                     raise Stopped(number)
                 if ends:
                     return state
@@ -352,8 +356,8 @@ def _continued(state: RunState, stages: Sequence[Stage], folder: Path) -> RunSta
         )
     if stage.lora is not None or stage.ema is not None:
         raise ValueError(
-            f"{folder}: stage {stage.name!r} was shortened to the {stage.steps} steps that are done, but its adapters or "
-            f"averages become weights after its last step only; give it {stage.steps + 1} steps or more"
+            f"{folder}: stage {stage.name!r} was shortened to the {stage.steps} steps that are done, but its adapters "
+            f"or averages become weights after its last step only; give it {stage.steps + 1} steps or more"
         )
     return RunState(state.stage + 1, 0, state.step, skipped=state.skipped)
 
