@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# GEM-2B from published parts on one machine: look, curate, encode, train (goes on if interrupted), score, export.
+# GEM-2B from published parts on one machine: look, curate, train (goes on if interrupted), score, export.
 #
 #   ROOTS="--root gem-250k=data/GEM-250K --root refspatial=data/RefSpatial" bash runs/gem_2b.sh out/gem-2b
 #

@@ -37,14 +37,11 @@ class Gem(nn.Module):
             training_steps=config.training_steps,
         )
 
-    def forward(
-        self, batch: Batch, losses: Sequence[str] = ("text", "depth"), touch: bool = False
-    ) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, losses: Sequence[str] = ("text", "depth")) -> dict[str, Tensor]:
         """The named losses of a batch, computing only what they need.
 
         "text" is the cross entropy of the supervised tokens; any other name is a kind of target, or a kind with the
-        suffix "_prior". A loss with nothing to average is left out; with `touch` it is an exact zero instead, and every
-        loss depends on every trainable parameter, as ranks that reduce their gradients together need.
+        suffix "_prior". A loss with nothing to average is left out.
         """
         kinds = [name for name in losses if name != "text" and not name.endswith(PRIOR)]
         targets = [target for target in batch.targets if target.kind in kinds]
@@ -58,9 +55,6 @@ class Gem(nn.Module):
             found |= self.supervision(states, read.spans, self.token_grids(read), targets)
         priors = [target for target in batch.targets if target.kind + PRIOR in losses]
         found |= {kind + PRIOR: loss for kind, loss in self.supervision.prior(priors).items()}
-        if touch:
-            zero = sum((0 * parameter.sum().float() for parameter in self.parameters() if parameter.requires_grad), 0.0)
-            found = {name: torch.as_tensor(found.get(name, 0.0) + zero) for name in losses}
         return {name: found[name] for name in losses if name in found}
 
     def checkpoint_activations(self, on: bool = True) -> None:
