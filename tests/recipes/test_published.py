@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from gemvlm.model.weights import named_tensors
 from gemvlm.recipes import run as recipe_run
 from gemvlm.recipes.gem_2b import GEM_2B
 from gemvlm.recipes.gem_2b_continue import GEM_2B_CONTINUE
+from gemvlm.recipes.gem_2b_lora import GEM_2B_LORA
 from gemvlm.recipes.gem_8b import GEM_8B
 from gemvlm.recipes.recipe import Recipe, Start
 from gemvlm.recipes.run import train_recipe
@@ -25,13 +27,19 @@ from gemvlm.training.loop import Run
 
 
 def carry_out(
-    monkeypatch: pytest.MonkeyPatch, recipe: Recipe, out: Path, data: Path, start: list[str], **options: Any
+    monkeypatch: pytest.MonkeyPatch,
+    recipe: Recipe,
+    out: Path,
+    data: Path,
+    start: list[str],
+    workers: int = 0,
+    **options: Any,
 ) -> bool:
     monkeypatch.setattr(recipe_run, "get", lambda name: recipe)
     monkeypatch.setattr(recipe_run, "PREVIEWS", 1)
     monkeypatch.setattr(recipe_run, "PREVIEW_STEPS", 1)
     run = Run(out, show_progress=False, **options)
-    return train_recipe(recipe.name, out, data=data, device="cpu", run=run, start=start)
+    return train_recipe(recipe.name, out, data=data, device="cpu", run=run, start=start, workers=workers)
 
 
 @pytest.mark.parametrize("recipe, tied", [(GEM_2B, True), (GEM_8B, False)], ids=["gem_2b", "gem_8b"])
@@ -63,7 +71,7 @@ def test_from_published_folders_through_every_stage_to_stock_transformers(
     whole = export_model(out / "final", tmp_path / "gem", "gem", torch.float32)
     assert {n.split(".")[0] for n in load_file(whole / "model.safetensors")} >= {"sana", "vae", "diffusion_connector"}
     carried_on = replace(published.recipe, stages=published.recipe.stages[-1:])
-    assert carry_out(monkeypatch, carried_on, tmp_path / "more", learned_set, [str(whole)])
+    assert carry_out(monkeypatch, carried_on, tmp_path / "more", learned_set, [str(whole)], workers=1)
     with pytest.raises(ValueError, match="exists already"):
         export_model(out / "final", plain, "qwen3-vl")
 
@@ -117,3 +125,30 @@ def test_the_authors_continuation_leaves_connector_and_generator_alone(
     }
     assert moved == {"model"}
     assert any(".deepstack_merger_list." in n for n, t in after.items() if not torch.equal(t, before[n])), "B11"
+
+
+def test_adapters_averages_and_cached_latents_by_the_command(
+    publish: Callable[..., Any], learned_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Adapters end in the weights of their layers; latents that lie beside the set are read, not made again."""
+    pytest.importorskip("peft")
+    from gemvlm.curation.encode import Codec, encode
+    from gemvlm.model.latents import DcAeLatents
+
+    published = publish(GEM_2B_LORA)
+    first, *_, adapted = published.recipe.stages
+    recipe = replace(published.recipe, stages=(replace(first, steps=1), replace(adapted, ema=0.5)))
+    samples = shutil.copytree(learned_set, tmp_path / "set")
+    begun = find_start(recipe, Start().given(published.words)).load
+    latents = begun(recipe.model, 0).supervision.latents
+    encode(samples, Codec.of(recipe.model, latents, "depth", (None, None)), show_progress=False)
+    monkeypatch.setattr(recipe_run, "depth_preview", lambda *_: lambda *_: None)
+    monkeypatch.setattr(DcAeLatents, "encode", lambda *_: pytest.fail("a target was encoded again"))
+    assert not carry_out(monkeypatch, recipe, tmp_path / "run", samples, published.words, minutes=0.0)
+    assert carry_out(monkeypatch, recipe, tmp_path / "run", samples, [])
+    before = load_file(published.qwen / "model.safetensors")
+    after = load_file(tmp_path / "run/final/model.safetensors")
+    moved = {name.split(".")[-2] for name, tensor in before.items() if not torch.equal(after[name], tensor)}
+    assert moved == {"q_proj", "k_proj", "v_proj", "o_proj"}
+    assert not list((tmp_path / "run/final").glob("adapter*"))
+    assert not any("lora" in name for name in after)

@@ -26,7 +26,7 @@ from gemvlm.data.latents import SUFFIX, LatentCache, to_member
 from gemvlm.data.quarantine import REASONS, QuarantineError
 from gemvlm.data.targets import DepthTarget, RgbTarget
 from gemvlm.model.config import GemConfig
-from gemvlm.model.latents import Latents
+from gemvlm.model.latents import DcAeLatents, Latents
 from gemvlm.shards import DerivedWriter, SampleError, ShardReader, files
 from gemvlm.shards.files import Location
 from gemvlm.shards.record import Row
@@ -82,11 +82,11 @@ class Codec:
     @property
     def stamp(self) -> dict[str, Any]:
         """Everything that a latent depends on besides its frame."""
-        maker = self.maker
+        maker, settings = self.maker, _settings(self.latents, self.config)
         return {
-            "autoencoder": dict(self.config),
+            "autoencoder": settings,
             "weights": weights_hash(self.latents),
-            "scaling_factor": self.config.get("scaling_factor", self.config.get("gain", 1.0)),
+            "scaling_factor": settings.get("scaling_factor", settings.get("gain", 1.0)),
             "kind": maker.kind,
             "encoding": asdict(maker.encoding) if isinstance(maker, DepthTarget) else None,
             "size": [maker.height, maker.width],
@@ -94,6 +94,13 @@ class Codec:
             "precision": self.precision,
             "code": CODE_VERSION,
         }
+
+
+def _settings(latents: Latents, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Of an autoencoder, with the defaults that some publishers write and others leave out."""
+    if isinstance(latents, DcAeLatents):
+        config = {"kind": "dc_ae", **{k: v for k, v in latents.vae.config.items() if not k.startswith("_")}}
+    return dict(config)
 
 
 def weights_hash(latents: Latents) -> str:

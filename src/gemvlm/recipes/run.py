@@ -27,7 +27,7 @@ from gemvlm.runtime import detect, deterministic
 from gemvlm.sample import Sample
 from gemvlm.shards import ShardReader
 from gemvlm.training.budget import Budget, Load
-from gemvlm.training.checkpoint import latest_checkpoint
+from gemvlm.training.checkpoint import latest_checkpoint, restore_latents
 from gemvlm.training.gpus import peak_of
 from gemvlm.training.loop import Run, train
 from gemvlm.training.parallel import Processes, Sharding
@@ -148,9 +148,15 @@ def find_beginning(recipe: Recipe, run: Path, words: Sequence[str]) -> Beginning
 
 
 def begin(recipe: Recipe, model: GemConfig, beginning: Beginning | None, run: Path) -> Gem:
-    """The model that is trained: drawn from the recipe's seed, or read. One whose run goes on is filled by the loop."""
-    if latest_checkpoint(run) is not None:
-        return uninitialised(model)
+    """The model that is trained: drawn from the recipe's seed, or read.
+
+    Of one whose run goes on only the autoencoder is read here; the loop fills the rest.
+    """
+    newest = latest_checkpoint(run)
+    if newest is not None:
+        gem = uninitialised(model)
+        restore_latents(newest, gem)
+        return gem
     if beginning is not None:
         return beginning.load(model, recipe.seed)
     with deterministic(recipe.seed):

@@ -252,6 +252,16 @@ def restore(folder: Path, gem: Gem, optimizer: GroupOptimizer | None, average: A
             tensors.fill(average.tensors)
 
 
+@torch.no_grad()
+def restore_latents(folder: Path, gem: Gem) -> None:
+    """Load the autoencoder alone, which no stage trains: cached latents are checked against it before a run goes on."""
+    own = {id(tensor) for tensor in gem.supervision.latents.state_dict(keep_vars=True).values()}
+    with TensorFiles(folder, WEIGHTS) as tensors:
+        for name, tensor in weights_of(gem).items():
+            if id(tensor) in own:
+                tensor.copy_(tensors.read(name, tensor))
+
+
 def prune(folder: Path, keep: int) -> None:
     """Delete all but the `keep` newest resumable checkpoints, and drafts (C3 of the release keeps every one)."""
     old = sorted(_checkpoints(folder), key=_step)[:-keep]
