@@ -74,6 +74,11 @@ def test_errors_of_the_user_are_one_line(capsys: pytest.CaptureFixture[str], tmp
     assert "the same name" in refused(capsys, "depth", "nano", "a/x.png", "b/x.jpg", "--out", str(tmp_path))
 
 
+def test_benchmarks_are_parted_by_commas(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words = ["evaluate", "random", "--benchmark", "sat,nothing", "--benchmark", "what", "--out", str(tmp_path)]
+    assert "no benchmark nothing, what; there are blink, " in refused(capsys, *words)
+
+
 def test_an_unknown_recipe_is_answered_with_those_there_are(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     error = refused(capsys, "train", "gem_giga", "--out", str(tmp_path))
     assert "unknown recipe 'gem_giga'; there are " in error and "debug" in error

@@ -84,6 +84,13 @@ def test_marks_lie_where_the_fractions_say() -> None:
     assert changed.max(axis=0) == pytest.approx([240, 432], abs=3)
 
 
+def test_places_of_one_label_have_one_colour() -> None:
+    image = np.full((480, 480, 3), 200, np.uint8)
+    marked = draw_points_boxes(image, [(0.2, 0.2), (0.5, 0.5), (0.8, 0.8)], labels=["true", "said", "true"])
+    first, second, third = (tuple(marked[at, at]) for at in (96, 240, 384))
+    assert first == third != second
+
+
 def test_marks_at_the_border_and_boxes_inside_out_are_drawn() -> None:
     image = np.zeros((20, 30, 3), np.uint8)
     marked = draw_points_boxes(image, [(0.0, 0.0), (1.0, 1.0)], [(0.9, 0.9, 0.1, 0.1)], ["a", "a long name", "b"])

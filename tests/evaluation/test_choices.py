@@ -35,7 +35,15 @@ OPTIONS = {"A": "left", "B": "right", "C": "behind", "D": "in front"}
         ),
         (mimo_boxed, {r"so \boxed{A}, no \boxed{\text{B}}": r"\text{B}", "B": "B", r"\boxed{": r"\boxed{"}),
         (mimo_after_thought, {"<think>A</think> B ": "B", "A": "A", "a</think>b</think>c": "c"}),
-        (cosmos_answer, {"<answer> B </answer><answer>C</answer>": "B", "B": None}),
+        (
+            cosmos_answer,
+            {
+                "<answer> B </answer><answer>C</answer>": "B",
+                "</answer><answer>\nA\n</answer>": "A",
+                "<answer>B": None,
+                "B": None,
+            },
+        ),
         (first_capital, {"the answer: B, not A": "B", "Apple": "A", "e": None}),
         (
             mmsi_letter,

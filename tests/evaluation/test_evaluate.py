@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import threading
 from collections.abc import Iterator, Sequence
@@ -11,17 +12,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from stock_model import write_stock_model
 from toy_benchmark import ToyBenchmark
 
 from gemvlm.evaluation.answer_files import read_answers
 from gemvlm.evaluation.answerers import Baseline, Reply
-from gemvlm.evaluation.benchmark import Benchmark, Convention, Item, Score
+from gemvlm.evaluation.benchmark import Benchmark, Convention, Item, Media, Score
 from gemvlm.evaluation.benchmarks import open_benchmark, place_of
 from gemvlm.evaluation.compare import compare_runs
 from gemvlm.evaluation.evaluate import evaluate_models, slug
-from gemvlm.evaluation.gallery import illustrate, wrong_items
+from gemvlm.evaluation.gallery import OUTLINE, illustrate, outlined, true_region, wrong_items
 from gemvlm.evaluation.gaps import compare_results, corrected
+from gemvlm.evaluation.pointing import mask_truth
 from gemvlm.evaluation.results import Results, write_scores
 from gemvlm.evaluation.runner import run_benchmark
 
@@ -281,6 +284,26 @@ def test_wrong_replies_are_drawn_in_turn_from_each_category(tmp_path: Path) -> N
     plain = illustrate(item, "nowhere", "A", Convention())
     assert picture.shape == plain.shape == (512, 512, 3)
     assert (picture != plain).any(axis=2).sum() > 300
+    asked = illustrate(item, "nowhere", "A", Convention(), "A (100, 100) or B (800, 800)?")
+    assert (asked != plain).any(axis=2).sum() > 600
+
+
+def test_a_true_region_is_outlined_whatever_its_form() -> None:
+    mask = np.zeros((40, 60, 3), np.uint8)
+    mask[10:30, 20:50] = 255
+    file = io.BytesIO()
+    Image.fromarray(mask).save(file, "PNG")
+    truth = mask_truth(Media(file.getvalue()), "mask")
+    square = {"polygon": [[1 / 3, 0.25], [5 / 6, 0.25], [5 / 6, 0.75], [1 / 3, 0.75]]}
+    for given in (truth, {"mask": truth, **square}, square):
+        region = true_region(Item("a", (), "", given, "c", "s"))
+        assert region is not None
+        drawn = (outlined(np.zeros((80, 120, 3), np.uint8), region) == OUTLINE).all(axis=2)
+        rows, columns = np.nonzero(drawn)
+        assert [rows.min(), rows.max(), columns.min(), columns.max()] == pytest.approx([20, 59, 40, 99], abs=1)
+        assert not drawn[24:56, 44:96].any()
+    for other in ("A", ["x"], {"a": 1}):
+        assert true_region(Item("a", (), "", other, "c", "s")) is None
 
 
 def test_names_of_benchmarks_and_their_places(tmp_path: Path) -> None:

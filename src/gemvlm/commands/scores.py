@@ -10,7 +10,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 from gemvlm.commands import Device, Model
 
 Models = Annotated[Positional[tuple[str, ...]], arg(metavar="MODEL...")]
-Names = Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME")]
+Names = Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME[,NAME]...")]
 Results = Annotated[Positional[str], arg(metavar="FOLDER[,FOLDER]...")]
 Place = Annotated[str | None, arg(metavar="PLACE")]
 Others = Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="MODEL")]
@@ -43,7 +43,7 @@ def evaluate(
         models: Checkpoint folders or shipped names; with --benchmark also hf:ID_OR_FOLDER, an endpoint as in
             http://host/v1?model=NAME, random, majority, oracle, blind:MODEL, grey:MODEL.
         out: Folder for the scores.
-        benchmark: Names of benchmarks; `gemvlm evaluate nano --out x --benchmark ?` lists them.
+        benchmark: Names of benchmarks, separated by commas; `gemvlm evaluate nano --out x --benchmark ?` lists them.
         data: Where they are: a folder that holds a folder of each name, or one benchmark's own; a hub id will do.
         protocol: By which rule answers are asked for and judged; the publisher's by default.
         limit: Ask at most so many items of each benchmark, spread evenly.
@@ -66,14 +66,15 @@ def evaluate(
     from gemvlm.evaluation.evaluate import evaluate_models
     from gemvlm.recipes.suites import SUITES, open_suite
 
-    unknown = [name for name in benchmark if name not in SUITES and name not in BENCHMARKS]
+    names = list(dict.fromkeys(name for listed in benchmark for name in listed.split(",")))
+    unknown = [name for name in names if name not in SUITES and name not in BENCHMARKS]
     if unknown:
         raise ValueError(f"no benchmark {', '.join(unknown)}; there are {', '.join(sorted({*BENCHMARKS, *SUITES}))}")
     opened = [
         open_suite(name, place_of(name, data) if data else "", protocol)
         if name in SUITES
         else open_benchmark(name, place_of(name, data), protocol)
-        for name in benchmark
+        for name in names
     ]
     page = evaluate_models(
         models, opened, out, device=device, seed=seed, limit=limit, retry_failed=retry_failed, gallery=gallery

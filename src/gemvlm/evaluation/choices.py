@@ -31,7 +31,6 @@ _REFUSALS = (
 )
 _NUMBER = re.compile(r"-?(?:\d+(?:\.\d*)?|\.\d+)")
 _BOX = re.compile(r"\\boxed\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}")
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _MARKS = (re.compile(r"``([^`]*)``"), re.compile(r"`([^`]*)`"), re.compile(r"\{([^}]*)\}"))
 
 
@@ -85,8 +84,9 @@ def mimo_after_thought(reply: str) -> str:
 
 def cosmos_answer(reply: str) -> str | None:
     """What is in the first `<answer>` tag, stripped."""
-    found = _ANSWER.search(reply[:LONGEST_REPLY])
-    return found[1].strip() if found else None
+    _, opening, rest = reply[:LONGEST_REPLY].partition("<answer>")
+    said, closing, _ = rest.partition("</answer>")
+    return said.strip() if opening and closing else None
 
 
 def first_capital(reply: str, letters: str = "ABCD") -> str | None:

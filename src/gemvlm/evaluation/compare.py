@@ -83,6 +83,7 @@ def _notes(a: int, b: int) -> str:
         scatter = "scenes. One training each: what another seed would give is not in these intervals."
     return (
         f"Differences are of the same items; intervals resample {scatter} “Could have seen” is the smallest true "
-        "difference that would be found four times of five: a smaller one may exist and stay unseen. “p of all” is "
-        "Holm's correction, of headlines and of parts apart. Replies that a protocol does not count are 0 here."
+        "difference that would be found four times of five: a smaller one may exist and stay unseen. “p, Holm” is "
+        "corrected for all that were asked, headlines and parts apart; the verdict goes by it. Replies that a protocol "
+        "does not count are 0 here."
     )

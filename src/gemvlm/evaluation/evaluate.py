@@ -102,7 +102,8 @@ def _write_page(asked: Sequence[_Asked], results: Sequence[Results], out: Path, 
         report.heading(name)
         add_tables(report, group)
         for each, found in zip(asked, results, strict=True):
-            wrong = wrong_items(found.lines, gallery) if found.benchmark == name else []
+            guesses = found.run["answerer"].get("kind") in ("random", "majority")
+            wrong = [] if guesses or found.benchmark != name else wrong_items(found.lines, gallery)
             if wrong:
                 report.subheading(f"{found.model}: {len(wrong)} of its wrong replies")
                 items = {item.id: item for item in each.items}

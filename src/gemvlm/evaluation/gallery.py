@@ -1,23 +1,30 @@
-"""What a model got wrong, to be looked at: picture, question, reply, truth, and the places of both drawn in."""
+"""What a model got wrong, to be looked at: picture, question, reply, truth, and the places of all three drawn in."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 from PIL import Image
 
 from gemvlm.evaluation.answer_files import Line
 from gemvlm.evaluation.answerers.media import Picture, evenly, frames_of
-from gemvlm.evaluation.benchmark import Benchmark, Convention, Item
+from gemvlm.evaluation.benchmark import Benchmark, Convention, Item, WritesPlaces
 from gemvlm.evaluation.coordinates import Places, read_places
-from gemvlm.figure import Exchange, Report, draw_points_boxes
+from gemvlm.evaluation.pointing import mask_levels
+from gemvlm.evaluation.polygons import polygon_mask
+from gemvlm.figure import Exchange, Report, draw_points_boxes, enlarge
+from gemvlm.figure.pictures import MARKS
 
 SIDE = 480
 SHOWN_FRAMES = 4
 LONGEST_TEXT = 1200
 HALF = 0.5
+OUTLINE = MARKS[0]
+"""That of the first mark, which is true."""
 
 
 def wrong_items(lines: Sequence[Line], count: int) -> list[Line]:
@@ -43,7 +50,8 @@ def add_gallery(
         said, true = line["reply"], benchmark.oracle(item, convention)
         caption = f"{item.category} · {item.id}"
         try:
-            picture = illustrate(item, said, true, convention)
+            asked = item.prompt if isinstance(benchmark, WritesPlaces) else ""
+            picture = illustrate(item, said, true, convention, asked)
         except ValueError as error:
             report.text(f"`{caption}`: {error}")
             continue
@@ -51,8 +59,12 @@ def add_gallery(
         report.conversation(picture, [Exchange(question, _cut(said), _cut(true), False)], caption)
 
 
-def illustrate(item: Item, said: str, true: str, convention: Convention) -> Picture:
-    """The item's pictures side by side, at most four; on the first one the true places and those that were said."""
+def illustrate(item: Item, said: str, true: str, convention: Convention, asked: str = "") -> Picture:
+    """The item's pictures side by side, at most four.
+
+    On the first one the outline of the true region, the true places, those that were said, and those of `asked`, named
+    A, B, ... in its order where there are several.
+    """
     frames = [frame for medium in frames_of(item) for frame in medium]
     if not frames:
         return np.full((SIDE // 4, SIDE, 3), 200, np.uint8)
@@ -60,19 +72,45 @@ def illustrate(item: Item, said: str, true: str, convention: Convention) -> Pict
     size = (frames[0].shape[1], frames[0].shape[0])
     truth = read_places(true, convention, size)
     answer = read_places(said, convention, size) if truth.points or truth.boxes else Places()
+    question = read_places(asked, convention, size)
+    names = [chr(ord("A") + i) for i in range(len(question.points))] if len(question.points) > 1 else ["asked"]
+    ground = enlarge(_shrunk(chosen[0], SIDE), SIDE)
     first = draw_points_boxes(
-        _shrunk(chosen[0], SIDE),
-        [*truth.points, *answer.points],
-        [*truth.boxes, *answer.boxes],
+        ground if (region := true_region(item)) is None else outlined(ground, region),
+        [*truth.points, *answer.points, *question.points],
+        [*truth.boxes, *answer.boxes, *question.boxes],
         ["true"] * len(truth.points)
         + ["said"] * len(answer.points)
+        + names[: len(question.points)]
         + ["true"] * len(truth.boxes)
-        + ["said"] * len(answer.boxes),
+        + ["said"] * len(answer.boxes)
+        + ["asked"] * len(question.boxes),
         SIDE,
     )
     strip = [first, *(_shrunk(frame, SIDE) for frame in chosen[1:])]
     height = first.shape[0]
     return np.concatenate([_of_height(picture, height) for picture in strip], axis=1)
+
+
+def true_region(item: Item) -> Bool[np.ndarray, "h w"] | None:
+    """What a pointing benchmark counts as right: its mask above half its range, or its polygon; None of others."""
+    truth: Any = item.truth if isinstance(item.truth, Mapping) else {}
+    if isinstance(mask := truth.get("mask", truth), Mapping) and "levels" in mask:
+        return mask_levels(mask) > 127
+    if polygon := truth.get("polygon"):
+        return polygon_mask(polygon, SIDE, SIDE) > 0
+    return None
+
+
+def outlined(picture: Picture, region: Bool[np.ndarray, "h w"]) -> Picture:
+    """The picture with the border of a region, which is resized to it."""
+    size = (picture.shape[1], picture.shape[0])
+    inside = np.pad(np.asarray(Image.fromarray(region).resize(size, Image.Resampling.NEAREST)), 2)
+    rolled = [np.roll(inside, (dy, dx), (0, 1)) for dy in (-2, 0, 2) for dx in (-2, 0, 2)]
+    border = (inside & ~np.logical_and.reduce(rolled))[2:-2, 2:-2]
+    marked = picture.copy()
+    marked[border] = OUTLINE
+    return marked
 
 
 def _shrunk(picture: Picture, side: int) -> Picture:

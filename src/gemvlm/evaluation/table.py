@@ -127,9 +127,12 @@ def _each(group: Sequence[Results], add: Callable[[Table, str], None]) -> None:
     add(part_table(group), f"Reported by others under their own harness: {sources}." if sources else "Sub-scores.")
     gaps = corrected([gap for other in group[1:] for gap in compare_results([group[0]], [other], parts=False)])
     if gaps:
-        headings = ["A", "B", "A, %", "B, %", *gap_table([])[0][4:]]
-        rows = [[group[0].model, other.model, *_gap_cells(gap)] for other, gap in zip(group[1:], gaps, strict=True)]
-        add((headings, rows), f"{group[0].model} against each other one, on the same items; p is corrected for all.")
+        headings = ["B", "A, %", "B, %", *gap_table([])[0][4:]]
+        rows = [[other.model, *_gap_cells(gap)] for other, gap in zip(group[1:], gaps, strict=True)]
+        add(
+            (headings, rows),
+            f"A is {group[0].model}, on the same items as each other one; the verdict goes by Holm's p.",
+        )
 
 
 def _explained(group: Sequence[Results]) -> str:

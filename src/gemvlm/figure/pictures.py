@@ -110,7 +110,7 @@ def draw_points_boxes(
     """The image with marked places, enlarged first so that marks stay fine on small images.
 
     `points` are (x, y) and `boxes` (left, top, right, bottom), as fractions of width and height; `labels` name the
-    points first, then the boxes, and may be shorter.
+    points first, then the boxes, and may be shorter. Places of one label have one colour.
     """
     canvas = Image.fromarray(enlarge(image, side)).convert("RGBA")
     marks = Image.new("RGBA", canvas.size)
@@ -118,11 +118,13 @@ def draw_points_boxes(
     width, height = canvas.size
     stroke = max(2, round(max(width, height) / 160))
     names = [*labels, *[""] * (len(points) + len(boxes) - len(labels))]
+    kinds = list(dict.fromkeys(name or index for index, name in enumerate(names)))
+    colours = [MARKS[kinds.index(name or index) % len(MARKS)] for index, name in enumerate(names)]
     for index, (x, y) in enumerate(points):
-        _draw_point(draw, x * width, y * height, 3.0 * stroke, MARKS[index % len(MARKS)], names[index], canvas.size)
+        _draw_point(draw, x * width, y * height, 3.0 * stroke, colours[index], names[index], canvas.size)
     for index, (x0, y0, x1, y1) in enumerate(boxes, start=len(points)):
         corners = (x0 * width, y0 * height, x1 * width, y1 * height)
-        _draw_box(draw, corners, stroke, MARKS[index % len(MARKS)], names[index], canvas.size)
+        _draw_box(draw, corners, stroke, colours[index], names[index], canvas.size)
     return np.asarray(Image.alpha_composite(canvas, marks).convert("RGB"))
 
 
