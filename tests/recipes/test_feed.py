@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
-from gemvlm.data.packing import measure
+from gemvlm.data.packing import LEFT_OUT, measure
 from gemvlm.data.tokenizer import train_tokenizer
 from gemvlm.recipes.data import target_makers
 from gemvlm.recipes.feed import Feed
@@ -67,3 +69,25 @@ def test_processes_share_the_measuring(learned_set: Path, tmp_path: Path) -> Non
     assert names[0] == names[1]
     for stage in GEM_2B.stages:
         assert np.array_equal(feeds[1].costs(stage), alone.costs(stage))
+
+
+def test_samples_that_fit_no_pack_are_left_out_and_many_are_refused(
+    learned_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed, last = make_feed(learned_set, tmp_path), GEM_2B.stages[-1]
+    patches = measure(feed.reader, feed.collator(last))[:, 1]
+    assert last.budget is not None and len(set(patches)) == 2
+    smaller = replace(last, budget=replace(last.budget, patches=int(patches.min())))
+    feed = replace(feed, recipe=replace(GEM_2B, stages=(smaller,)))
+    told = (
+        rf"stage '3-everything': {(patches > patches.min()).sum()} of 12 samples fit no pack \(s\d+, .*give them fewer"
+    )
+    with pytest.raises(ValueError, match=told):
+        feed.measure(ALONE)
+    monkeypatch.setattr("gemvlm.recipes.feed.MAX_LEFT_OUT", 0.9)
+    feed.measure(ALONE)
+    stream = feed.stream(smaller)
+    seen = {name for _ in range(12) for name in next(stream).sample_ids}
+    assert seen == {feed.reader[int(index)].id for index in np.flatnonzero(patches == patches.min())}
+    tight = replace(feed, recipe=replace(GEM_2B, max_tokens=10))
+    assert (measure(feed.reader, tight.collator(last)) == LEFT_OUT).all()

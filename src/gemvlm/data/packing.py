@@ -35,7 +35,8 @@ LOOKED_AT = 20_000
 """Samples that an estimate of an epoch's packs is made from."""
 
 Costs = Int64[np.ndarray, "n 3"]
-"""Tokens, vision patches and targets of each sample, at most (`Collator.cost`)."""
+"""Tokens, vision patches and targets of each sample, at most (`Collator.cost`); negative: it is in no pack."""
+LEFT_OUT = -1
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class PackedState(NamedTuple):
 def measure(reader: Sequence[Sample], collator: Collator, workers: int = 0, rank: int = 0, world: int = 1) -> Costs:
     """The costs of every `world`-th sample from `rank` on, each read once.
 
-    They are those of the collator's turns, images and kinds of target. ValueError for a sample that can't be shown.
+    They are those of the collator's turns, images and kinds of target. A sample that it refuses costs `LEFT_OUT`.
     """
     source = Subset(_Costs(reader, collator), range(rank, len(reader), world))
     loader = DataLoader(source, batch_size=256, num_workers=workers, collate_fn=np.array)
@@ -75,7 +76,7 @@ class PackedStream:
 
     `costs` are measured if not given. `plan` says what stands where, by default `Shuffled` with the seed; a `Mixture`
     is both reader and plan. With `pinned`, what `workers` prepare lies where a GPU fetches it while the host goes on.
-    ValueError for a sample that no pack can hold.
+    ValueError for a sample that no pack can hold, unless its costs say `LEFT_OUT`.
     """
 
     def __init__(
@@ -97,6 +98,8 @@ class PackedStream:
         costs = measure(reader, collator, workers) if costs is None else costs
         if len(costs) != len(reader):
             raise ValueError(f"{len(costs)} costs for {len(reader)} samples; measure them again")
+        if bool((costs < 0).any(1).all()):
+            raise ValueError(f"all {len(costs)} samples are left out of the packs; raise max_tokens or the budget")
         too_large = np.flatnonzero((costs > astuple(budget)).any(1))
         if len(too_large):
             raise ValueError(
@@ -176,6 +179,8 @@ class Packer:
                 looked_at, position = position, position + 1
             epoch, index = self._member(looked_at)
             cost = self._costs[index]
+            if (cost < 0).any():
+                continue
             if (cost <= left).all():
                 left -= cost
                 members.append((epoch, index))
@@ -240,4 +245,7 @@ class _Costs(Dataset[tuple[int, int, int]]):
         return len(self._reader)
 
     def __getitem__(self, index: int) -> tuple[int, int, int]:
-        return self._collator.cost(self._reader[index])
+        try:
+            return self._collator.cost(self._reader[index])
+        except ValueError:  # too long, however few of its turns are shown
+            return LEFT_OUT, LEFT_OUT, LEFT_OUT

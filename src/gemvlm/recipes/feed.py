@@ -13,12 +13,16 @@ from transformers import PreTrainedTokenizerFast
 from gemvlm.data.collate import Collator, TargetMaker, TurnSampler
 from gemvlm.data.loader import BatchStream, digest
 from gemvlm.data.naming import Naming
-from gemvlm.data.packing import Costs, PackedStream, measure
+from gemvlm.data.packing import LEFT_OUT, Costs, PackedStream, measure
 from gemvlm.recipes.recipe import Recipe
 from gemvlm.runtime import Runtime, get_log
 from gemvlm.sample import Sample
 from gemvlm.training.parallel import Processes
 from gemvlm.training.stage import Stage
+
+MAX_LEFT_OUT = 0.01
+"""Of a set's samples, at most this share may be too large for a pack."""
+SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -89,10 +93,30 @@ class Feed:
                 for part in parts:
                     part.unlink()
             processes.barrier()
+        for stage in self.recipe.stages:
+            if stage.budget is not None:
+                self._refuse_too_many(stage)
 
     def costs(self, stage: Stage) -> Costs:
-        """What `measure` found for a stage."""
-        return np.load(self._costs_file(stage), allow_pickle=False)
+        """What `measure` found for a stage; a sample that alone is more than a pack is left out."""
+        assert stage.budget is not None
+        found = np.load(self._costs_file(stage), allow_pickle=False)
+        found[(found > astuple(stage.budget)).any(1)] = LEFT_OUT
+        return found
+
+    def _refuse_too_many(self, stage: Stage) -> None:
+        """Says which samples fit no pack. ValueError if they are more than a hundredth."""
+        out = np.flatnonzero((self.costs(stage) < 0).any(1))
+        if not len(out):
+            return
+        names = [self.reader[int(index)].id for index in out[:SHOWN]]
+        told = (
+            f"stage {stage.name!r}: {len(out)} of {len(self.reader)} samples fit no pack ({', '.join(names)}, ...); "
+            f"one holds {stage.budget}, a sample at most {self.recipe.max_tokens} tokens"
+        )
+        if len(out) > MAX_LEFT_OUT * len(self.reader):
+            raise ValueError(f"{told}: give them fewer frames or shorter turns, or raise these in the recipe")
+        get_log().warning("%s; they are left out", told)
 
     def _costs_file(self, stage: Stage) -> Path:
         """Named by all that costs depend on: the set, and how the recipe and the stage show it."""
