@@ -20,6 +20,7 @@ from gemvlm.curation.sources.tabletop import LICENCE
 from gemvlm.evaluation.answerers.gem import GemAnswerer
 from gemvlm.evaluation.depth_report import BLIND as BLIND_DEPTH
 from gemvlm.evaluation.depth_report import READINGS, DepthReport, Pixels
+from gemvlm.evaluation.headline import OVERALL
 from gemvlm.evaluation.probe import probe
 from gemvlm.evaluation.probe_readers import GemReader, untrained
 from gemvlm.evaluation.probe_report import ProbeReport
@@ -38,6 +39,7 @@ from gemvlm.recipes.suites import suite_depth, tabletop_bench
 from gemvlm.runtime import versions
 from gemvlm.shards import MANIFEST
 from gemvlm.shards.manifest import Manifest
+from gemvlm.statistics import Interval
 
 PAINTING_STEPS = 10
 PROBE_VIEWS = 2
@@ -119,7 +121,7 @@ def _write(facts: CheckpointFacts, base: str, measured: list[_Measured], probed:
     (out / "card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     lines = [f"# {facts.name}", "", *(f"- **Problem:** {problem}" for problem in facts.problems), ""]
     lines += ["| what | says |", "|---|---|", *(f"| {what} | {words} |" for what, words in facts.rows()), ""]
-    lines += [f"Beside it as base: {base}.", "", "| questions | model | base | blind |", "|---|---|---|---|"]
+    lines += [f"Beside it as base: {base}.", "", "| questions | model | base | best blind |", "|---|---|---|---|"]
     lines += ["| " + " | ".join(row) + " |" for row in questions]
     lines += ["", "| depth, AbsRel | model | base | best blind |", "|---|---|---|---|"]
     lines += ["| " + " | ".join(row) + " |" for row in depth]
@@ -155,7 +157,7 @@ def _page(
         [Bar("all questions", overall.mean, overall.low, overall.high, beside, count=overall.n)],
         "Mean over families, 95 % intervals by scene.",
     )
-    page.table(["Questions", "Model", "Base", "Blind"], questions)
+    page.table(["Questions", "Model", "Base", "Best blind"], questions)
     page.table(["Depth, AbsRel", "Model", "Base", "Best blind"], depth, "Relative error of depth: less is better.")
     add_probe(page, probed)
     page.heading("Files")
@@ -170,12 +172,15 @@ def _page(
 
 
 def _question_rows(own: _Measured, other: _Measured) -> list[tuple[str, ...]]:
+    """Parts of which nothing is known but their mean (tasks are means of families) stand without an interval."""
     base = other.answers.scores["summary"]
+    known = {OVERALL: own.answers.overall()}
+    known |= {part: Interval(**row) for part, row in own.answers.scores["categories"].items()}
     rows: list[tuple[str, ...]] = []
     for part, value in own.answers.scores["summary"].items():
         blind = {name: summary[part] for name, summary in own.answers.scores["blind"].items()}
         best = max(blind, key=lambda name: blind[name])
-        rows.append((part, f"{value:.3f}", f"{base[part]:.3f}", f"{blind[best]:.3f} ({best})"))
+        rows.append((part, str(known.get(part, f"{value:.3f}")), f"{base[part]:.3f}", f"{blind[best]:.3f} ({best})"))
     return rows
 
 
