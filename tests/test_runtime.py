@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 
 import pytest
@@ -67,3 +68,12 @@ def test_the_log_has_one_handler_however_often_it_is_asked_for() -> None:
 
 def test_there_is_at_least_one_core() -> None:
     assert available_cores() >= 1
+
+
+@pytest.mark.parametrize(("rank", "level"), [("0", logging.INFO), ("3", logging.WARNING)])
+def test_only_the_first_process_says_more_than_warnings(rank: str, level: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = logging.getLogger("gemvlm")
+    monkeypatch.setattr(log, "handlers", [])
+    monkeypatch.setattr(log, "level", log.level)
+    monkeypatch.setenv("RANK", rank)
+    assert get_log().level == level

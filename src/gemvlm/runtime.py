@@ -115,12 +115,12 @@ def deterministic(seed: int) -> Iterator[None]:
 
 
 def get_log() -> logging.Logger:
-    """The package's log: one line per event, on standard error."""
+    """The package's log: one line per event, on standard error; processes other than the first only warn."""
     log = logging.getLogger("gemvlm")
     if not log.handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
         log.addHandler(handler)
-        log.setLevel(logging.INFO)
+        log.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING)
         log.propagate = False
     return log

@@ -67,13 +67,14 @@ def train(
         raise ValueError(f"{out}: holds a run already; add --resume to go on with it, or choose another folder")
     from gemvlm.recipes.data import check_place
     from gemvlm.recipes.run import train_recipe
+    from gemvlm.runtime import get_log
     from gemvlm.training.loop import Run
     from gemvlm.training.parallel import Sharding
 
     check_place(chosen, out, data)
     run = Run(out, minutes=minutes, trackers=track)
     if not train_recipe(recipe, out, data, device, run, start, Sharding(sharding), test, workers):
-        print(f"{out}: not finished; the same command with --resume goes on")
+        get_log().info("%s: not finished; the same command with --resume goes on", out)
 
 
 def adapt(
