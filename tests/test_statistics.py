@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from gemvlm.statistics import (
+    Interval,
     difference_over_seeds,
     grouped_difference,
     grouped_interval,
     holm,
+    less_certain,
     mean_interval,
     minimum_detectable_difference,
     paired_difference,
@@ -55,6 +57,9 @@ def test_wilson_agrees_with_the_published_example_and_stays_inside() -> None:
     assert proportion_interval(0, 20).low == 0
     assert proportion_interval(0, 20).high == pytest.approx(0.1611, abs=5e-5)
     assert proportion_interval(20, 20).high == 1
+    assert less_certain(Interval(0.0, 0.0, 0.0, 60), 20) == Interval(0.0, 0.0, proportion_interval(0, 20).high, 60)
+    for kept in (Interval(0.5, 0.5, 0.5, 4), Interval(1.0, 0.9, 1.0, 4)):
+        assert less_certain(kept, 4) == kept
     for successes, trials in ((3, 2), (0, 0), (-1, 5)):
         with pytest.raises(ValueError, match="is no proportion"):
             proportion_interval(successes, trials)

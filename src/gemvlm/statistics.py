@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from statistics import NormalDist
 
@@ -81,6 +81,13 @@ def proportion_interval(successes: int, trials: int, level: float = 0.95) -> Int
     low = (middle - half) / scale if successes else 0.0
     high = (middle + half) / scale if successes < trials else 1.0
     return Interval(p, low, high, trials)
+
+
+def less_certain(interval: Interval, units: int) -> Interval:
+    """A bootstrap of scores that are all 0, or all 1, is certain of them; Wilson's interval of so many units is not."""
+    if interval.low < interval.high or interval.mean not in (0.0, 1.0):
+        return interval
+    return replace(proportion_interval(round(interval.mean * units), units), n=interval.n)
 
 
 def paired_difference(

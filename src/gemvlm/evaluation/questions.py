@@ -12,7 +12,7 @@ from gemvlm.data.conversation import CoordinateFormat, ParsedAnswer, parse
 from gemvlm.evaluation.scoring import score
 from gemvlm.evaluation.shortcuts import shortcut_scores
 from gemvlm.sample import Sample, Task, Turn
-from gemvlm.statistics import Interval, mean_interval
+from gemvlm.statistics import Interval, less_certain, mean_interval
 
 Item = tuple[Sample, Turn]
 AnswerFn = Callable[[Sequence[Item]], Sequence[str]]
@@ -102,7 +102,7 @@ def evaluate_questions(
             scenes = [items[members[k]][0].scene for k in kept]
             baselines = {name: mean_interval(values[kept].tolist(), scenes) for name, values in blind.items()}
             unparsed = sum(parsed[members[k]].value is None for k in kept)
-            own = mean_interval([scores[members[k]] for k in kept], scenes)
+            own = less_certain(mean_interval([scores[members[k]] for k in kept], scenes), len(set(scenes)))
             rows.append(FamilyScore(family, items[members[0]][1].task, subset, own, baselines, unparsed))
     return QuestionReport(tuple(rows))
 

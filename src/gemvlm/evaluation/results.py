@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,7 +15,7 @@ from jaxtyping import Float
 from gemvlm.evaluation.answer_files import Line, put, read_answers, read_run
 from gemvlm.evaluation.benchmark import Benchmark, Item, Score
 from gemvlm.evaluation.headline import OVERALL, Headline, find_headline
-from gemvlm.statistics import Interval, grouped_interval, mean_interval, proportion_interval
+from gemvlm.statistics import Interval, grouped_interval, less_certain, mean_interval
 
 SCORES = "scores.json"
 
@@ -126,15 +126,8 @@ def _overall(
             interval = grouped_interval(values[kept], headline.groups[kept], headline.weights, clusters)
         moved = overall - interval.mean
         interval = Interval(overall, interval.low + moved, interval.high + moved, interval.n)
-        found[by] = asdict(_less_certain(interval, len(set(scenes)) if by == "scene" else len(kept)))
+        found[by] = asdict(less_certain(interval, len(set(scenes)) if by == "scene" else len(kept)))
     return found
-
-
-def _less_certain(interval: Interval, units: int) -> Interval:
-    """A bootstrap of scores that are all 0, or all 1, is certain of them; Wilson's interval of so many units is not."""
-    if interval.low < interval.high or interval.mean not in (0.0, 1.0):
-        return interval
-    return replace(proportion_interval(round(interval.mean * units), units), n=interval.n)
 
 
 def _categories(items: Sequence[Item], scores: Sequence[Score]) -> dict[str, dict[str, float]]:
@@ -144,7 +137,7 @@ def _categories(items: Sequence[Item], scores: Sequence[Score]) -> dict[str, dic
         if members:
             scenes = [items[i].scene for i in members]
             interval = mean_interval([scores[i].value for i in members], scenes)
-            found[category] = asdict(_less_certain(interval, len(set(scenes))))
+            found[category] = asdict(less_certain(interval, len(set(scenes))))
     return found
 
 

@@ -165,7 +165,7 @@ class Report:
             f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
             f'<meta name="color-scheme" content="light dark">\n<style>\n{style}</style>\n</head>\n<body>\n'
-            f"<header><h1>{title}</h1>{subtitle}{f'<nav>{links}</nav>' if links else ''}</header>\n"
+            f"<header><h1>{title}</h1>{subtitle}{f'<nav>{links}</nav>' if len(self._sections) > 1 else ''}</header>\n"
             "<main>\n" + "\n".join(self._blocks) + "\n</main>\n</body>\n</html>\n"
         )
 
