@@ -79,6 +79,13 @@ def test_benchmarks_are_parted_by_commas(capsys: pytest.CaptureFixture[str], tmp
     assert "no benchmark nothing, what; there are blink, " in refused(capsys, *words)
 
 
+@pytest.mark.parametrize("name", ["sat", "rgbd_bench"])
+def test_a_benchmark_without_its_place_is_refused(
+    name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert "--data" in refused(capsys, "evaluate", "random", "--benchmark", name, "--out", str(tmp_path))
+
+
 def test_an_unknown_recipe_is_answered_with_those_there_are(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     error = refused(capsys, "train", "gem_giga", "--out", str(tmp_path))
     assert "unknown recipe 'gem_giga'; there are " in error and "debug" in error

@@ -70,12 +70,10 @@ def evaluate(
     unknown = [name for name in names if name not in SUITES and name not in BENCHMARKS]
     if unknown:
         raise ValueError(f"no benchmark {', '.join(unknown)}; there are {', '.join(sorted({*BENCHMARKS, *SUITES}))}")
-    opened = [
-        open_suite(name, place_of(name, data) if data else "", protocol)
-        if name in SUITES
-        else open_benchmark(name, place_of(name, data), protocol)
-        for name in names
-    ]
+    opened = []
+    for name in names:
+        place = "" if data is None and name == "tabletop_bench" else place_of(name, data)  # that one is made here
+        opened.append((open_suite if name in SUITES else open_benchmark)(name, place, protocol))
     page = evaluate_models(
         models, opened, out, device=device, seed=seed, limit=limit, retry_failed=retry_failed, gallery=gallery
     )
