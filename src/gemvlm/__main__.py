@@ -24,7 +24,7 @@ usage: gemvlm COMMAND ...        gemvlm COMMAND --help tells the options of a co
   curate PLAN --out DIR          make a set of samples: sources, depth, questions, filters, funnel
   inspect DIR                    count, judge and show a set on one page
   export-data DIR --to FORMAT    write a set in another project's layout
-  encode DIR --checkpoint MODEL  keep the latents of a set's depth beside it
+  encode DIR                     keep the latents of a set's depth beside it
   fingerprint DIR --out FILE     what `curate --benchmark` needs to keep a benchmark out of a set
 
 MODEL is a folder that `train` wrote, or the name of a shipped model: nano

@@ -16,6 +16,7 @@ from gemvlm.inference import load
 from gemvlm.inference.export import export_model
 from gemvlm.model.weights import named_tensors
 from gemvlm.recipes import run as recipe_run
+from gemvlm.recipes.data import published_codec
 from gemvlm.recipes.gem_2b import GEM_2B
 from gemvlm.recipes.gem_2b_continue import GEM_2B_CONTINUE
 from gemvlm.recipes.gem_2b_lora import GEM_2B_LORA
@@ -141,7 +142,9 @@ def test_adapters_averages_and_cached_latents_by_the_command(
     samples = shutil.copytree(learned_set, tmp_path / "set")
     begun = find_start(recipe, Start().given(published.words)).load
     latents = begun(recipe.model, 0).supervision.latents
-    encode(samples, Codec.of(recipe.model, latents, "depth", (None, None)), show_progress=False)
+    codec = published_codec(recipe, str(published.sana), "depth")
+    assert codec.stamp == Codec.of(recipe.model, latents, "depth", (None, None)).stamp
+    encode(samples, codec, show_progress=False)
     monkeypatch.setattr(recipe_run, "depth_preview", lambda *_: lambda *_: None)
     monkeypatch.setattr(DcAeLatents, "encode", lambda *_: pytest.fail("a target was encoded again"))
     assert not carry_out(monkeypatch, recipe, tmp_path / "run", samples, published.words, minutes=0.0)

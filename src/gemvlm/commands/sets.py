@@ -104,12 +104,22 @@ def export_data(
     print(f"{out}: {export(ShardReader(folder), out, to, media)} records")
 
 
-def encode(folder: Folder, *, checkpoint: str, kind: Literal["depth", "rgb"] = "depth", device: Device = None) -> None:
-    """Run every frame's target through a model's autoencoder once; training then reads the latents.
+def encode(
+    folder: Folder,
+    *,
+    checkpoint: str | None = None,
+    recipe: str | None = None,
+    autoencoder: Annotated[str | None, arg(metavar="PLACE")] = None,
+    kind: Literal["depth", "rgb"] = "depth",
+    device: Device = None,
+) -> None:
+    """Run every frame's target through an autoencoder once; training then reads the latents.
 
     Args:
         folder: Folder of a set; the latents go into it, with the stamp of what made them.
-        checkpoint: Checkpoint folder, or the name of a shipped model.
+        checkpoint: Checkpoint folder, or the name of a shipped model, whose autoencoder and encoding are used.
+        recipe: In place of a checkpoint: the recipe that will be trained, with --autoencoder.
+        autoencoder: The published autoencoder that the recipe will begin with: DC-AE's folder or hub id, or Sana's.
         kind: What is encoded: depth, or the image itself.
         device: cpu, cuda or mps; the best there is by default.
     """
@@ -117,7 +127,16 @@ def encode(folder: Folder, *, checkpoint: str, kind: Literal["depth", "rgb"] = "
     from gemvlm.curation.encode import encode as encode_set
     from gemvlm.runtime import default_device
 
-    print(encode_set(folder, Codec.from_checkpoint(checkpoint, kind), device=str(default_device(device))))
+    if checkpoint is not None and recipe is None and autoencoder is None:
+        codec = Codec.from_checkpoint(checkpoint, kind)
+    elif checkpoint is None and recipe is not None and autoencoder is not None:
+        from gemvlm import recipes
+        from gemvlm.recipes.data import published_codec
+
+        codec = published_codec(recipes.get(recipe), autoencoder, kind)
+    else:
+        raise ValueError("encode: give --checkpoint MODEL, or --recipe NAME with --autoencoder PLACE")
+    print(encode_set(folder, codec, device=str(default_device(device))))
 
 
 def fingerprint(

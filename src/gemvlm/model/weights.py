@@ -23,6 +23,7 @@ from torch import Tensor
 from gemvlm.depth_map import Encoding
 from gemvlm.model.config import GemConfig
 from gemvlm.model.gem import Gem
+from gemvlm.model.latents import Latents, build_latents
 from gemvlm.model.supervision import GenerativeSupervision
 
 PREFIXES = {
@@ -159,6 +160,15 @@ def published_supervision(
         with _Reader(folder) as reader:
             _fill(supervision.get_submodule(name).state_dict(keep_vars=True), reader)
     return supervision
+
+
+def published_autoencoder(folder: Path) -> Latents:
+    """A frozen DC-AE, each tensor as its file has it. `folder` is the autoencoder's own, or Sana's with its `vae/`."""
+    folder = folder / "vae" if (folder / "vae").is_dir() else folder
+    latents = build_latents({"kind": "dc_ae", **read_config(folder)})
+    with _Reader(folder) as reader:
+        _fill(latents.get_submodule("vae").state_dict(keep_vars=True), reader)
+    return latents
 
 
 def _autoencoder(sana_folder: Path, dc_ae_folder: Path | None) -> Path:

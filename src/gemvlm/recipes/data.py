@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from gemvlm.curation.card import CARD
-from gemvlm.curation.encode import Codec, cached, latents_folder
+from gemvlm.curation.encode import Codec, Kind, cached, latents_folder
 from gemvlm.curation.questions import FAMILIES
 from gemvlm.data.collate import TargetMaker
 from gemvlm.data.targets.depth import DepthTarget
 from gemvlm.data.targets.rgb import RgbTarget
 from gemvlm.model.latents import Latents
+from gemvlm.model.weights import published_autoencoder
 from gemvlm.recipes.recipe import DEVELOPMENT_SEED, Recipe, TabletopData
+from gemvlm.recipes.start import located
 from gemvlm.runtime import available_cores, get_log
 from gemvlm.sample import Sample
 from gemvlm.shards import MANIFEST, Manifest, ShardReader, write_shards
@@ -149,6 +151,12 @@ def target_makers(recipe: Recipe) -> dict[str, TargetMaker]:
     """What makes each kind of target at the recipe's size."""
     size = recipe.target or (None, None)
     return {"depth": DepthTarget(recipe.model.encoding, *size), "rgb": RgbTarget(*size)}
+
+
+def published_codec(recipe: Recipe, place: str, kind: Kind) -> Codec:
+    """What makes latents for a recipe that begins with the autoencoder at `place`: DC-AE's folder or hub id, or Sana's."""
+    latents = published_autoencoder(located(place))
+    return Codec.of(recipe.model, latents, kind, recipe.target or (None, None))
 
 
 def cached_makers(recipe: Recipe, folder: Path, latents: Latents, kinds: Iterable[str]) -> dict[str, TargetMaker]:
