@@ -154,7 +154,7 @@ def target_makers(recipe: Recipe) -> dict[str, TargetMaker]:
 
 
 def published_codec(recipe: Recipe, place: str, kind: Kind) -> Codec:
-    """What makes latents for a recipe. `place` is the autoencoder that it begins with: DC-AE's folder or hub id, or Sana's."""
+    """What makes a recipe's latents. `place` is the autoencoder that it begins with: DC-AE's folder or hub id, or Sana's."""
     latents = published_autoencoder(located(place))
     return Codec.of(recipe.model, latents, kind, recipe.target or (None, None))
 
