@@ -154,7 +154,10 @@ def target_makers(recipe: Recipe) -> dict[str, TargetMaker]:
 
 
 def published_codec(recipe: Recipe, place: str, kind: Kind) -> Codec:
-    """What makes a recipe's latents. `place` is the autoencoder that it begins with: DC-AE's folder or hub id, or Sana's."""
+    """What makes the latents of a recipe that begins with the autoencoder at `place`.
+
+    DC-AE's own folder or hub id, or that of the Sana whose `vae/` it is.
+    """
     latents = published_autoencoder(located(place))
     return Codec.of(recipe.model, latents, kind, recipe.target or (None, None))
 
