@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import torch
+from stand_ins import GENERATOR, LATENTS, TinyProcessor, rgbd_samples, tiny_model
 from torch.utils.data import DataLoader
 
 # + depth
@@ -19,7 +20,6 @@ from gemvlm.data.targets.loose import depth_targets
 from gemvlm.depth_map import Encoding
 from gemvlm.model.attach import attach
 from gemvlm.model.supervision import GenerativeSupervision
-from stand_ins import GENERATOR, LATENTS, TinyProcessor, rgbd_samples, tiny_model
 
 # - depth
 

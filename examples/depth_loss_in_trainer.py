@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from stand_ins import GENERATOR, LATENTS, TinyProcessor, rgbd_samples, tiny_model
 from transformers import Trainer, TrainingArguments
 
 # + depth
@@ -18,7 +19,6 @@ from gemvlm.data.targets.loose import depth_targets
 from gemvlm.depth_map import Encoding
 from gemvlm.model.attach import attach
 from gemvlm.model.supervision import GenerativeSupervision
-from stand_ins import GENERATOR, LATENTS, TinyProcessor, rgbd_samples, tiny_model
 
 # - depth
 

@@ -97,5 +97,5 @@ class Recipe:
             return self.stages
         last = self.stages[-1]
         steps = max(1, math.ceil(self.epochs * samples / last.batch_size))
-        warmup = round(last.schedule.warmup * steps / last.steps)
+        warmup = math.ceil(last.schedule.warmup * steps / last.steps)  # up, as the published trainer does
         return (*self.stages[:-1], replace(last, steps=steps, schedule=replace(last.schedule, warmup=warmup)))
