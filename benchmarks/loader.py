@@ -234,7 +234,8 @@ def check(loaders: Loaders, batches: Sequence[Sequence[int]]) -> None:
                 assert torch.equal(getattr(ours, name), plain[name]), f"{name} differs"
             assert torch.equal(torch.stack([target.valid for target in ours.targets]), plain["valid"]), "masks differ"
         pictures = torch.stack([target.picture for target in decoded.targets])
-        differing = (pictures - plain["picture"]).abs().amax(1) > 0
+        # where depth is unknown ours is filled from its neighbours, and no loss looks
+        differing = ((pictures - plain["picture"]).abs().amax(1) > 0) & plain["valid"]
         assert differing.float().mean() < 1e-3, "pictures differ"  # rounding may move a pixel to the next colour of 256
         expected = loaders.codec.latents.encode(pictures)
         found = torch.stack([target.latent for target in read.targets if target.latent is not None])
