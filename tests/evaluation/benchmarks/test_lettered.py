@@ -8,7 +8,8 @@ import pytest
 
 from gemvlm.evaluation.benchmark import Item, Media, Score
 from gemvlm.evaluation.benchmarks import BENCHMARKS
-from gemvlm.evaluation.benchmarks.lettered import checked, grouped, mean, texts, truth_letter
+from gemvlm.evaluation.benchmarks.folder import checked
+from gemvlm.evaluation.benchmarks.lettered import grouped, mean, texts, truth_letter
 
 HUB_IDS = {
     "vsi_bench": "nyu-visionx/VSI-Bench",

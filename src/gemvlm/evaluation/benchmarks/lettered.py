@@ -4,53 +4,30 @@ from __future__ import annotations
 
 import re
 import string
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from gemvlm.evaluation.benchmark import Convention, Item, Score, means
-from gemvlm.evaluation.published import folder_of
+from gemvlm.evaluation.benchmarks.folder import FolderBenchmark
 
 Reader = Callable[[str, Item], str | None]
 """(reply, item) → the letter that a protocol reads, any letter; None or "" if it reads none."""
 
-IMAGE = "<image>"
 _OPENING = re.compile(r"[(\s]*([A-Z])", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class LetterBenchmark(ABC):
-    """A benchmark in `folder` whose items' truths are letters: A is the first of `Item.options`."""
+class LetterBenchmark(FolderBenchmark):
+    """A benchmark whose items' truths are letters: A is the first of `Item.options`."""
 
-    folder: Path
-    protocol: str
-
-    name: ClassVar[str]
-    hub_id: ClassVar[str]
     readers: ClassVar[Mapping[str, Reader]]
     """By protocol."""
 
-    @classmethod
-    def open(cls, place: str, protocol: str = "official") -> LetterBenchmark:
-        """From a local folder or a hub id. ValueError for an unknown protocol or place."""
-        known(cls.name, protocol, cls.readers)
-        return cls(folder_of(place, cls.hub_id), protocol)
-
-    @abstractmethod
-    def read(self) -> Iterator[Item]:
-        """The items in the published order; ValueError naming file, row and field."""
-
-    def items(self) -> Sequence[Item]:
-        return self._items
-
-    @cached_property
-    def _items(self) -> tuple[Item, ...]:
-        return checked(self.name, self.read())
+    def __init_subclass__(cls) -> None:
+        cls.protocols = cls.readers
 
     def score(self, item: Item, reply: str, convention: Convention) -> Score:
         letter = self.readers[self.protocol](reply, item)
@@ -72,26 +49,6 @@ class LetterBenchmark(ABC):
     def written(self, item: Item, letter: str) -> str:
         """The letter as the prompt asks to write it."""
         return letter
-
-
-def known(name: str, protocol: str, protocols: Iterable[str]) -> None:
-    """ValueError that lists the protocols of benchmark `name` if `protocol` is none of them."""
-    if protocol not in protocols:
-        raise ValueError(f"{name}: protocol {protocol!r} is unknown; choose from {', '.join(protocols)}")
-
-
-def checked(name: str, items: Iterable[Item]) -> tuple[Item, ...]:
-    """The items, if each id is there once and marks of images in prompts agree with the media."""
-    found: dict[str, Item] = {}
-    for item in items:
-        if item.id in found:
-            raise ValueError(f"{name}: two items have the id {item.id!r}; fetch the annotations again")
-        if item.prompt.count(IMAGE) not in (0, len(item.media)):
-            raise ValueError(
-                f"{name}: item {item.id!r} marks {item.prompt.count(IMAGE)} places of images and has {len(item.media)}"
-            )
-        found[item.id] = item
-    return tuple(found.values())
 
 
 def letters_of(item: Item) -> tuple[str, ...]:

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gemvlm.evaluation.benchmark import Item
-from gemvlm.evaluation.benchmarks.lettered import IMAGE, LetterBenchmark, Reader, truth_letter
+from gemvlm.evaluation.benchmarks.folder import IMAGE
+from gemvlm.evaluation.benchmarks.lettered import LetterBenchmark, Reader, truth_letter
 from gemvlm.evaluation.choices import mmsi_letter
 from gemvlm.evaluation.published import need, picture, rows
 

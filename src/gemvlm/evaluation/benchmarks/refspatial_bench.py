@@ -19,15 +19,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from gemvlm.evaluation.benchmark import Convention, Item, Score, means
-from gemvlm.evaluation.benchmarks.lettered import checked, known, mean, mean_of
+from gemvlm.evaluation.benchmarks.folder import FolderBenchmark
+from gemvlm.evaluation.benchmarks.lettered import mean, mean_of
 from gemvlm.evaluation.coordinates import size_of
 from gemvlm.evaluation.pointing import (
     FRACTION,
@@ -46,9 +45,8 @@ from gemvlm.evaluation.pointing import (
     tuples,
     vlmevalkit_vectors,
 )
-from gemvlm.evaluation.published import folder_of, need, picture, rows
+from gemvlm.evaluation.published import need, picture, rows
 
-HUB_ID = "BAAI/RefSpatial-Bench"
 SPLITS = ("location", "placement", "unseen")
 
 
@@ -94,25 +92,17 @@ JSON_PROTOCOLS = ("official_qwen", "lmms_eval_json", "vlmevalkit")
 
 
 @dataclass(frozen=True)
-class RefSpatialBench:
+class RefSpatialBench(FolderBenchmark):
     """The three splits of the hub's folder."""
 
-    folder: Path
-    protocol: str = "official"
-    name: str = "refspatial_bench"
+    name = "refspatial_bench"
+    hub_id = "BAAI/RefSpatial-Bench"
+    protocols = PROTOCOLS
 
-    @classmethod
-    def open(cls, place: str, protocol: str = "official") -> RefSpatialBench:
-        known(cls.name, protocol, PROTOCOLS)
-        return cls(folder_of(place, HUB_ID), protocol)
-
-    def items(self) -> Sequence[Item]:
-        return self._items
-
-    @cached_property
-    def _items(self) -> tuple[Item, ...]:
-        splits = ((split, rows(self.folder, f"data/{split}-*.parquet")) for split in SPLITS)
-        return checked(self.name, (self._item(split, where, row) for split, table in splits for where, row in table))
+    def read(self) -> Iterator[Item]:
+        for split in SPLITS:
+            for where, row in rows(self.folder, f"data/{split}-*.parquet"):
+                yield self._item(split, where, row)
 
     def _item(self, split: str, where: str, row: dict[str, Any]) -> Item:
         image = picture(row.get("image"), self.folder, f"{where} image")

@@ -19,15 +19,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from gemvlm.evaluation.benchmark import Convention, Item, Score, means
-from gemvlm.evaluation.benchmarks.lettered import checked, known, mean
+from gemvlm.evaluation.benchmarks.folder import FolderBenchmark
+from gemvlm.evaluation.benchmarks.lettered import mean
 from gemvlm.evaluation.coordinates import size_of
 from gemvlm.evaluation.pointing import (
     FRACTION,
@@ -38,9 +37,8 @@ from gemvlm.evaluation.pointing import (
     point_at,
     score_marks,
 )
-from gemvlm.evaluation.published import folder_of, need, picture, rows
+from gemvlm.evaluation.published import need, picture, rows
 
-HUB_ID = "Zray26/roboafford-eval"
 PROTOCOLS = {
     "official": (FRACTION, "annotations_normxy.json"),
     "official_pixels": (Convention("pixel"), "annotations_absxy.json"),
@@ -71,26 +69,14 @@ def read_official(reply: str, width: int, height: int) -> Marks:
 
 
 @dataclass(frozen=True)
-class RoboAfford:
+class RoboAfford(FolderBenchmark):
     """The publisher's folder, or the hub's copy of it."""
 
-    folder: Path
-    protocol: str = "official"
-    name: str = "roboafford"
+    name = "roboafford"
+    hub_id = "Zray26/roboafford-eval"
+    protocols = PROTOCOLS
 
-    @classmethod
-    def open(cls, place: str, protocol: str = "official") -> RoboAfford:
-        known(cls.name, protocol, PROTOCOLS)
-        return cls(folder_of(place, HUB_ID), protocol)
-
-    def items(self) -> Sequence[Item]:
-        return self._items
-
-    @cached_property
-    def _items(self) -> tuple[Item, ...]:
-        return checked(self.name, self._read())
-
-    def _read(self) -> Iterator[Item]:
+    def read(self) -> Iterator[Item]:
         annotations = PROTOCOLS[self.protocol][1]
         published = self.protocol != "official" or (self.folder / annotations).is_file()
         for number, (where, row) in enumerate(rows(self.folder, annotations if published else "data/test-*.parquet")):

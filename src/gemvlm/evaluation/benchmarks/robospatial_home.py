@@ -21,15 +21,14 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from gemvlm.evaluation.benchmark import Convention, Item, Score, means
-from gemvlm.evaluation.benchmarks.lettered import checked, known, mean, mean_of
+from gemvlm.evaluation.benchmarks.folder import FolderBenchmark
+from gemvlm.evaluation.benchmarks.lettered import mean, mean_of
 from gemvlm.evaluation.coordinates import LONGEST_REPLY, XY, read_places, size_of
 from gemvlm.evaluation.pointing import (
     FRACTION,
@@ -45,9 +44,8 @@ from gemvlm.evaluation.pointing import (
     vlmevalkit_vectors,
 )
 from gemvlm.evaluation.polygons import in_polygon, in_polygon_vlmevalkit, polygon_mask, read_polygon
-from gemvlm.evaluation.published import folder_of, need, picture, rows
+from gemvlm.evaluation.published import need, picture, rows
 
-HUB_ID = "chanhee-luke/RoboSpatial-Home"
 CATEGORIES = ("context", "compatibility", "configuration")
 PROTOCOLS = {"official": FRACTION, "lmms_eval": THOUSAND, "vlmevalkit": THOUSAND}
 """The convention in which the publisher's own parser reads."""
@@ -102,26 +100,14 @@ def first_point(reply: str) -> XY | None:
 
 
 @dataclass(frozen=True)
-class RoboSpatialHome:
+class RoboSpatialHome(FolderBenchmark):
     """The three categories of the hub's folder, or what the publisher's download makes of it."""
 
-    folder: Path
-    protocol: str = "official"
-    name: str = "robospatial_home"
+    name = "robospatial_home"
+    hub_id = "chanhee-luke/RoboSpatial-Home"
+    protocols = PROTOCOLS
 
-    @classmethod
-    def open(cls, place: str, protocol: str = "official") -> RoboSpatialHome:
-        known(cls.name, protocol, PROTOCOLS)
-        return cls(folder_of(place, HUB_ID), protocol)
-
-    def items(self) -> Sequence[Item]:
-        return self._items
-
-    @cached_property
-    def _items(self) -> tuple[Item, ...]:
-        return checked(self.name, self._read())
-
-    def _read(self) -> Iterator[Item]:
+    def read(self) -> Iterator[Item]:
         made = (self.folder / "annotations.json").is_file()
         for pattern in ["annotations.json"] if made else [f"data/{category}-*.parquet" for category in CATEGORIES]:
             for number, (where, row) in enumerate(rows(self.folder, pattern)):

@@ -22,18 +22,17 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gemvlm.evaluation.benchmark import Convention, Item, Score, means
-from gemvlm.evaluation.benchmarks.lettered import checked, known, mean, mean_of
+from gemvlm.evaluation.benchmarks.folder import FolderBenchmark
+from gemvlm.evaluation.benchmarks.lettered import mean, mean_of
 from gemvlm.evaluation.choices import LONGEST_REPLY, mimo_after_thought
-from gemvlm.evaluation.published import folder_of, need, rows, video
+from gemvlm.evaluation.published import need, rows, video
 
-HUB_ID = "Tianli/robovqa"
 PROTOCOLS = ("official", "mimo")
 WEIGHTS = {
     1: ((1.0,), (1.0,), (1.0,), (1.0,)),
@@ -58,26 +57,14 @@ _FORMS = {"discrete", "binary", "freeform", "true", "false", "positive", "negati
 
 
 @dataclass(frozen=True)
-class RoboVqa:
+class RoboVqa(FolderBenchmark):
     """The validation part of the mirror's folder."""
 
-    folder: Path
-    protocol: str = "official"
-    name: str = "robovqa"
+    name = "robovqa"
+    hub_id = "Tianli/robovqa"
+    protocols = PROTOCOLS
 
-    @classmethod
-    def open(cls, place: str, protocol: str = "official") -> RoboVqa:
-        known(cls.name, protocol, PROTOCOLS)
-        return cls(folder_of(place, HUB_ID), protocol)
-
-    def items(self) -> Sequence[Item]:
-        return self._items
-
-    @cached_property
-    def _items(self) -> tuple[Item, ...]:
-        return checked(self.name, self._read())
-
-    def _read(self) -> Iterator[Item]:
+    def read(self) -> Iterator[Item]:
         videos = {path.name: path.relative_to(self.folder).as_posix() for path in sorted(self.folder.rglob("*.mp4"))}
         for where, row in rows(self.folder, "json/val*/*.json"):
             tasks = list(_tasks(need(row, "text", str, where), where))

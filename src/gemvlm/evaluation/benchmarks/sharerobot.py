@@ -24,19 +24,18 @@ import ast
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gemvlm.evaluation.benchmark import Convention, Item, Score
-from gemvlm.evaluation.benchmarks.lettered import checked, known, mean, mean_of
+from gemvlm.evaluation.benchmarks.folder import FolderBenchmark
+from gemvlm.evaluation.benchmarks.lettered import mean, mean_of
 from gemvlm.evaluation.coordinates import XY, XYXY, read_places, size_of, write_box, write_points
 from gemvlm.evaluation.pointing import FRACTION, LONGEST_LITERAL, PIXEL, image_size
-from gemvlm.evaluation.published import folder_of, need, picture, rows
+from gemvlm.evaluation.published import need, picture, rows
 
-HUB_ID = "BAAI/ShareRobot-Bench"
 PROTOCOLS = ("official", "official_skip")
 BOX_FORM = "Only return the box in format: [x1, y1, x2, y2] with no other output."
 ASKED = "Please predict up to 10 key trajectory points to complete the task."
@@ -57,26 +56,14 @@ UNREADABLE = (ValueError, SyntaxError, TypeError, LookupError, ArithmeticError, 
 
 
 @dataclass(frozen=True)
-class ShareRobotAffordance:
+class ShareRobotAffordance(FolderBenchmark):
     """Boxes around what the hand must touch."""
 
-    folder: Path
-    protocol: str = "official"
-    name: str = "sharerobot_affordance"
+    name = "sharerobot_affordance"
+    hub_id = "BAAI/ShareRobot-Bench"
+    protocols = PROTOCOLS
 
-    @classmethod
-    def open(cls, place: str, protocol: str = "official") -> ShareRobotAffordance:
-        known(cls.name, protocol, PROTOCOLS)
-        return cls(folder_of(place, HUB_ID), protocol)
-
-    def items(self) -> Sequence[Item]:
-        return self._items
-
-    @cached_property
-    def _items(self) -> tuple[Item, ...]:
-        return checked(self.name, self._read())
-
-    def _read(self) -> Iterator[Item]:
+    def read(self) -> Iterator[Item]:
         for where, row, item in _rows(self.folder, "affordance"):
             question, answer = _turns(need(row, "conversations", list, where), where)
             box = _box(answer)
@@ -119,26 +106,14 @@ class ShareRobotAffordance:
 
 
 @dataclass(frozen=True)
-class ShareRobotTrajectory:
+class ShareRobotTrajectory(FolderBenchmark):
     """Paths of the hand."""
 
-    folder: Path
-    protocol: str = "official"
-    name: str = "sharerobot_trajectory"
+    name = "sharerobot_trajectory"
+    hub_id = "BAAI/ShareRobot-Bench"
+    protocols = PROTOCOLS[:1]
 
-    @classmethod
-    def open(cls, place: str, protocol: str = "official") -> ShareRobotTrajectory:
-        known(cls.name, protocol, PROTOCOLS[:1])
-        return cls(folder_of(place, HUB_ID), protocol)
-
-    def items(self) -> Sequence[Item]:
-        return self._items
-
-    @cached_property
-    def _items(self) -> tuple[Item, ...]:
-        return checked(self.name, self._read())
-
-    def _read(self) -> Iterator[Item]:
+    def read(self) -> Iterator[Item]:
         for where, row, item in _rows(self.folder, "trajectory"):
             question, answer = _turns(need(row, "conversations", list, where)[:2], where)
             path = read_path(answer, *image_size(item))

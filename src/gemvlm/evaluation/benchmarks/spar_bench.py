@@ -21,19 +21,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gemvlm.evaluation.benchmark import Convention, Item, Score, means
-from gemvlm.evaluation.benchmarks.lettered import checked, known, mean_of
+from gemvlm.evaluation.benchmarks.folder import FolderBenchmark
+from gemvlm.evaluation.benchmarks.lettered import mean_of
 from gemvlm.evaluation.coordinates import LONGEST_REPLY
-from gemvlm.evaluation.published import folder_of, need, picture, rows
+from gemvlm.evaluation.published import need, picture, rows
 
-HUB_ID = "jasonzhango/SPAR-Bench"
 PROTOCOLS = ("official", "official_empty")
 NUMBERS = tuple(
     f"{what}_prediction_{kind}" for what in ("depth", "distance") for kind in ("oc", "oo", "oc_mv", "oo_mv")
@@ -74,26 +72,14 @@ _NUMBER = re.compile(r"(?<!\^)\d+\.\d+|(?<!\^)\d+")
 
 
 @dataclass(frozen=True)
-class SparBench:
+class SparBench(FolderBenchmark):
     """The test split of the hub's folder (or of SPAR-Bench-Tiny, which has the same layout)."""
 
-    folder: Path
-    protocol: str = "official"
-    name: str = "spar_bench"
+    name = "spar_bench"
+    hub_id = "jasonzhango/SPAR-Bench"
+    protocols = PROTOCOLS
 
-    @classmethod
-    def open(cls, place: str, protocol: str = "official") -> SparBench:
-        known(cls.name, protocol, PROTOCOLS)
-        return cls(folder_of(place, HUB_ID), protocol)
-
-    def items(self) -> Sequence[Item]:
-        return self._items
-
-    @cached_property
-    def _items(self) -> tuple[Item, ...]:
-        return checked(self.name, self._read())
-
-    def _read(self) -> Iterator[Item]:
+    def read(self) -> Iterator[Item]:
         for where, row in rows(self.folder, "data/test-*.parquet"):
             task, question, answer = (need(row, field, str, where) for field in ("task", "question", "answer"))
             if task not in TASKS:

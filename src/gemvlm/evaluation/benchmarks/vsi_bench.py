@@ -19,19 +19,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import takewhile
 from math import isfinite
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from gemvlm.evaluation.benchmark import Convention, Item, Score, means
-from gemvlm.evaluation.benchmarks.lettered import checked, known, letters_of, mean_of, texts, truth_letter
+from gemvlm.evaluation.benchmarks.folder import FolderBenchmark
+from gemvlm.evaluation.benchmarks.lettered import letters_of, mean_of, texts, truth_letter
 from gemvlm.evaluation.benchmarks.vlmevalkit_spatial import vlmevalkit_spatial_letter, vlmevalkit_spatial_number
 from gemvlm.evaluation.choices import TENS, UNITS, number_in_words, thinking_in_space_number, thinking_in_space_word
-from gemvlm.evaluation.published import folder_of, need, rows, video
+from gemvlm.evaluation.published import need, rows, video
 
 DIRECTIONS = ("object_rel_direction_easy", "object_rel_direction_medium", "object_rel_direction_hard")
 CHOICES = (*DIRECTIONS, "object_rel_distance", "route_planning", "obj_appearance_order")
@@ -54,33 +53,18 @@ _NUMERALS = {*UNITS, *TENS, "hundred", "thousand"}
 
 
 @dataclass(frozen=True)
-class VsiBench:
+class VsiBench(FolderBenchmark):
     """VSI-Bench in `folder` under one of `PROTOCOLS`; 32 frames of each video, as the official run."""
-
-    folder: Path
-    protocol: str
 
     name: ClassVar[str] = "vsi_bench"
     hub_id: ClassVar[str] = "nyu-visionx/VSI-Bench"
-
-    @classmethod
-    def open(cls, place: str, protocol: str = "official") -> VsiBench:
-        """From a local folder or a hub id. ValueError for an unknown protocol or place."""
-        known(cls.name, protocol, PROTOCOLS)
-        return cls(folder_of(place, cls.hub_id), protocol)
+    protocols = PROTOCOLS
 
     @property
     def rule(self) -> str:
         return self.protocol.partition("/")[0]
 
-    def items(self) -> Sequence[Item]:
-        return self._items
-
-    @cached_property
-    def _items(self) -> tuple[Item, ...]:
-        return checked(self.name, self._read())
-
-    def _read(self) -> Iterator[Item]:
+    def read(self) -> Iterator[Item]:
         subset = self.protocol.removeprefix(self.rule)
         for where, row in rows(self.folder, SUBSETS[subset]):
             scene = f"{need(row, 'dataset', str, where)}/{need(row, 'scene_name', str, where)}"

@@ -20,14 +20,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
 from gemvlm.evaluation.benchmark import Convention, Item, Media, Score, means
-from gemvlm.evaluation.benchmarks.lettered import checked, known, mean
+from gemvlm.evaluation.benchmarks.folder import FolderBenchmark
+from gemvlm.evaluation.benchmarks.lettered import mean
 from gemvlm.evaluation.coordinates import size_of
 from gemvlm.evaluation.pointing import (
     FRACTION,
@@ -44,9 +43,8 @@ from gemvlm.evaluation.pointing import (
     score_marks,
     tuples,
 )
-from gemvlm.evaluation.published import folder_of, need, picture, rows
+from gemvlm.evaluation.published import need, picture, rows
 
-HUB_ID = "wentao-yuan/where2place"
 WIDTH, HEIGHT = 640, 480
 """The size that the publisher's parser takes every picture to have."""
 QUESTIONS = "point_questions.jsonl"
@@ -88,25 +86,15 @@ PROTOCOLS: dict[str, tuple[Convention, Reader]] = {
 
 
 @dataclass(frozen=True)
-class Where2Place:
+class Where2Place(FolderBenchmark):
     """The publisher's folder, or FlagEval's copy."""
 
-    folder: Path
-    protocol: str = "official"
-    name: str = "where2place"
+    name = "where2place"
+    hub_id = "wentao-yuan/where2place"
+    protocols = PROTOCOLS
 
-    @classmethod
-    def open(cls, place: str, protocol: str = "official") -> Where2Place:
-        known(cls.name, protocol, PROTOCOLS)
-        return cls(folder_of(place, HUB_ID), protocol)
-
-    def items(self) -> Sequence[Item]:
-        return self._items
-
-    @cached_property
-    def _items(self) -> tuple[Item, ...]:
-        published = (self.folder / QUESTIONS).is_file()
-        return checked(self.name, self._published() if published else self._copied())
+    def read(self) -> Iterator[Item]:
+        return self._published() if (self.folder / QUESTIONS).is_file() else self._copied()
 
     def _published(self) -> Iterator[Item]:
         for number, (where, row) in enumerate(rows(self.folder, QUESTIONS)):
