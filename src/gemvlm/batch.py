@@ -6,6 +6,7 @@ The legend of letters, used in every shape of `data/` and `model/`:
     N  images                                                    P  vision patches of all images
     M  targets (at most one of each kind per image)              D  width of the language model's states
     h, w  rows and columns of a target picture, in pixels
+    R  robot samples, of S                                       H  steps of an action chunk
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 IGNORE = -100
@@ -46,6 +47,25 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Actions:
+    """What the robot samples of a batch did, normalised: what an action expert must learn, or answer.
+
+    `samples[r]` is the segment of robot sample r. `state` is normalised too. `valid` is False after an episode's end.
+    `keys[r]` seeds the flow time and the noise of a sample, as `Target.key` does. At inference `chunk` is all zero.
+    """
+
+    samples: Int64[Tensor, "R"]
+    state: Float32[Tensor, "R state"]
+    chunk: Float32[Tensor, "R H action"]
+    valid: Bool[Tensor, "R H"]
+    keys: tuple[int, ...]
+
+    def to(self, device: torch.device | str) -> Actions:
+        tensors = {name: getattr(self, name) for name in ("samples", "state", "chunk", "valid")}
+        return replace(self, **_moved(tensors, device))
+
+
+@dataclass(frozen=True)
 class Batch:
     """Samples packed along one token axis; padding is what a module does inside, if it must.
 
@@ -63,10 +83,13 @@ class Batch:
     spans: Int64[Tensor, "N 2"]
     targets: tuple[Target, ...] = ()
     sample_ids: tuple[str, ...] = ()
+    actions: Actions | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         tensors = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
-        return replace(self, targets=tuple(target.to(device) for target in self.targets), **_moved(tensors, device))
+        targets = tuple(target.to(device) for target in self.targets)
+        actions = None if self.actions is None else self.actions.to(device)
+        return replace(self, targets=targets, actions=actions, **_moved(tensors, device))
 
     @property
     def lengths(self) -> Int64[Tensor, "S"]:

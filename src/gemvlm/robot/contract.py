@@ -1,0 +1,88 @@
+"""What a robot sends, what a policy answers, and the contract that says what an action value means.
+
+A checkpoint whose contract differs from the robot's moves it wrongly without any error: a gripper's sign, a rotation's
+form or a frame's turn costs tens of points or a wrist. So both sides state theirs, and `differences` compares them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+Control = Literal["absolute", "delta"]
+Rotation = Literal["none", "axis_angle", "euler_xyz", "quaternion_xyzw", "rotation_6d", "joints"]
+Gripper = Literal["none", "high_opens", "high_closes", "width_m"]
+ImageTurn = Literal["none", "half"]
+
+
+@dataclass(frozen=True)
+class RobotObservation:
+    """One moment as a robot tells it.
+
+    `images` maps cameras to RGB pictures (height, width, 3), first row at the top. `state` is in the robot's own units,
+    in the order of `ActionContract.state_names`. `step` counts actions since the episode began; `time_s` is when the
+    pictures were taken, on the robot's clock.
+    """
+
+    images: Mapping[str, UInt8[np.ndarray, "H W 3"]]
+    state: Float32[np.ndarray, "S"]
+    instruction: str
+    step: int = 0
+    time_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class ActionChunk:
+    """Actions (time, dimension) in the robot's own units, `rate_hz` of them a second, the first one for now."""
+
+    actions: Float32[np.ndarray, "T A"]
+    rate_hz: float
+
+
+@dataclass(frozen=True)
+class ActionContract:
+    """What the numbers of states and actions mean on one robot.
+
+    `control` says whether an action is where to be or how far to move, `rotation` the form of its orientation part,
+    `gripper` what a high value of its gripper part does. `image_turn` "half" says that pictures are turned by 180
+    degrees before a model sees them, as published LIBERO data are.
+    """
+
+    embodiment: str
+    state_names: tuple[str, ...]
+    action_names: tuple[str, ...]
+    control: Control
+    rotation: Rotation
+    gripper: Gripper
+    rate_hz: float
+    cameras: tuple[str, ...]
+    image_turn: ImageTurn = "none"
+
+    def differences(self, other: ActionContract) -> list[str]:
+        """One line for each field in which they differ; nothing if a policy of one may drive a robot of the other."""
+        pairs = ((f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+        return [f"{name}: {ours!r} here, {theirs!r} there" for name, ours, theirs in pairs if ours != theirs]
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """Whoever answers observations with actions: a trained model, a blind baseline, a server's client.
+
+    `act` answers several robots at once, each with a chunk of `horizon` actions, and is a deterministic function of the
+    observations, `seeds` (one for each) and `committed`: actions that each robot will have executed before the new
+    chunk arrives, to be continued smoothly (None: none).
+    """
+
+    contract: ActionContract
+    horizon: int
+
+    def act(
+        self,
+        observations: Sequence[RobotObservation],
+        seeds: Sequence[int],
+        committed: Sequence[ActionChunk | None] | None = None,
+    ) -> list[ActionChunk]: ...
