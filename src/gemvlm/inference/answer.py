@@ -19,14 +19,18 @@ _BRACKETS = re.compile(r"[(\[][^()\[\]]*[)\]]")
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model said, and every place that it named, in order, as fractions of the image's width and height."""
+    """What the model said, and every place that it named, in order, as fractions of the image's width and height.
+
+    `finished` is False if the reply was cut because it was as long as it may be.
+    """
 
     text: str
     points: tuple[Point, ...] = ()
     boxes: tuple[Box, ...] = ()
+    finished: bool = True
 
     @classmethod
-    def from_text(cls, text: str, coordinates: CoordinateFormat) -> Answer:
+    def from_text(cls, text: str, coordinates: CoordinateFormat, finished: bool = True) -> Answer:
         """Reads the places written in `text`; brackets that are no place inside the image are left as words."""
         groups = _BRACKETS.findall(text)
         points = [parse(group, "point", coordinates=coordinates).value for group in groups]
@@ -35,13 +39,17 @@ class Answer:
             text,
             tuple(point for point in points if isinstance(point, Point)),
             tuple(box for box in boxes if isinstance(box, Box)),
+            finished,
         )
 
 
-def generate_texts(
+def generate_replies(
     gem: Gem, tokenizer: PreTrainedTokenizerFast, prompts: Batch, *, max_new_tokens: int, temperature: float, seed: int
-) -> list[str]:
-    """What the model says after each prompt of a batch. At temperature 0 a reply does not depend on its neighbours."""
+) -> list[tuple[str, bool]]:
+    """What the model says after each prompt of a batch, and whether it came to an end.
+
+    At temperature 0 a reply does not depend on its neighbours.
+    """
     device = next(gem.parameters()).device
     ids = SpecialIds.of(tokenizer)
     replies = gem.backbone.generate(
@@ -51,4 +59,9 @@ def generate_texts(
         temperature=temperature,
         generator=torch.Generator(device).manual_seed(seed),
     )
-    return [str(tokenizer.decode(reply.tolist(), skip_special_tokens=True)).strip() for reply in replies]
+    return [(words(tokenizer, reply.tolist()), len(reply) < max_new_tokens) for reply in replies]
+
+
+def words(tokenizer: PreTrainedTokenizerFast, reply: list[int]) -> str:
+    """The text of a reply's tokens, without spaces around it."""
+    return str(tokenizer.decode(reply, skip_special_tokens=True)).strip()

@@ -19,8 +19,9 @@ from gemvlm.data.collate import Collator, Prompt, keyed
 from gemvlm.data.conversation import CoordinateFormat
 from gemvlm.data.frames import ImageConfig
 from gemvlm.depth_map import Encoding, target_size
-from gemvlm.inference.answer import Answer, generate_texts
+from gemvlm.inference.answer import Answer, generate_replies
 from gemvlm.inference.depth import DepthPrediction, decode_pictures
+from gemvlm.inference.streaming import TextStream
 from gemvlm.model.card import CheckpointCard
 from gemvlm.model.gem import Gem
 from gemvlm.sample import Frame, Point, Sample
@@ -82,11 +83,26 @@ class GemPipeline:
         with _evaluating(self.gem):
             for chunk in _chunks(list(requests), self.batch_size):
                 prompts = self._collate.prompts([Prompt(_frames(images), question) for images, question in chunk])
-                texts = generate_texts(
+                replies = generate_replies(
                     self.gem, self.tokenizer, prompts, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
                 )
-                answers += [Answer.from_text(text, self.coordinates) for text in texts]
+                answers += [Answer.from_text(text, self.coordinates, finished) for text, finished in replies]
         return answers
+
+    def ask_stream(
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        question: str,
+        *,
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> TextStream:
+        """The text of `ask` in pieces, while it is made. Bad input is refused here, before the first piece is asked."""
+        prompt = self._collate.prompts([Prompt(_frames(images), question)])
+        return TextStream(
+            self.gem, self.tokenizer, prompt, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
+        )
 
     def point(self, image: ImageLike, expression: str) -> Point | None:
         """Where the thing that `expression` names is ("red mug"); None if the reply holds no point."""
@@ -212,11 +228,10 @@ def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 @contextlib.contextmanager
 def _evaluating(gem: Gem) -> Iterator[None]:
-    """No dropout and no gradients inside; the mode is put back afterwards, for previews while a model trains."""
+    """No dropout inside; the mode is put back afterwards, for previews while a model trains."""
     was_training = gem.training
     gem.eval()
     try:
-        with torch.no_grad():
-            yield
+        yield
     finally:
         gem.train(was_training)

@@ -7,7 +7,7 @@ norm and rotation.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -209,28 +209,42 @@ class Backbone(nn.Module):
 
         Returns, per sample, the new tokens without the end token; equal to continuing each sample alone.
         """
-        lengths = batch.lengths.tolist()
-        out = self(batch, keys_values=True)
-        ends = batch.lengths.cumsum(0) - 1
-        cache = _Cache(out.keys_values, lengths, max_new_tokens)
-        next_position = torch.stack([part.max() + 1 for part in batch.position_ids.split(lengths, dim=1)])
-        stop = torch.tensor(list(eos_ids), dtype=torch.int64, device=ends.device)
-        states, done, tokens = out.states[ends], torch.zeros_like(ends, dtype=torch.bool), []
-        for _ in range(max_new_tokens):
-            token = _choose(self.logits(states).float(), temperature, generator)
+        stop = torch.tensor(list(eos_ids), dtype=torch.int64, device=batch.input_ids.device)
+        done, tokens = torch.zeros_like(batch.lengths, dtype=torch.bool), []
+        for token in self.next_tokens(batch, max_new_tokens, temperature, generator):
             tokens.append(token)
             done |= torch.isin(token, stop)
-            if bool(done.all()) or len(tokens) == max_new_tokens:
+            if bool(done.all()):
                 break
+        if not tokens:
+            return [batch.input_ids.new_empty(0)] * len(done)
+        return [_until(row, stop) for row in torch.stack(tokens, dim=1)]
+
+    @torch.no_grad()
+    def next_tokens(
+        self, batch: Batch, max_new_tokens: int, temperature: float = 0.0, generator: torch.Generator | None = None
+    ) -> Iterator[Int64[Tensor, "S"]]:
+        """The next token of every sample, again and again; a token is computed once it is asked for.
+
+        End tokens mean nothing here: whoever reads stops by closing the iterator.
+        """
+        lengths = batch.lengths.tolist()
+        out = self(batch, keys_values=True)
+        cache = _Cache(out.keys_values, lengths, max_new_tokens)
+        next_position = torch.stack([part.max() + 1 for part in batch.position_ids.split(lengths, dim=1)])
+        states = out.states[batch.lengths.cumsum(0) - 1]
+        del out
+        for left in reversed(range(max_new_tokens)):
+            token = _choose(self.logits(states).float(), temperature, generator)
+            yield token
+            if not left:
+                return
             embeds = self.qwen.model.language_model.embed_tokens(token)
             decoding = Decoding(cache.place + 1)
             _, hidden = self._decode(embeds, next_position.expand(3, -1), decoding, cache, (), (), self.depth)
             states = self.qwen.model.language_model.norm(hidden)
             cache.advance()
             next_position = next_position + 1
-        return (
-            [_until(row, stop) for row in torch.stack(tokens, dim=1)] if tokens else [ends.new_empty(0)] * len(lengths)
-        )
 
 
 def _choose(
