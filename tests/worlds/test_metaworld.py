@@ -13,8 +13,8 @@ from gemvlm.worlds.metaworld.rollout import rollout
 from gemvlm.worlds.metaworld.tasks import EVERYWHERE, THINGS
 from gemvlm.worlds.mujoco_gl import Canvas
 from gemvlm.worlds.observation import Observation
-from gemvlm.worlds.tabletop.viewpoint import look_at
 from gemvlm.worlds.task_world import TaskWorld
+from gemvlm.worlds.viewpoints import look_at
 
 CLOSE = View(Camera.from_fov(96, 96, 45.0), look_at(np.array([0.7, 1.35, 0.75]), np.array([0, 0.68, 0.08])))
 

@@ -22,6 +22,7 @@ from gemvlm.camera import Camera, View
 from gemvlm.depth_map import DepthMap
 from gemvlm.depth_map.origin import DepthOrigin
 from gemvlm.worlds.mujoco_gl import Canvas
+from gemvlm.worlds.mujoco_marks import marks
 from gemvlm.worlds.observation import ObjectState, Observation, OrientedBox
 
 Drawing = Literal["opengl", "plain"]
@@ -34,6 +35,8 @@ OPAQUE = 0.5
 UPWARDS = 0.3
 """Least share of a contact's normal that points up for it to carry something."""
 LEAST_FORCE_N = 1e-4
+BEFORE_SKY = 0.5
+"""Share of the far plane's distance beyond which a depth buffer shows the sky, whose box stands at 0.7, or nothing."""
 AMBIENT, LAMP = 0.35, 0.65
 
 
@@ -135,10 +138,35 @@ class MujocoView:
     def _canvas(self) -> Canvas:
         return Canvas(self.model, self._groups, self._sites)
 
+    @cached_property
+    def _fast_canvas(self) -> Canvas:
+        return Canvas(self.model, self._groups, self._sites, samples=0, shadows=False)
+
     def close(self) -> None:
-        """Frees the drawing context, if there is one."""
-        if "_canvas" in self.__dict__:
-            self._canvas.close()
+        """Frees the drawing contexts, if there are any."""
+        for name in ("_canvas", "_fast_canvas"):
+            if name in self.__dict__:
+                self.__dict__[name].close()
+
+    def picture(self, data: Any, view: View) -> tuple[UInt8[np.ndarray, "H W 3"], DepthMap]:
+        """Colour and depth alone, fast: what a robot's camera sees of `data` (poses up to date).
+
+        By OpenGL in one pass, without shadows, reflections and smoothed edges: at 96 pixels 6 ms on one core, where
+        rays need 15. Marks, where they show, are part of both: depth is that of the picture.
+        """
+        if self.drawing == "opengl":
+            image, z = self._fast_canvas.draw_with_depth(data, view)
+            hit = z < self._fast_canvas.far_m * BEFORE_SKY
+        else:
+            geoms, z, _ = self._cast(data, view)
+            hit = geoms >= 0
+            albedo = self._albedo[geoms]
+            for window, away, colour in marks(self.model, data, view) if self._sites else ():
+                nearer = away < np.where(hit[window], z[window], np.inf)
+                z[window][nearer], albedo[window][nearer], hit[window][nearer] = away[nearer], colour, True
+            image = shade(z, hit, albedo, view.camera)
+        z = np.where(hit, z, 0).astype(np.float32)
+        return image, DepthMap(z, hit, "metric_z", "m", self.source, DepthOrigin("simulator", model=self.source))
 
     def observe(self, data: Any, view: View, scene: str) -> Observation:
         """What `view` sees of `data` (poses up to date). ImportError if colour needs what is not installed."""

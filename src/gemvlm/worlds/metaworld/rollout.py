@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 from jaxtyping import Float
 
@@ -40,9 +38,7 @@ def rollout(world: MetaWorld, camera: str | View, size: tuple[int, int], frames:
     ahead = world.horizon - SETTLING_STEPS - 1
     finish = last_done = 0
     while len(snapshots) <= ahead and (not finish or len(snapshots) <= finish):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            done = world.step(world.expert_action())
+        done = world.step(world.expert_action())
         snapshots.append(world.snapshot())
         if done:
             last_done = len(snapshots) - 1

@@ -6,6 +6,7 @@ pictures have no exact depth, and its goal marks are things that nothing can tou
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gemvlm.camera import View
-from gemvlm.worlds.metaworld.tasks import EVERYWHERE, ROBOT, TASKS, THINGS, Kind, Task
+from gemvlm.worlds.metaworld.tasks import EVERYWHERE, ROBOT, TASKS, THINGS, Kind
 from gemvlm.worlds.mujoco_view import Drawing, MujocoView, Thing, geoms_of, model_view, subtree
 from gemvlm.worlds.observation import Observation
 
@@ -38,9 +39,8 @@ class MetaWorld:
             from metaworld import env_dict, policies
         except ImportError as error:
             raise ImportError(f"{EXTRA} ({error})") from error
-        self.task: Task = TASKS[task]
+        self.task_name, self.task = task, TASKS[task]
         self.seed = seed
-        self.name = f"metaworld-{task}-{seed}"
         self.instruction = self.task.instruction
         environments: dict[str, Any] = dict(env_dict.ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE)
         experts: dict[str, Any] = dict(policies.ENV_POLICY_MAP)
@@ -52,6 +52,10 @@ class MetaWorld:
             self.model, _things(self.model, self.kinds), DRAWN_GROUPS, "metaworld", drawing, sites=goal_mark
         )
         self.reset()
+
+    @property
+    def name(self) -> str:
+        return f"metaworld-{self.task_name}-{self.seed}"
 
     @property
     def cameras(self) -> tuple[str, ...]:
@@ -66,14 +70,28 @@ class MetaWorld:
         """Steps after which the package wants a reset."""
         return int(self._env.max_path_length)
 
-    def reset(self) -> None:
-        """Back to the start: the same one each time."""
+    def reset(self, seed: int | None = None) -> None:
+        """Back to the start: the same one each time, or from now on that of another seed."""
         import mujoco
 
+        if seed is not None:
+            self._draw(seed)
         mujoco.mj_resetData(self.model, self.data)
         self._state, _ = self._env.reset()
         mujoco.mj_forward(self.model, self.data)
         self._done = False
+
+    def _draw(self, seed: int) -> None:
+        """New places from `seed`, by the package's own draw from numpy's global generator, left as it was."""
+        before = np.random.get_state()
+        np.random.seed(seed)
+        self._env._freeze_rand_vec = False
+        try:
+            self._env.reset()
+        finally:
+            self._env._freeze_rand_vec = True
+            np.random.set_state(before)
+        self.seed = seed
 
     def step(self, action: Float[np.ndarray, "4"]) -> bool:
         """One action; whether the package counts the task as done now. ValueError beyond the horizon."""
@@ -86,7 +104,10 @@ class MetaWorld:
 
     def expert_action(self) -> Float[np.ndarray, "4"]:
         """What the package's scripted policy would do now."""
-        return np.clip(np.asarray(self._expert.get_action(self._state), np.float64), -1, 1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it says that its actions will be clipped
+            action = self._expert.get_action(self._state)
+        return np.clip(np.asarray(action, np.float64), -1, 1)
 
     def snapshot(self) -> Float[np.ndarray, "S"]:
         """The state of the physics, for `restore`."""

@@ -10,7 +10,8 @@ from jaxtyping import Float
 
 from gemvlm.camera import Camera, View
 from gemvlm.worlds.tabletop.layout import Layout, SceneConfig
-from gemvlm.worlds.tabletop.viewpoint import CLEARANCE_M, choose_view, look_at
+from gemvlm.worlds.tabletop.viewpoint import CLEARANCE_M, choose_view
+from gemvlm.worlds.viewpoints import look_at
 
 MAX_DRAWS = 60
 LOWEST_M = 0.12

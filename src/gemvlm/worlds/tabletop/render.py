@@ -19,7 +19,7 @@ from gemvlm.worlds.tabletop.layout import Layout
 from gemvlm.worlds.tabletop.parts import Part, turned
 from gemvlm.worlds.tabletop.rays import Bundle, RayCaster
 from gemvlm.worlds.tabletop.surface import Surface
-from gemvlm.worlds.tabletop.viewpoint import look_at
+from gemvlm.worlds.viewpoints import look_at
 
 SHADOW_SLACK_M = 0.0015
 

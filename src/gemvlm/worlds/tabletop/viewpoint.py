@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from gemvlm.camera import Camera, View
 from gemvlm.worlds.tabletop.layout import Layout, SceneConfig
+from gemvlm.worlds.viewpoints import look_at
 
 MAX_DRAWS = 40
 IN_FRAME = 0.8
@@ -53,20 +54,6 @@ def choose_view(
             break
     assert best is not None
     return best[1]
-
-
-def look_at(eye: Float[np.ndarray, "3"], target: Float[np.ndarray, "3"], roll: float = 0.0) -> Float[np.ndarray, "4 4"]:
-    """Camera-to-world transform (OpenCV axes) at `eye` looking at `target`, turned by `roll` radians about its axis."""
-    forward = (target - eye) / np.linalg.norm(target - eye)
-    right = np.cross(forward, [0.0, 0.0, 1.0])
-    right /= np.linalg.norm(right)
-    down = np.cross(forward, right)
-    pose = np.eye(4)
-    pose[:3, 0] = np.cos(roll) * right + np.sin(roll) * down
-    pose[:3, 1] = np.cos(roll) * down - np.sin(roll) * right
-    pose[:3, 2] = forward
-    pose[:3, 3] = eye
-    return pose
 
 
 def _azimuth_deg(rng: np.random.Generator, layout: Layout) -> float:
