@@ -8,6 +8,7 @@ holds their numbers (sigma = 1 - t) and the one place that flips directions is t
 
     Lipman et al., Flow Matching for Generative Modeling, 2023 (arXiv 2210.02747)
     Esser et al., Scaling Rectified Flow Transformers, 2024 (arXiv 2403.03206): the shift of the noise levels
+    Black et al., Real-Time Execution of Action Chunking Flow Policies, 2025 (arXiv 2506.07339): guided inpainting
 """
 
 from __future__ import annotations
@@ -55,6 +56,43 @@ def integrate(
 def uniform_times(steps: int) -> Float[Tensor, "K_plus_1"]:
     """0, 1/steps, ..., 1."""
     return torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+
+
+def logit_normal(u: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
+    """Times whose logit is standard normal, from uniform draws u in [0, 1): sigmoid of u's quantile."""
+    return torch.special.ndtri(precise(u)).sigmoid()
+
+
+def data_estimate(
+    state: Float[Tensor, "N *shape"], predicted: Float[Tensor, "N *shape"], t: Float[Tensor, "N"]
+) -> Float[Tensor, "N *shape"]:
+    """The data that a velocity points to from x_t: x_t + (1 - t) velocity, the mean of what may lie there."""
+    return precise(state) + (1 - precise(t).reshape(-1, *[1] * (state.ndim - 1))) * precise(predicted)
+
+
+def towards(
+    velocity_at: Callable[[Tensor, Tensor], Tensor],
+    known: Float[Tensor, "N *shape"],
+    weight: Float[Tensor, "N *shape"],
+    strongest: float = 5.0,
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """`velocity_at`, guided so that the data agree with `known` where `weight` (0 to 1) says, and fit it elsewhere.
+
+    The gradient of the weighted error of the data estimate is added, with factor min(strongest, (1-t)/(t r^2)),
+    r^2 = (1-t)^2 / (t^2 + (1-t)^2). Where an item's weights are all 0 its velocity is unchanged.
+    """
+
+    def guided(state: Tensor, t: Tensor) -> Tensor:
+        with torch.enable_grad():
+            leaf = precise(state).detach().requires_grad_()
+            predicted = precise(velocity_at(leaf, t))
+            estimate = data_estimate(leaf, predicted, t)
+            error = (weight * (known - estimate)).detach()
+            (pull,) = torch.autograd.grad(estimate, leaf, error)
+        factor = ((t**2 + (1 - t) ** 2) / (t * (1 - t)).clamp(min=1e-9)).clamp(max=strongest)
+        return predicted.detach() + factor.reshape(-1, *[1] * (state.ndim - 1)) * pull
+
+    return guided
 
 
 @dataclass(frozen=True)

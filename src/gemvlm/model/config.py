@@ -49,7 +49,7 @@ class GemConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> GemConfig:
         """ValueError for missing or unexpected fields, by name."""
         return cls(
-            **_fields_of(cls, values) | {"encoding": Encoding(**_fields_of(Encoding, values.get("encoding", {})))}
+            **fields_of(cls, values) | {"encoding": Encoding(**fields_of(Encoding, values.get("encoding", {})))}
         )
 
 
@@ -58,7 +58,7 @@ def _check_kind(field: str, values: Mapping[str, Any], kinds: tuple[str, ...]) -
         raise ValueError(f"{field}: kind {values.get('kind')!r} is not one of {kinds}")
 
 
-def _fields_of(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+def fields_of(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """`values` as a dict, checked against the fields of a dataclass."""
     known = {f.name for f in dataclasses.fields(cls)}
     required = {f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING}
