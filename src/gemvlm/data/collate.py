@@ -66,11 +66,15 @@ class TurnSampler:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A question about frames that waits for its answer; `history` holds earlier (question, answer) pairs."""
+    """A question about frames that waits for its answer; `history` holds earlier (question, answer) pairs.
+
+    `system` stands in for the collator's own text.
+    """
 
     frames: Sequence[Frame]
     question: str
     history: Sequence[tuple[str, str]] = ()
+    system: str | None = None
 
 
 class Collator:
@@ -152,7 +156,8 @@ class Collator:
         encoded = []
         for request in requests:
             exchanges = [*request.history, (request.question, None)]
-            parts = render_dialogue(len(request.frames), exchanges, self.system)
+            system = self.system if request.system is None else request.system
+            parts = render_dialogue(len(request.frames), exchanges, system)
             parts = [replace(part, supervised=False) if isinstance(part, Segment) else part for part in parts]
             encoded.append(self._encode(parts, self._image_tokens(request.frames)))
         frames = [frame for request in requests for frame in request.frames]
