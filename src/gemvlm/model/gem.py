@@ -11,18 +11,22 @@ from torch import Tensor, nn
 from gemvlm.batch import Batch
 from gemvlm.model.backbone import Backbone, supervised_tokens, until_last_image
 from gemvlm.model.config import GemConfig
+from gemvlm.model.learner import Learner
 from gemvlm.model.supervision import GenerativeSupervision
 
 PRIOR = "_prior"
 """`KIND_prior` is the loss of painting targets of that kind under the null condition: the backbone isn't run."""
 
 
-class Gem(nn.Module):
+class Gem(Learner):
     """A backbone and the supervision it carries, built from `config` with random weights.
 
     Weights are drawn as their libraries draw them, Sana's last projection included. Stock Qwen3-VL draws with a spread
     of 0.02, little for narrow models: `initializer_range` in the text and vision configuration says otherwise.
     """
+
+    config: GemConfig
+    supervision: GenerativeSupervision
 
     def __init__(self, config: GemConfig):
         super().__init__()
@@ -108,14 +112,14 @@ class Gem(nn.Module):
         """
         groups: dict[str, dict[str, nn.Parameter]] = {name: {} for name in GROUPS}
         for name, parameter in self.named_parameters():
-            groups[_group(name)][name] = parameter
+            groups[group_of(name)][name] = parameter
         return groups
 
 
 GROUPS = ("vision", "merger", "language", "connector", "generator", "latents")
 
 
-def _group(name: str) -> str:
+def group_of(name: str) -> str:
     part, _, rest = name.partition(".")
     if part == "supervision":
         return rest.split(".")[0]

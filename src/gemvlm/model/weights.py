@@ -4,6 +4,7 @@
     diffusion_connector.*    the connector
     sana.* or head.*         the flow generator, or a regression head
     vae.*                    the frozen autoencoder (a patch codec has no tensors)
+    expert.*                 a policy's action expert
 
 Nothing is skipped in silence: a missing, unexpected or mis-shaped tensor is refused by name.
 """
@@ -11,7 +12,7 @@ Nothing is skipped in silence: a missing, unexpected or mis-shaped tensor is ref
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from gemvlm.depth_map import Encoding
 from gemvlm.model.config import GemConfig
 from gemvlm.model.gem import Gem
 from gemvlm.model.latents import Latents, build_latents
+from gemvlm.model.learner import Learner
 from gemvlm.model.supervision import GenerativeSupervision
 
 PREFIXES = {
@@ -31,6 +33,7 @@ PREFIXES = {
     "supervision.connector.": "diffusion_connector.",
     "supervision.generator.": "",
     "supervision.latents.": "",
+    "expert.": "expert.",
 }
 """Prefixes of our modules and of the same tensors in a checkpoint."""
 
@@ -45,7 +48,7 @@ FILES = ("model.safetensors", "diffusion_pytorch_model.safetensors")
 SHOWN = 10
 
 
-def named_tensors(gem: Gem) -> dict[str, Tensor]:
+def named_tensors(gem: Learner) -> dict[str, Tensor]:
     """Every tensor of a model by its name in a checkpoint; parameters themselves, not copies."""
     tensors = {}
     for name, tensor in gem.state_dict(keep_vars=True).items():
@@ -54,7 +57,7 @@ def named_tensors(gem: Gem) -> dict[str, Tensor]:
     return tensors
 
 
-def save_weights(gem: Gem, folder: Path, dtype: torch.dtype, parts: Sequence[str] | None = None) -> None:
+def save_weights(gem: Learner, folder: Path, dtype: torch.dtype, parts: Sequence[str] | None = None) -> None:
     """Writes `model.safetensors` (in shards with an index if large) and the backbone's `config.json` into `folder`.
 
     Only tensors whose names begin with one of `parts`, if given.
@@ -80,10 +83,10 @@ def save_weights(gem: Gem, folder: Path, dtype: torch.dtype, parts: Sequence[str
     gem.backbone.qwen.config.save_pretrained(folder)
 
 
-def load_weights(gem: Gem, folder: Path) -> None:
+def load_weights(gem: Learner, folder: Path) -> None:
     """Fills a model from a folder in this layout; undoes `save_weights`. ValueError for any tensor that doesn't fit."""
     wanted = named_tensors(gem)
-    with _Reader(folder) as reader:
+    with Reader(folder) as reader:
         if _is_tied(gem):
             if HEAD in reader.names and not torch.equal(reader.read(HEAD), reader.read(EMBEDDING)):
                 raise ValueError(
@@ -92,7 +95,7 @@ def load_weights(gem: Gem, folder: Path) -> None:
                 )
             wanted.pop(HEAD)
             reader.names.pop(HEAD, None)
-        _fill(wanted, reader)
+        fill(wanted, reader)
 
 
 def from_pretrained_parts(
@@ -133,10 +136,10 @@ def load_parts(gem: Gem, qwen_folder: Path, sana_folder: Path, dc_ae_folder: Pat
     if _is_tied(gem):
         del tensors[HEAD]
     for prefix, folder in parts.items():
-        with _Reader(folder) as reader:
+        with Reader(folder) as reader:
             if _is_tied(gem) and not prefix:
                 reader.names.pop(HEAD, None)
-            _fill({name.removeprefix(prefix): t for name, t in tensors.items() if _belongs(name, prefix)}, reader)
+            fill({name.removeprefix(prefix): t for name, t in tensors.items() if _belongs(name, prefix)}, reader)
 
 
 def published_supervision(
@@ -157,8 +160,8 @@ def published_supervision(
         )
     supervision.connector.reset_parameters()
     for name, folder in zip(("generator.sana", "latents.vae"), folders, strict=True):
-        with _Reader(folder) as reader:
-            _fill(supervision.get_submodule(name).state_dict(keep_vars=True), reader)
+        with Reader(folder) as reader:
+            fill(supervision.get_submodule(name).state_dict(keep_vars=True), reader)
     return supervision
 
 
@@ -166,8 +169,8 @@ def published_autoencoder(folder: Path) -> Latents:
     """A frozen DC-AE, each tensor as its file has it. `folder` is the autoencoder's own, or Sana's with its `vae/`."""
     folder = folder / "vae" if (folder / "vae").is_dir() else folder
     latents = build_latents({"kind": "dc_ae", **read_config(folder)})
-    with _Reader(folder) as reader:
-        _fill(latents.get_submodule("vae").state_dict(keep_vars=True), reader)
+    with Reader(folder) as reader:
+        fill(latents.get_submodule("vae").state_dict(keep_vars=True), reader)
     return latents
 
 
@@ -189,7 +192,7 @@ def uninitialised(config: GemConfig) -> Gem:
     return gem
 
 
-def _is_tied(gem: Gem) -> bool:
+def _is_tied(gem: Learner) -> bool:
     qwen = gem.backbone.qwen
     return qwen.lm_head.weight is qwen.model.language_model.embed_tokens.weight
 
@@ -206,22 +209,23 @@ def read_config(folder: Path) -> dict[str, Any]:
     return {key: value for key, value in values.items() if not key.startswith("_")}
 
 
-class _Reader:
-    """Tensors of a folder by name, from one file or from shards; `names` maps each name to its file."""
+class Reader:
+    """Tensors of a folder by name, from one file or from shards; `names` maps each name to its file and name there."""
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
-        self.names: dict[str, str] = {}
+        self.names: dict[str, tuple[str, str]] = {}
         self.files: dict[str, Any] = {}
 
-    def __enter__(self) -> _Reader:
+    def __enter__(self) -> Reader:
         for file in self._file_names():
             path = self.folder / file
             try:
                 self.files[file] = safe_open(path, framework="pt").__enter__()
             except (OSError, SafetensorError) as error:
                 raise ValueError(f"{path}: not a readable safetensors file ({error}); copy it again") from None
-            self.names |= dict.fromkeys(self.files[file].keys(), file)
+            for name in self.files[file].keys():  # noqa: SIM118, a safetensors file is no dict
+                self.names[name] = (file, name)
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -239,15 +243,28 @@ class _Reader:
             f"{self.folder}: holds none of {FILES} nor an index of shards; give the folder of a checkpoint"
         )
 
+    def rename(self, mapping: Callable[[str], str | None]) -> None:
+        """Shows the tensors by other names, without those that `mapping` gives None. ValueError if two get the same."""
+        renamed: dict[str, tuple[str, str]] = {}
+        for name, place in self.names.items():
+            new = mapping(name)
+            if new in renamed:
+                raise ValueError(f"{self.folder}: {name} and {renamed[new][1]} would both be {new}; give one of them")
+            if new is not None:
+                renamed[new] = place
+        self.names = renamed
+
     def read(self, name: str) -> Tensor:
-        return self.files[self.names[name]].get_tensor(name)
+        file, own = self.names[name]
+        return self.files[file].get_tensor(own)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self.files[self.names[name]].get_slice(name).get_shape())
+        file, own = self.names[name]
+        return tuple(self.files[file].get_slice(own).get_shape())
 
 
 @torch.no_grad()
-def _fill(wanted: Mapping[str, Tensor], reader: _Reader) -> None:
+def fill(wanted: Mapping[str, Tensor], reader: Reader) -> None:
     """Copies every wanted tensor from the reader, after checking that names and shapes agree on both sides."""
     missing = [name for name in wanted if name not in reader.names]
     unexpected = [name for name in reader.names if name not in wanted]

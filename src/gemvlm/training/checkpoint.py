@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from gemvlm.model.card import CheckpointCard
-from gemvlm.model.gem import Gem
+from gemvlm.model.learner import Learner
 from gemvlm.model.weights import EMBEDDING, HEAD, named_tensors
 from gemvlm.runtime import Runtime
 from gemvlm.shards import files
@@ -112,7 +112,7 @@ def _differences(prefix: str, theirs: Mapping[str, Any], ours: Mapping[str, Any]
 
 def save_checkpoint(
     folder: Path,
-    gem: Gem,
+    model: Learner,
     tokenizer: PreTrainedTokenizerBase,
     card: CheckpointCard,
     *,
@@ -128,7 +128,7 @@ def save_checkpoint(
     Every process calls it. DiskFullError if there is no room, before anything is written where that can be told; what
     was there before is then untouched.
     """
-    parts: list[tuple[str, Mapping[str, Tensor], torch.dtype | None]] = [(WEIGHTS, weights_of(gem), dtype)]
+    parts: list[tuple[str, Mapping[str, Tensor], torch.dtype | None]] = [(WEIGHTS, weights_of(model), dtype)]
     if optimizer is not None:
         parts.append((OPTIMIZER, optimizer.state_tensors(), None))
     if average is not None:
@@ -145,7 +145,7 @@ def save_checkpoint(
         for stem, tensors, kind in parts:
             write_tensors(draft, stem, tensors, processes, kind)
         if processes.is_main:
-            _write_words(draft, gem, tokenizer, card, state, identity)
+            _write_words(draft, model, tokenizer, card, state, identity)
     except Exception as error:
         failure = f"{type(error).__name__}: {error}"
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -169,16 +169,16 @@ NO_SPACE = "No space left on device"
 
 def _write_words(
     folder: Path,
-    gem: Gem,
+    model: Learner,
     tokenizer: PreTrainedTokenizerBase,
     card: CheckpointCard,
     state: RunState | None,
     identity: Identity | None,
 ) -> None:
-    gem.backbone.qwen.config.save_pretrained(folder)
+    model.backbone.qwen.config.save_pretrained(folder)
     tokenizer.save_pretrained(str(folder))
     card.write(folder)
-    save_adapter(gem, folder)
+    save_adapter(model, folder)
     if state is not None:
         written = asdict(state) | {"identity": identity and asdict(identity)}
         files.put(folder / STATE_FILE, json.dumps(written).encode())
@@ -199,11 +199,11 @@ def _kept(folder: Path) -> str:
     return f"{there}: make room on the disk of {folder.parent}"
 
 
-def weights_of(gem: Gem) -> dict[str, Tensor]:
+def weights_of(model: Learner) -> dict[str, Tensor]:
     """The tensors of a model by their names in a checkpoint, without adapters, and a head that is the embedding."""
-    with base_layers(gem):
-        tensors = named_tensors(gem)
-    if gem.backbone.qwen.config.tie_word_embeddings:
+    with base_layers(model):
+        tensors = named_tensors(model)
+    if model.backbone.qwen.config.tie_word_embeddings:
         tensors.pop(HEAD, None)
         assert EMBEDDING in tensors
     return tensors
@@ -236,28 +236,30 @@ def read_state(folder: Path) -> tuple[RunState, Identity | None]:
         ) from None
 
 
-def restore(folder: Path, gem: Gem, optimizer: GroupOptimizer | None, average: Average | None = None) -> None:
+def restore(folder: Path, model: Learner, optimizer: GroupOptimizer | None, average: Average | None = None) -> None:
     """Load weights, and what else is given, from a resumable checkpoint; each process its own rows."""
     with TensorFiles(folder, WEIGHTS) as tensors:
-        tensors.fill(weights_of(gem))
+        tensors.fill(weights_of(model))
     if optimizer is not None:
         with TensorFiles(folder, OPTIMIZER) as tensors:
             likes = optimizer.parameters()
             empty = torch.empty(0)
             read = {key: tensors.read(key, likes.get(key.rpartition("/")[0], empty)) for key in tensors}
         optimizer.load_state_tensors(read)
-        load_adapter(gem, folder)
+        load_adapter(model, folder)
     if average is not None:
         with TensorFiles(folder, AVERAGE) as tensors:
             tensors.fill(average.tensors)
 
 
 @torch.no_grad()
-def restore_latents(folder: Path, gem: Gem) -> None:
+def restore_latents(folder: Path, model: Learner) -> None:
     """Load the autoencoder alone, which no stage trains: cached latents are checked against it before a run goes on."""
-    own = {id(tensor) for tensor in gem.supervision.latents.state_dict(keep_vars=True).values()}
+    if model.supervision is None:
+        return
+    own = {id(tensor) for tensor in model.supervision.latents.state_dict(keep_vars=True).values()}
     with TensorFiles(folder, WEIGHTS) as tensors:
-        for name, tensor in weights_of(gem).items():
+        for name, tensor in weights_of(model).items():
             if id(tensor) in own:
                 tensor.copy_(tensors.read(name, tensor))
 

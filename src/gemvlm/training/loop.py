@@ -9,14 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from gemvlm.batch import Batch
 from gemvlm.model.card import CheckpointCard
-from gemvlm.model.gem import Gem
+from gemvlm.model.learner import Learner
 from gemvlm.runtime import Runtime, get_log, versions
 from gemvlm.training.average import Average
 from gemvlm.training.checkpoint import (
@@ -62,7 +62,9 @@ class Stream(Protocol):
 StreamFactory = Callable[[Stage], Stream]
 """The batches of a stage from its begin; see `Stage.micro_size` for how many samples a batch has."""
 
-Callback = Callable[[Gem, Stage, RunState], Mapping[str, float] | None]
+M = TypeVar("M", bound=Learner)
+
+Callback = Callable[[M, Stage, RunState], Mapping[str, float] | None]
 """Called every `Run.callback_every` steps and at the end of each stage; previews and evaluations come in this way.
 
 Every process calls it, as they may need each other to run the model. The numbers it returns are logged.
@@ -95,14 +97,14 @@ class Run:
 
 
 def train(
-    gem: Gem,
+    model: M,
     stages: Sequence[Stage],
     streams: StreamFactory,
     tokenizer: PreTrainedTokenizerBase,
     card: CheckpointCard,
     run: Run,
     runtime: Runtime,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Sequence[Callback[M]] = (),
     sharding: Sharding | None = None,
 ) -> bool:
     """Train through the stages, from the newest checkpoint in `run.folder` if there is one.
@@ -113,7 +115,7 @@ def train(
     same whole model; where there are several, `sharding` says how its weights lie on them.
     """
     with Processes(runtime, sharding).joined() as processes, StopRequest() as stop:
-        return _Training(gem, stages, streams, tokenizer, card, run, runtime, callbacks, processes, stop).all()
+        return _Training(model, stages, streams, tokenizer, card, run, runtime, callbacks, processes, stop).all()
 
 
 class _Training:
@@ -121,18 +123,18 @@ class _Training:
 
     def __init__(
         self,
-        gem: Gem,
+        model: Learner,
         stages: Sequence[Stage],
         streams: StreamFactory,
         tokenizer: PreTrainedTokenizerBase,
         card: CheckpointCard,
         run: Run,
         runtime: Runtime,
-        callbacks: Sequence[Callback],
+        callbacks: Sequence[Callback[Any]],
         processes: Processes,
         stop: StopRequest,
     ):
-        self.gem, self.stages, self.streams, self.tokenizer, self.card = gem, stages, streams, tokenizer, card
+        self.model, self.stages, self.streams, self.tokenizer, self.card = model, stages, streams, tokenizer, card
         self.run, self.runtime, self.callbacks, self.processes, self.stop = run, runtime, callbacks, processes, stop
         self.identity = Identity.of(run.facts, card, stages)
         self.deadline = None if run.minutes is None else time.monotonic() + 60 * run.minutes
@@ -154,9 +156,9 @@ class _Training:
             found, identity = read_state(newest)
             self.identity.refuse_unless_equal(identity, found.stage, newest)
             state = _continued(found, self.stages, newest)
-        self.processes.spread(self.gem)
+        self.processes.spread(self.model)
         if newest is not None and state.stage >= len(self.stages):
-            restore(newest, self.gem, None)
+            restore(newest, self.model, None)
             if (self.run.folder / FINAL).is_dir():
                 return True
         with ExitStack() as stack:
@@ -188,27 +190,27 @@ class _Training:
         """Trains stage `index` on from `state`, which is that of checkpoint `newest` if one is given."""
         stage, run = self.stages[index], self.run
         if stage.lora is not None:
-            add_lora(self.gem, stage.lora, run.seed)
-        self.gem.checkpoint_activations(stage.recompute)
-        optimizer = GroupOptimizer(self.gem, stage)
+            add_lora(self.model, stage.lora, run.seed)
+        self.model.checkpoint_activations(stage.recompute)
+        optimizer = GroupOptimizer(self.model, stage)
         average = Average(optimizer.parameters(), stage.ema) if stage.ema else None
         if newest is not None:
             begun = state.stage_step > 0
-            restore(newest, self.gem, optimizer if begun else None, average if begun else None)
+            restore(newest, self.model, optimizer if begun else None, average if begun else None)
             if average is not None and not begun:
                 average = Average(optimizer.parameters(), average.decay)
             get_log().info("resumed %s at stage %s, step %d", run.folder, stage.name, state.stage_step)
         stream = self.streams(stage)
         if state.stream is not None:
             stream.resume(state.stream)
-        self.gem.train()
+        self.model.train()
         meter = _Meter(state.unlogged)
         speed = Speedometer(run.operations and partial(run.operations, stage), run.peak)
         with _progress(stage, state.stage_step, run.show_progress and self.processes.is_main) as advance:
             while True:
                 batches = [next(stream) for _ in range(stage.micro_batches(self.processes.world))]
                 outcome = train_step(
-                    self.gem, stage, batches, optimizer, state.stage_step, self.runtime, self.processes, run.seed
+                    self.model, stage, batches, optimizer, state.stage_step, self.runtime, self.processes, run.seed
                 )
                 state = dataclasses.replace(
                     state,
@@ -235,7 +237,7 @@ class _Training:
                 if done:
                     if average is not None:
                         average.take_over()
-                    merge_lora(self.gem)
+                    merge_lora(self.model)
                 if done or state.stage_step % run.callback_every == 0:
                     self._call_back(stage, state)
                 if done:
@@ -265,10 +267,10 @@ class _Training:
 
     def _call_back(self, stage: Stage, state: RunState) -> None:
         for callback in self.callbacks:
-            with self.processes.whole(self.gem):
-                found = callback(self.gem, stage, state)
+            with self.processes.whole(self.model):
+                found = callback(self.model, stage, state)
             self._log(stage, state, found or {})
-        self.gem.train()
+        self.model.train()
 
     def _note_skipped(self, stage: Stage, state: RunState, batches: Sequence[Batch], outcome: Outcome) -> None:
         """Writes what was skipped and on which samples. FloatingPointError when it was too often."""
@@ -303,7 +305,7 @@ class _Training:
 
         FloatingPointError if a weight is no number: the checkpoint before is worth more.
         """
-        sums = torch.stack([local(parameter.detach()).sum() for parameter in self.gem.parameters()])
+        sums = torch.stack([local(parameter.detach()).sum() for parameter in self.model.parameters()])
         if self.processes.sum([float(not bool(sums.isfinite().all()))])[0]:
             raise FloatingPointError(
                 f"stage {stage.name!r}, step {state.step} of the run: weights became NaN or infinite and are not "
@@ -322,7 +324,7 @@ class _Training:
             prune(self.run.folder, self.run.keep)
 
     def _save(self, folder: Path, card: CheckpointCard, **options: Any) -> None:
-        save_checkpoint(folder, self.gem, self.tokenizer, card, processes=self.processes, **options)
+        save_checkpoint(folder, self.model, self.tokenizer, card, processes=self.processes, **options)
 
 
 NAMES = {int(number): number.name for number in SIGNALS}

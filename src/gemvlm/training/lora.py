@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from gemvlm.model.gem import Gem
+from gemvlm.model.learner import Learner
 from gemvlm.runtime import deterministic
 from gemvlm.training.stage import LoraConfig
 
@@ -26,66 +26,66 @@ ADAPTER_FILE = "adapter_model.safetensors"
 PEFT_PREFIX = "base_model.model."
 
 
-def add_lora(gem: Gem, config: LoraConfig, seed: int) -> None:
+def add_lora(model: Learner, config: LoraConfig, seed: int) -> None:
     """Puts adapters on the layers that `config` names; the outputs stay the same, as B is 0. A is drawn from `seed`.
 
     ValueError for a group or a layer that isn't there, naming what is; if there are adapters already; or without peft.
     """
-    if _adapted(gem):
-        raise ValueError(f"the model has adapters on {len(_adapted(gem))} layers already; merge them first")
+    if _adapted(model):
+        raise ValueError(f"the model has adapters on {len(_adapted(model))} layers already; merge them first")
     if config.rank < 1 or config.alpha <= 0 or not 0 <= config.dropout < 1:
         raise ValueError(
             f"LoRA of rank {config.rank}, alpha {config.alpha}, dropout {config.dropout}: rank and alpha must be "
             "positive, dropout in [0, 1)"
         )
-    names, peft = _chosen(gem, config), _peft()
+    names, peft = _chosen(model, config), _peft()
     adapters = peft.LoraConfig(
         r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=names, bias="none"
     )
     with deterministic(seed):
-        peft.inject_adapter_in_model(adapters, gem.backbone.qwen)
+        peft.inject_adapter_in_model(adapters, model.backbone.qwen)
 
 
-def merge_lora(gem: Gem) -> None:
+def merge_lora(model: Learner) -> None:
     """Adds every adapter's update to its layer's weight and takes the adapter away; the outputs stay."""
-    for name, layer in _adapted(gem).items():
+    for name, layer in _adapted(model).items():
         layer.merge(safe_merge=True)
-        gem.backbone.qwen.set_submodule(name, layer.base_layer)
-    gem.backbone.qwen.__dict__.pop("peft_config", None)
+        model.backbone.qwen.set_submodule(name, layer.base_layer)
+    model.backbone.qwen.__dict__.pop("peft_config", None)
 
 
-def trainable_groups(gem: Gem) -> dict[str, dict[str, nn.Parameter]]:
+def trainable_groups(model: Learner) -> dict[str, dict[str, nn.Parameter]]:
     """`Gem.parameter_groups`, but a group with adapters holds them alone: its own weights are in no group."""
-    groups = gem.parameter_groups()
+    groups = model.parameter_groups()
     adapters = {name: {n: p for n, p in group.items() if ".lora_" in n} for name, group in groups.items()}
     return {name: adapters[name] or group for name, group in groups.items()}
 
 
 @contextmanager
-def base_layers(gem: Gem) -> Iterator[None]:
+def base_layers(model: Learner) -> Iterator[None]:
     """Inside, the adapted layers are the plain ones, without their updates: the names of an ordinary checkpoint."""
-    adapted = _adapted(gem)
+    adapted = _adapted(model)
     for name, layer in adapted.items():
-        gem.backbone.qwen.set_submodule(name, layer.base_layer)
+        model.backbone.qwen.set_submodule(name, layer.base_layer)
     try:
         yield
     finally:
         for name, layer in adapted.items():
-            gem.backbone.qwen.set_submodule(name, layer)
+            model.backbone.qwen.set_submodule(name, layer)
 
 
-def save_adapter(gem: Gem, folder: Path) -> None:
+def save_adapter(model: Learner, folder: Path) -> None:
     """Writes `adapter_model.safetensors` and `adapter_config.json`; nothing if the model has no adapters."""
-    tensors = {name: parameter.detach().cpu().contiguous() for name, parameter in _adapter_tensors(gem).items()}
+    tensors = {name: parameter.detach().cpu().contiguous() for name, parameter in _adapter_tensors(model).items()}
     if tensors:
         save_file(tensors, folder / ADAPTER_FILE, metadata={"format": "pt"})
-        gem.backbone.qwen.peft_config["default"].save_pretrained(str(folder))
+        model.backbone.qwen.peft_config["default"].save_pretrained(str(folder))
 
 
 @torch.no_grad()
-def load_adapter(gem: Gem, folder: Path) -> None:
+def load_adapter(model: Learner, folder: Path) -> None:
     """Fills the adapters that `add_lora` made; undoes `save_adapter`. ValueError unless names and shapes agree."""
-    wanted, path = _adapter_tensors(gem), folder / ADAPTER_FILE
+    wanted, path = _adapter_tensors(model), folder / ADAPTER_FILE
     try:
         tensors = load_file(path) if path.is_file() else {}
     except (OSError, SafetensorError) as error:
@@ -102,20 +102,20 @@ def load_adapter(gem: Gem, folder: Path) -> None:
         parameter.copy_(tensors[name])
 
 
-def _adapted(gem: Gem) -> dict[str, Any]:
+def _adapted(model: Learner) -> dict[str, Any]:
     """The layers that carry an adapter, by their names in the backbone."""
-    return {name: module for name, module in gem.backbone.qwen.named_modules() if hasattr(module, "lora_A")}
+    return {name: module for name, module in model.backbone.qwen.named_modules() if hasattr(module, "lora_A")}
 
 
-def _adapter_tensors(gem: Gem) -> dict[str, nn.Parameter]:
+def _adapter_tensors(model: Learner) -> dict[str, nn.Parameter]:
     """The adapters' parameters by their names in peft's files."""
-    named = gem.backbone.qwen.named_parameters()
+    named = model.backbone.qwen.named_parameters()
     return {PEFT_PREFIX + name.replace(".default.", "."): p for name, p in named if ".lora_" in name}
 
 
-def _chosen(gem: Gem, config: LoraConfig) -> list[str]:
+def _chosen(model: Learner, config: LoraConfig) -> list[str]:
     """Names in the backbone of the layers to adapt."""
-    layers = _linear_layers(gem)
+    layers = _linear_layers(model)
     if not config.layers:
         raise ValueError(f"LoRA names no layers; there are {_described(layers)}")
     chosen = []
@@ -131,12 +131,12 @@ def _chosen(gem: Gem, config: LoraConfig) -> list[str]:
     return chosen
 
 
-def _linear_layers(gem: Gem) -> dict[str, list[str]]:
+def _linear_layers(model: Learner) -> dict[str, list[str]]:
     """The backbone's linear layers by group. A head tied to the embedding is none: it has no weight of its own."""
-    linear = {name for name, module in gem.named_modules() if isinstance(module, nn.Linear)}
+    linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     prefix = "backbone.qwen."
     found: dict[str, list[str]] = {}
-    for group, parameters in gem.parameter_groups().items():
+    for group, parameters in model.parameter_groups().items():
         owners = [name.removesuffix(".weight") for name in parameters if name.startswith(prefix)]
         if names := [name.removeprefix(prefix) for name in owners if name in linear]:
             found[group] = names

@@ -8,12 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gemvlm.model.gem import Gem
+from gemvlm.model.learner import Learner
 from gemvlm.training.lora import trainable_groups
 from gemvlm.training.parallel import whole_tensor
 from gemvlm.training.stage import OptimizerConfig, Stage
 
 NamedParameters = dict[str, nn.Parameter]
+
+TABLES = ("embed", "lm_head", "scale_shift_table", "register_tokens", "pos_emb")
+"""Words in the names of parameters that are rows to look up, not products: embeddings, registers, positions."""
 
 
 class GroupOptimizer:
@@ -23,15 +26,15 @@ class GroupOptimizer:
     Where processes share the weights, each optimiser works on its own rows; Muon's products gather what they need.
     """
 
-    def __init__(self, gem: Gem, stage: Stage) -> None:
-        groups = trainable_groups(gem)
+    def __init__(self, model: Learner, stage: Stage) -> None:
+        groups = trainable_groups(model)
         unknown = set(stage.learning_rates) - (set(groups) - {"latents"})
         if unknown:
             raise ValueError(
                 f"stage {stage.name!r}: no module group {sorted(unknown)} to train; the model has "
                 f"{sorted(set(groups) - {'latents'})}"
             )
-        gem.requires_grad_(False)
+        model.requires_grad_(False)
         for name in stage.learning_rates:
             for parameter in groups[name].values():
                 parameter.requires_grad_(True)
@@ -138,7 +141,7 @@ def _param_group(parameters: NamedParameters, rate: float, weight_decay: float) 
 
 def _class_of(name: str, parameter: nn.Parameter, config: OptimizerConfig) -> str:
     """Hidden matrices go to Muon; vectors, tables and embeddings are not decayed (B10: the release decays them all)."""
-    table = "embed" in name or "lm_head" in name or "scale_shift_table" in name
+    table = any(words in name for words in TABLES)
     if parameter.ndim < 2 or table:
         return "plain"
     if config.kind == "muon" and parameter.ndim == 2:

@@ -24,7 +24,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from gemvlm.model.gem import Gem
+from gemvlm.model.learner import Learner
 from gemvlm.runtime import Runtime
 
 PATIENCE = timedelta(minutes=30)
@@ -116,10 +116,10 @@ class Processes:
                         "with the same recipe, data and code, on a folder that they share"
                     )
 
-    def spread(self, gem: Gem) -> None:
+    def spread(self, model: Learner) -> None:
         """Lays a model, whole and the same on every process, on their devices; none of these has to hold all of it."""
         if self.world == 1:
-            gem.to(self._runtime.device)
+            model.to(self._runtime.device)
             return
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -128,25 +128,27 @@ class Processes:
         mesh = init_device_mesh(self._runtime.device.type, shape, mesh_dim_names=("copies", "shares"))
         narrow = torch.bfloat16 if self._runtime.precision == "bfloat16" else None
         policy = MixedPrecisionPolicy(param_dtype=narrow, reduce_dtype=torch.float32, cast_forward_inputs=False)
-        for layer in gem.backbone.qwen.model.language_model.layers:
+        for layer in model.backbone.qwen.model.language_model.layers:
             fully_shard(layer, mesh=mesh, mp_policy=policy)
-        for tower in _towers(gem):
+        for tower in _towers(model):
             fully_shard(tower, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
-        frozen = set(gem.supervision.latents.parameters())
-        root: Any = fully_shard(gem, mesh=mesh, mp_policy=policy, ignored_params=frozen)
+        latents = None if model.supervision is None else model.supervision.latents
+        frozen = set() if latents is None else set(latents.parameters())
+        root: Any = fully_shard(model, mesh=mesh, mp_policy=policy, ignored_params=frozen)
         root.set_reduce_scatter_unused_params(True)
-        gem.supervision.latents.to(self._runtime.device)
+        if latents is not None:
+            latents.to(self._runtime.device)
         # The stream of states stays float32, as autocast keeps it on one process.
-        gem.backbone.qwen.model.language_model.embed_tokens.register_forward_hook(lambda *call: call[-1].float())
-        gem.register_forward_pre_hook(_gather_towers)
+        model.backbone.qwen.model.language_model.embed_tokens.register_forward_hook(lambda *call: call[-1].float())
+        model.register_forward_pre_hook(_gather_towers)
 
     @contextlib.contextmanager
-    def whole(self, gem: Gem) -> Iterator[None]:
+    def whole(self, model: Learner) -> Iterator[None]:
         """Inside, every process may use any part of the model, all processes alike; to be entered after a step.
 
         Weights that are gathered in the run's precision are used in it.
         """
-        units: list[Any] = [] if self.world == 1 else [gem, *_towers(gem)]
+        units: list[Any] = [] if self.world == 1 else [model, *_towers(model)]
         for unit in units:
             unit.unshard()
         try:
@@ -157,14 +159,15 @@ class Processes:
                 unit.reshard()
 
 
-def _towers(gem: Gem) -> list[nn.Module]:
+def _towers(model: Learner) -> list[nn.Module]:
     """What data decide whether, and how often, it runs."""
-    parts = [gem.backbone.qwen.model.visual, gem.supervision.generator]
+    painter = () if model.supervision is None else (model.supervision.generator,)
+    parts = (model.backbone.qwen.model.visual, *painter)
     return [part for part in parts if any(True for _ in part.parameters())]
 
 
-def _gather_towers(gem: nn.Module, args: object) -> None:
-    for tower in _towers(gem):  # type: ignore[arg-type]
+def _gather_towers(model: nn.Module, args: object) -> None:
+    for tower in _towers(model):  # type: ignore[arg-type]
         tower.unshard()  # type: ignore[operator]
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gemvlm.batch import Batch
 from gemvlm.data.collate import keyed
-from gemvlm.model.gem import Gem
+from gemvlm.model.learner import Learner
 from gemvlm.runtime import Runtime
 from gemvlm.training.checkpoint import ALONE
 from gemvlm.training.optimizer import GroupOptimizer
@@ -31,7 +31,7 @@ class Outcome:
 
 
 def train_step(
-    gem: Gem,
+    model: Learner,
     stage: Stage,
     batches: Sequence[Batch],
     optimizer: GroupOptimizer,
@@ -48,9 +48,9 @@ def train_step(
     torch.manual_seed(keyed("step", seed, stage.name, stage_step, runtime.rank))
     optimizer.set_factor(stage.schedule.factor(stage_step, stage.steps))
     losses = {name: torch.zeros((), device=runtime.device) for name in stage.loss_weights}
-    shares, present = _shares(gem, stage, batches, processes)
+    shares, present = _shares(model, stage, batches, processes)
     for share in shares:
-        _learn(gem, stage, share, losses, runtime, processes.world)
+        _learn(model, stage, share, losses, runtime, processes.world)
     if not present:
         return Outcome({}, {}, finite=True)
     norms = dict(zip(optimizer.groups, torch.stack(list(optimizer.clip().values())).tolist(), strict=True))
@@ -65,7 +65,7 @@ def train_step(
 
 
 def _shares(
-    gem: Gem, stage: Stage, batches: Sequence[Batch], processes: Processes
+    model: Learner, stage: Stage, batches: Sequence[Batch], processes: Processes
 ) -> tuple[list[Share], tuple[str, ...]]:
     """What this process computes, leaving out the micro batches that no process learns from; the losses there are."""
     names = tuple(stage.loss_weights)
@@ -79,15 +79,15 @@ def _shares(
         if not any(all_of_it.values()):
             continue
         missing = filling(own, all_of_it)
-        read = batch if missing is None else with_filler(batch, gem, missing)
+        read = batch if missing is None else with_filler(batch, model, missing)
         shares.append(Share(read, {name: own[name] / totals[name] for name in names if totals[name]}))
     return shares, tuple(name for name in names if totals[name])
 
 
-def _learn(gem: Gem, stage: Stage, share: Share, sums: dict[str, Tensor], runtime: Runtime, world: int) -> None:
+def _learn(model: Learner, stage: Stage, share: Share, sums: dict[str, Tensor], runtime: Runtime, world: int) -> None:
     """Adds a micro batch's part to the gradients and to the step's losses."""
     with runtime.autocast():
-        losses = gem(share.batch.to(runtime.device), losses=tuple(stage.loss_weights))
+        losses = model(share.batch.to(runtime.device), losses=tuple(stage.loss_weights))
     total = torch.zeros((), device=runtime.device)
     for name, loss in losses.items():
         part = loss.float() * share.weights[name]
