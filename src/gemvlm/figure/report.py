@@ -129,6 +129,11 @@ class Report:
         inner = "".join(_figure(_image(picture, note), note) for picture, note in pictures)
         self._blocks.append(_figure(f'<div class="gallery">{inner}</div>', caption))
 
+    def videos(self, films: Sequence[tuple[bytes, str]], caption: str = "") -> None:
+        """MP4 or GIF files with captions, as many beside each other as fit; the page carries them inside itself."""
+        inner = "".join(_figure(_film(film, note), note) for film, note in films)
+        self._blocks.append(_figure(f'<div class="gallery films">{inner}</div>', caption))
+
     def picture_table(
         self, headings: Sequence[str], rows: Sequence[tuple[str, Sequence[AnyPicture]]], caption: str = ""
     ) -> None:
@@ -207,6 +212,13 @@ def _image(picture: AnyPicture, alt: str) -> str:
     kind = "png" if data.startswith(b"\x89PNG") else "svg+xml"
     shown = ' class="pixels"' if isinstance(picture, np.ndarray) and max(picture.shape) <= SMALL_PICTURE else ""
     return f'<img{shown} alt="{html.escape(alt)}" src="data:image/{kind};base64,{base64.b64encode(data).decode()}">'
+
+
+def _film(film: bytes, alt: str) -> str:
+    data = base64.b64encode(film).decode()
+    if film.startswith(b"GIF8"):
+        return f'<img alt="{html.escape(alt)}" src="data:image/gif;base64,{data}">'
+    return f'<video controls muted loop playsinline preload="metadata" src="data:video/mp4;base64,{data}"></video>'
 
 
 def _cell_text(cell: object) -> str:
