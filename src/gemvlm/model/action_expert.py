@@ -63,7 +63,6 @@ class ExpertConfig:
     norm_eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", tuple(self.layers))
         sizes = (self.action, self.state, self.horizon, self.width, self.depth, self.heads, self.kv_heads)
         if min(sizes) < 1 or self.registers < 0 or self.ffn_multiple_of < 1 or self.time_scale <= 0:
             raise ValueError(f"sizes and time_scale of an expert must be positive, got {self}")
@@ -96,7 +95,8 @@ class ExpertConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ExpertConfig:
         """ValueError for missing or unexpected fields, by name."""
-        return cls(**fields_of(cls, values))
+        fields = fields_of(cls, values)
+        return cls(**fields | {"layers": tuple(fields["layers"])})
 
 
 @dataclass(frozen=True)
@@ -299,6 +299,9 @@ class _Transformer(nn.Module):
         for last in (*(m[1] for m in self.modulations), self.final_layer.ffn["fc2"]):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
+        for module in self.modules():
+            if isinstance(module, nn.RMSNorm):
+                module.reset_parameters()
         nn.init.normal_(self.register_tokens)
         nn.init.zeros_(self.state_pos_emb)
         self.x_pos_emb.copy_(_positions(self.config.horizon, self.config.registers, self.config.width))
@@ -335,6 +338,15 @@ class ActionExpert(nn.Module):
             self.lang_adaptor = _adaptor(context_width, config.width, 2)
         self.act_adaptor = _adaptor(config.action, config.width, 3)
         self.state_adaptor = _adaptor(config.state, config.width, 3)
+        self.model.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws new weights: adaptors as their library does, the rest as published; the velocity is 0."""
+        for name, adaptor in self.named_children():
+            if name != "model":
+                for layer in adaptor.children():
+                    if isinstance(layer, nn.Linear):
+                        layer.reset_parameters()
         self.model.reset_parameters()
 
     @property
