@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from gemvlm.batch import Batch, Target
-from gemvlm.data.conversation import CoordinateFormat, Segment, render, render_dialogue
+from gemvlm.data.conversation import CoordinateFormat, ImageSlot, Segment, render, render_dialogue
 from gemvlm.data.encoding import Encoded, Encoder
 from gemvlm.data.frames import ImageConfig, patches, position_ids
 from gemvlm.data.naming import Naming
@@ -114,14 +114,22 @@ class Collator:
         frames: list[Frame] = []
         targets: list[Target] = []
         for sample, its_epoch in zip(samples, epochs, strict=True):
-            conversation = self._fit(sample, its_epoch)
-            if self.naming is not None:
-                conversation = self.naming(sample, conversation, keyed(self.seed, its_epoch, sample.id, "naming"))
-            encoded.append(conversation)
+            encoded.append(self.conversation(sample, its_epoch))
             for index, frame in enumerate(sample.frames):
-                targets += self._targets(sample.id, its_epoch, index, frame, image=len(frames))
+                targets += self.frame_targets(sample.id, its_epoch, index, frame, image=len(frames))
                 frames.append(frame)
-        return self._packed(encoded, frames, tuple(targets), tuple(sample.id for sample in samples))
+        return self.pack(encoded, frames, tuple(targets), tuple(sample.id for sample in samples))
+
+    def conversation(self, sample: Sample, epoch: int) -> Encoded:
+        """What the sample shows in an epoch, as tokens."""
+        conversation = self._fit(sample, epoch)
+        if self.naming is not None:
+            conversation = self.naming(sample, conversation, keyed(self.seed, epoch, sample.id, "naming"))
+        return conversation
+
+    def encode(self, parts: Sequence[Segment | ImageSlot], frames: Sequence[Frame]) -> Encoded:
+        """Parts of a conversation about these frames, as tokens. ValueError unless every frame has one slot."""
+        return self._encode(parts, self._image_tokens(frames))
 
     def cost(self, sample: Sample) -> tuple[int, int, int]:
         """The most (tokens, vision patches, targets) that the sample can bring, whichever of its turns are drawn.
@@ -159,9 +167,9 @@ class Collator:
             system = self.system if request.system is None else request.system
             parts = render_dialogue(len(request.frames), exchanges, system)
             parts = [replace(part, supervised=False) if isinstance(part, Segment) else part for part in parts]
-            encoded.append(self._encode(parts, self._image_tokens(request.frames)))
+            encoded.append(self.encode(parts, request.frames))
         frames = [frame for request in requests for frame in request.frames]
-        return self._packed(encoded, frames, (), tuple(str(number) for number in range(len(requests))))
+        return self.pack(encoded, frames, (), tuple(str(number) for number in range(len(requests))))
 
     def _fit(self, sample: Sample, epoch: int) -> Encoded:
         """The sample's conversation with as many of its chosen turns as `max_tokens` holds."""
@@ -188,10 +196,10 @@ class Collator:
 
     def _encoded(self, sample: Sample, chosen: Sequence[int]) -> Encoded:
         system = self.system if sample.system is None else sample.system
-        return self._encode(render(sample, chosen, self.coordinates, system), self._image_tokens(sample.frames))
+        return self.encode(render(sample, chosen, self.coordinates, system), sample.frames)
 
-    def _targets(self, sample_id: str, epoch: int, index: int, frame: Frame, image: int) -> list[Target]:
-        """One target of each kind that the frame can give; `image` is its place among the batch's images."""
+    def frame_targets(self, sample_id: str, epoch: int, index: int, frame: Frame, image: int) -> list[Target]:
+        """One target of each kind that frame `index` can give; `image` is its place among the batch's images."""
         targets = []
         for maker in self.targets:
             made = self._made(maker, sample_id, index, frame)
@@ -216,9 +224,10 @@ class Collator:
                 place.copy_(patches(frame.image, self.images)[0])
         return values, torch.tensor(grids, dtype=torch.int64).reshape(-1, 3)
 
-    def _packed(
+    def pack(
         self, encoded: Sequence[Encoded], frames: Sequence[Frame], targets: tuple[Target, ...], ids: tuple[str, ...]
     ) -> Batch:
+        """Conversations one after the other, with all their frames in order."""
         pixels, grids = self._pixels(frames)
         lengths = torch.tensor([len(part.input_ids) for part in encoded])
         starts = torch.cumsum(lengths, 0) - lengths

@@ -19,9 +19,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from gemvlm.batch import Batch
-from gemvlm.data.collate import Collator, keyed
+from gemvlm.data.collate import keyed
 from gemvlm.data.wire import from_bytes, to_bytes
-from gemvlm.sample import Sample
 
 FEISTEL_ROUNDS = 4
 
@@ -37,6 +36,14 @@ def permuted(position: int, size: int, seed: int, epoch: int) -> int:
         position = left << bits | right
         if position < size:
             return position
+
+
+@runtime_checkable
+class Collates(Protocol):
+    """Makes a batch of what a reader gives: `data.collate.Collator` of samples, `data.actions.ActionCollator` of both
+    samples and moments of episodes."""
+
+    def __call__(self, samples: Sequence[Any], epoch: int | Sequence[int] = 0, /) -> Batch: ...
 
 
 @runtime_checkable
@@ -84,8 +91,9 @@ class StreamState(NamedTuple):
 class BatchStream:
     """Batches without end: `next(stream)`, or iterate. `state()` and `resume` continue it bit for bit.
 
-    Each batch holds `batch_size` samples of `reader`. A sample's epoch keys its turns, noise and dropout, also where a
-    batch straddles two epochs. `workers` processes prepare batches ahead, in order; 0 prepares them in this process.
+    Each batch holds `batch_size` samples, or other items of `reader`. A sample's epoch keys its turns, noise and
+    dropout, also where a batch straddles two epochs. `workers` processes prepare batches ahead, in order; 0 prepares
+    them in this process.
     `plan` says what stands where, by default `Shuffled` with the seed; a `Mixture` is both reader and plan.
     With `lengths` (tokens per sample, say) samples are sorted within windows of `bucket_batches` steps, so that those
     of a step are of like length; their order then depends on the samples per step, which a resumed run must keep.
@@ -94,8 +102,8 @@ class BatchStream:
 
     def __init__(
         self,
-        reader: Sequence[Sample],
-        collator: Collator,
+        reader: Sequence[Any],
+        collator: Collates,
         batch_size: int,
         seed: int = 0,
         rank: int = 0,
@@ -200,7 +208,7 @@ class _Steps(Sampler[int]):
 class _Batches(Dataset[Batch]):
     """The batch of the step that begins at a position."""
 
-    def __init__(self, reader: Sequence[Sample], collator: Collator, order: _Order) -> None:
+    def __init__(self, reader: Sequence[Any], collator: Collates, order: _Order) -> None:
         self._reader, self._collator, self._order = reader, collator, order
 
     def __getitem__(self, drawn: int) -> Batch:

@@ -11,18 +11,18 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from typing import Any
 
 from gemvlm.data.collate import keyed
 from gemvlm.data.loader import digest, permuted
 from gemvlm.data.shares import largest_remainder
-from gemvlm.sample import Sample
 
 
-class Mixture(Sequence[Sample]):
+class Mixture(Sequence[Any]):
     """The sets one after another as a reader, and mixed by `weights` as a `Plan`: give it to `BatchStream` as both."""
 
     def __init__(
-        self, sets: Mapping[str, Sequence[Sample]], weights: Mapping[str, float], seed: int = 0, block: int = 1000
+        self, sets: Mapping[str, Sequence[Any]], weights: Mapping[str, float], seed: int = 0, block: int = 1000
     ) -> None:
         if sets.keys() != weights.keys():
             raise ValueError(f"sets {sorted(sets)} but weights for {sorted(weights)}; give one weight for each set")
@@ -49,7 +49,7 @@ class Mixture(Sequence[Sample]):
     def __len__(self) -> int:
         return self._starts[-1]
 
-    def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
+    def __getitem__(self, index: int) -> Any:  # type: ignore[override]
         if not -len(self) <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)} in the mixture of {', '.join(self.names)}")
         index %= len(self)

@@ -15,9 +15,10 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from gemvlm.batch import Batch, Target
+from gemvlm.batch import Actions, Batch, Target
 
 ALIGNMENT = 64
+ACTION_TENSORS = ("samples", "state", "chunk", "valid")
 
 
 def to_bytes(batch: Batch) -> UInt8[Tensor, "bytes"]:
@@ -32,7 +33,9 @@ def to_bytes(batch: Batch) -> UInt8[Tensor, "bytes"]:
         parts[name] = (tensor.as_strided((1,), (1,)) if constant else tensor.contiguous().flatten()).view(torch.uint8)
         described[name] = (str(tensor.dtype).removeprefix("torch."), list(tensor.shape), constant, end)
         end += -(-len(parts[name]) // ALIGNMENT) * ALIGNMENT
-    text = json.dumps({"tensors": described, "targets": others, "sample_ids": batch.sample_ids}).encode()
+    keys = None if batch.actions is None else batch.actions.keys
+    header = {"tensors": described, "targets": others, "sample_ids": batch.sample_ids, "action_keys": keys}
+    text = json.dumps(header).encode()
     start = -(-(8 + len(text)) // ALIGNMENT) * ALIGNMENT
     content = torch.zeros(start + end, dtype=torch.uint8)
     content[:8] = torch.tensor([len(text)]).view(torch.uint8)
@@ -60,18 +63,23 @@ def from_bytes(content: UInt8[Tensor, "bytes"]) -> Batch:
         )
         for index, own in enumerate(header["targets"])
     )
-    return Batch(**tensors, targets=targets, sample_ids=tuple(header["sample_ids"]))
+    keys = header["action_keys"]
+    actions = None
+    if keys is not None:
+        actions = Actions(**{name: tensors.pop(f"actions.{name}") for name in ACTION_TENSORS}, keys=tuple(keys))
+    return Batch(**tensors, targets=targets, sample_ids=tuple(header["sample_ids"]), actions=actions)
 
 
 def _values(batch: Batch) -> Mapping[str, Any]:
-    """Every field of the batch and of its targets, by a name of its own."""
+    """Every field of the batch, its targets and its actions, by a name of its own."""
     own = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    of_actions = {f"actions.{name}": getattr(batch.actions, name, None) for name in ACTION_TENSORS}
     of_targets = {
         f"targets.{index}.{name}": getattr(target, name)
         for index, target in enumerate(batch.targets)
         for name in ("picture", "valid", "latent")
     }
-    return {**own, **of_targets}
+    return {**own, **of_targets, **of_actions}
 
 
 def _tensor(content: Tensor, dtype: str, shape: list[int], constant: bool, offset: int) -> Tensor:

@@ -50,7 +50,8 @@ class Episode:
     """A recording of `length` frames at `fps`. `success` is None where nobody judged it.
 
     `subtasks` are ordered and don't overlap; frames between them are not annotated. `state_names` and `action_names`
-    name the columns of the arrays, () where there is none. ValueError if any of it contradicts itself.
+    name the columns of the arrays, () where there is none. `wordings` are all ways in which the task was said, where
+    there are several; `instruction` is one of them. ValueError if any of it contradicts itself.
     """
 
     id: str
@@ -66,6 +67,7 @@ class Episode:
     success: bool | None = None
     robot: str = "unknown"
     licence: str = "unknown"
+    wordings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.length < 1 or not self.fps > 0:

@@ -28,7 +28,7 @@ CONTRACT = ActionContract(
     rotation="axis_angle",
     gripper="width_m",
     rate_hz=30.0,
-    cameras=("left", "right"),
+    cameras=("front", "top"),
 )
 
 

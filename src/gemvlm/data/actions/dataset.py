@@ -1,0 +1,205 @@
+"""Episodes as moments to learn from: every frame of every episode with the chunk of actions that follows it.
+
+Nothing is opened to count them but the episodes' own descriptions, nothing is written, and the order is that of the
+sets. Numbers and decoded pictures are kept within the bytes that are given, in each process of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int64
+
+from gemvlm.data.actions.item import RobotItem
+from gemvlm.data.actions.memory import ByteCache, frame_bytes
+from gemvlm.data.actions.view import RATE_TOLERANCE, EpisodeView
+from gemvlm.data.collate import keyed
+from gemvlm.data.episodes.episode import Episode, EpisodeSet
+from gemvlm.robot.contract import ActionContract
+from gemvlm.robot.embodiments import Embodiment
+from gemvlm.robot.statistics import Statistics
+from gemvlm.sample import Frame
+
+Told = Literal["task", "subtask", "both"]
+NUMBER_BYTES = 64 << 20
+PICTURE_BYTES = 256 << 20
+RUN = 32
+"""Neighbouring frames that are decoded at once where the pictures of all episodes fit into the cache."""
+ROWS_AT_ONCE = 4096
+
+
+class EpisodeDataset(Sequence[Any]):  # of RobotItem: a type checker at run time would draw one
+    """Item i is frame i of all episodes, one episode after the other; `every` takes each n-th frame only.
+
+    `told` says which words go with it: the task's, those of the sub-task under way (the task's where none is), or
+    either. `camera_names` maps the contract's cameras to those of the episodes where they are called otherwise.
+    Episodes may have another rate than the contract if their actions are places: the nearest frame's is taken.
+    ValueError names the episode for missing cameras or columns, and for steps at another rate.
+    """
+
+    def __init__(
+        self,
+        sets: Sequence[EpisodeSet],
+        contract: ActionContract,
+        horizon: int,
+        *,
+        told: Told = "task",
+        every: int = 1,
+        camera_names: Mapping[str, str] | None = None,
+        picture_bytes: int = PICTURE_BYTES,
+    ) -> None:
+        self.episodes: list[Episode] = [one[number] for one in sets for number in range(len(one))]
+        if not self.episodes or horizon < 1 or every < 1:
+            raise ValueError(
+                f"{len(self.episodes)} episodes, horizon {horizon}, every {every}: each must be at least 1"
+            )
+        self.contract, self.horizon, self.told, self.every = contract, horizon, told, every
+        self._views = [EpisodeView.of(episode, contract, camera_names or {}) for episode in self.episodes]
+        counts = np.array([-(-episode.length // every) for episode in self.episodes])
+        self._ends: Int64[np.ndarray, "E"] = np.cumsum(counts)
+        self._numbers: ByteCache[int, tuple[np.ndarray, np.ndarray]] = ByteCache(NUMBER_BYTES, _number_bytes)
+        self._pictures: ByteCache[tuple[int, str, int], Frame] = ByteCache(picture_bytes, frame_bytes)
+        self._run = RUN if self._decoded_bytes() <= picture_bytes else 1
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"moment {index} of {len(self)}")
+        number, time = self.moment(index % len(self))
+        return self.at(number, time)
+
+    def __iter__(self) -> Iterator[RobotItem]:
+        return (self[index] for index in range(len(self)))
+
+    def moment(self, index: int) -> tuple[int, int]:
+        """(episode, frame) of an item."""
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        begin = int(self._ends[number - 1]) if number else 0
+        return number, (index - begin) * self.every
+
+    def at(self, number: int, time: int) -> RobotItem:
+        """The item of frame `time` of episode `number`."""
+        episode = self.episodes[number]
+        state, actions = self.numbers(number)
+        chosen, valid = self._chunk(episode, np.array([time]))
+        return RobotItem(
+            f"{episode.id}@{time}",
+            self._words(episode, time),
+            {camera: self._frame(number, camera, time) for camera in self.contract.cameras},
+            state[time],
+            actions[chosen[0]],
+            valid[0],
+        )
+
+    def numbers(self, number: int) -> tuple[Float32[np.ndarray, "T S"], Float32[np.ndarray, "T A"]]:
+        """States and actions of a whole episode, in the contract's order."""
+        view = self._views[number]
+        return self._numbers.get(number, lambda: (view.state(), view.action()))
+
+    def chunks(self, number: int) -> tuple[Float32[np.ndarray, "T H A"], Bool[np.ndarray, "T H"]]:
+        """The chunks that begin at every frame of an episode, and where they are valid."""
+        chosen, valid = self._chunk(self.episodes[number], np.arange(self.episodes[number].length))
+        return self.numbers(number)[1][chosen], valid
+
+    @cached_property
+    def hash(self) -> str:
+        """Different for episodes or settings that differ in anything but the pixels of their pictures."""
+        settings = (repr(self.contract), self.horizon, self.told, self.every)
+        digest = hashlib.sha256(repr(settings).encode())
+        for number, episode in enumerate(self.episodes):
+            words = (episode.id, episode.instruction, episode.wordings, episode.subtasks, episode.length, episode.fps)
+            digest.update(repr(words).encode())
+            for values in self.numbers(number):
+                digest.update(np.ascontiguousarray(values).tobytes())
+        return digest.hexdigest()[:16]
+
+    def _chunk(self, episode: Episode, times: Int64[np.ndarray, "N"]) -> tuple[np.ndarray, np.ndarray]:
+        """Which frames' actions are taken from each time on, and where the episode still goes on."""
+        steps = np.rint(np.arange(self.horizon) * episode.fps / self.contract.rate_hz).astype(np.int64)
+        if abs(episode.fps / self.contract.rate_hz - 1) <= RATE_TOLERANCE:
+            steps = np.arange(self.horizon)
+        wanted = times[:, None] + steps
+        return np.minimum(wanted, episode.length - 1), wanted < episode.length
+
+    def _words(self, episode: Episode, time: int) -> tuple[str, ...]:
+        task = episode.wordings or (episode.instruction,)
+        under_way = None if self.told == "task" else episode.subtask_at(time)
+        if under_way is None:
+            return task
+        part = episode.subtasks[under_way].text
+        return (part,) if self.told == "subtask" else (*task, part)
+
+    def _frame(self, number: int, camera: str, time: int) -> Frame:
+        def read() -> Frame:
+            begin = time - time % self._run
+            times = range(begin, min(begin + self._run, self.episodes[number].length)) if self._run > 1 else (time,)
+            frames = self._views[number].frames(camera, times)
+            for at, frame in zip(times, frames, strict=True):
+                self._pictures.put((number, camera, at), frame)
+            return frames[time - times[0]]
+
+        return self._pictures.get((number, camera, time), read)
+
+    def _decoded_bytes(self) -> int:
+        """What all pictures would take."""
+        return sum(view.decoded_bytes() for view in self._views)
+
+
+def episode_statistics(dataset: EpisodeDataset, embodiment: Embodiment) -> dict[str, Statistics]:
+    """Of "state" and "action" as the model sees them, before normalisation: from the tables alone, no picture is read.
+
+    Actions that are relative to a chunk's beginning are counted in every chunk that they belong to.
+    """
+
+    def states() -> Iterator[np.ndarray]:
+        for number in range(len(dataset.episodes)):
+            yield embodiment.to_model(dataset.numbers(number)[0])[0]
+
+    def actions() -> Iterator[np.ndarray]:
+        for number in range(len(dataset.episodes)):
+            state, own = dataset.numbers(number)
+            if not embodiment.relative:
+                seen = embodiment.to_model(state, own[:, None])[1]
+                assert seen is not None
+                yield seen[:, 0]
+                continue
+            chunks, valid = dataset.chunks(number)
+            for begin in range(0, len(state), ROWS_AT_ONCE):
+                part = slice(begin, begin + ROWS_AT_ONCE)
+                seen = embodiment.to_model(state[part], chunks[part])[1]
+                assert seen is not None
+                yield seen[valid[part]]
+
+    names = embodiment.contract.state_names if embodiment.state_size == len(embodiment.contract.state_names) else ()
+    moved = embodiment.contract.action_names if embodiment.action_size == len(embodiment.contract.action_names) else ()
+    return {"state": Statistics.of(states(), names), "action": Statistics.of(actions(), moved)}
+
+
+def _number_bytes(numbers: tuple[np.ndarray, np.ndarray]) -> int:
+    return numbers[0].nbytes + numbers[1].nbytes
+
+
+def split_episodes(episodes: EpisodeSet, held_out: float, seed: int = 0) -> tuple[list[Episode], list[Episode]]:
+    """(to learn from, held out): whole episodes, each by its own id, so that more episodes move none across.
+
+    `held_out` is a share in (0, 1). ValueError unless both parts get an episode.
+    """
+    if not 0 < held_out < 1:
+        raise ValueError(f"held out: {held_out} is no share between 0 and 1")
+    parts: tuple[list[Episode], list[Episode]] = ([], [])
+    for episode in (episodes[number] for number in range(len(episodes))):
+        parts[keyed(seed, "held out", episode.id) < held_out * 2**63].append(episode)
+    if not all(parts):
+        raise ValueError(
+            f"of {len(episodes)} episodes {len(parts[1])} are held out at a share of {held_out}; give more episodes, "
+            "another share or another seed"
+        )
+    return parts
