@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from gemvlm.model.config import GemConfig
 
@@ -35,14 +35,25 @@ class CheckpointCard:
     trained_groups: tuple[str, ...]
     scores: Mapping[str, Any] = field(default_factory=dict)
 
+    FILE: ClassVar[str] = CARD_FILE
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; undone by `from_dict`."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | {"model": self.model.to_dict()}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> CheckpointCard:
+        trained = tuple(fields["trained_groups"])
+        return cls(**{**fields, "model": GemConfig.from_dict(fields["model"]), "trained_groups": trained})
+
     def write(self, folder: Path) -> None:
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        fields |= {"model": self.model.to_dict(), "format": CARD_FORMAT}
-        (folder / CARD_FILE).write_text(json.dumps(fields, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        fields = self.to_dict() | {"format": CARD_FORMAT}
+        (folder / self.FILE).write_text(json.dumps(fields, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, folder: Path) -> CheckpointCard:
-        path = folder / CARD_FILE
+        """ValueError for what is no card of this kind, or is damaged."""
+        path = folder / cls.FILE
         if not path.is_file():
             there = sorted(p.name for p in folder.iterdir())[:8] if folder.is_dir() else "no such folder"
             raise ValueError(
@@ -60,6 +71,4 @@ class CheckpointCard:
                 f"{path}: missing {sorted(wanted - set(fields))}, unexpected {sorted(set(fields) - wanted)}; it was "
                 "written by another version of gemvlm, or edited: copy the checkpoint again"
             )
-        fields["model"] = GemConfig.from_dict(fields["model"])
-        fields["trained_groups"] = tuple(fields["trained_groups"])
-        return cls(**fields)
+        return cls.from_dict(fields)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -27,6 +27,8 @@ from gemvlm.model.gem import Gem
 from gemvlm.model.latents import Latents, build_latents
 from gemvlm.model.learner import Learner
 from gemvlm.model.supervision import GenerativeSupervision
+
+L = TypeVar("L", bound=Learner)
 
 PREFIXES = {
     "backbone.qwen.": "",
@@ -44,6 +46,9 @@ BACKBONE = ("model.", "lm_head.")
 
 FILES = ("model.safetensors", "diffusion_pytorch_model.safetensors")
 """Names that published folders give their weights; sharded ones have an `.index.json` beside them."""
+
+SUPERVISION = ("diffusion_connector.", "sana.", "head.", "vae.")
+"""What the names of generative supervision begin with."""
 
 SHOWN = 10
 
@@ -83,17 +88,34 @@ def save_weights(gem: Learner, folder: Path, dtype: torch.dtype, parts: Sequence
     gem.backbone.qwen.config.save_pretrained(folder)
 
 
-def load_weights(gem: Learner, folder: Path) -> None:
-    """Fills a model from a folder in this layout; undoes `save_weights`. ValueError for any tensor that doesn't fit."""
-    wanted = named_tensors(gem)
+def load_weights(
+    gem: Learner,
+    folder: Path,
+    new: Sequence[str] = (),
+    unused: Sequence[str] = (),
+    rename: Callable[[str], str | None] = lambda name: name,
+) -> None:
+    """Fills a model from a folder in this layout; undoes `save_weights`. ValueError for any tensor that doesn't fit.
+
+    Tensors of the model whose names begin with one of `new` keep their values, as the folder doesn't have them; those
+    of the folder that begin with one of `unused` are left there. Both are said, never found out (A16). `rename` gives
+    the name in this layout of a tensor that goes by another in the folder, None if it is left there.
+    """
+
+    def known(name: str) -> str | None:
+        own = rename(name)
+        return None if own is None or own.startswith(tuple(unused)) else own
+
+    wanted = {name: tensor for name, tensor in named_tensors(gem).items() if not name.startswith(tuple(new))}
     with Reader(folder) as reader:
+        reader.rename(known)
         if _is_tied(gem):
-            if HEAD in reader.names and not torch.equal(reader.read(HEAD), reader.read(EMBEDDING)):
+            if {HEAD, EMBEDDING} <= reader.names.keys() and not torch.equal(reader.read(HEAD), reader.read(EMBEDDING)):
                 raise ValueError(
                     f"{folder}: {HEAD} differs from {EMBEDDING}, but the configuration ties them; "
                     "set tie_word_embeddings to false in the backbone's configuration"
                 )
-            wanted.pop(HEAD)
+            wanted.pop(HEAD, None)
             reader.names.pop(HEAD, None)
         fill(wanted, reader)
 
@@ -123,15 +145,17 @@ def from_pretrained_parts(
     return gem
 
 
-def load_parts(gem: Gem, qwen_folder: Path, sana_folder: Path, dc_ae_folder: Path | None = None) -> None:
-    """Fills a model from the published folders of its parts and draws a new connector. ValueError for any tensor that
-    doesn't fit."""
-    parts = {
-        "": qwen_folder,
-        "sana.": sana_folder / "transformer",
-        "vae.": _autoencoder(sana_folder, dc_ae_folder),
-    }
-    gem.supervision.connector.reset_parameters()
+def load_parts(gem: Learner, qwen_folder: Path, sana_folder: Path | None, dc_ae_folder: Path | None = None) -> None:
+    """Fills a model from the published folders of its parts and draws a new connector; an expert is left as it is.
+
+    `sana_folder` is None for a model without supervision. ValueError for any tensor that doesn't fit.
+    """
+    parts = {"": qwen_folder}
+    if gem.supervision is not None:
+        if sana_folder is None:
+            raise ValueError(f"{qwen_folder}: a model that paints needs a Sana beside it; give its folder")
+        parts |= {"sana.": sana_folder / "transformer", "vae.": _autoencoder(sana_folder, dc_ae_folder)}
+        gem.supervision.connector.reset_parameters()
     tensors = named_tensors(gem)
     if _is_tied(gem):
         del tensors[HEAD]
@@ -183,13 +207,18 @@ def _belongs(name: str, prefix: str) -> bool:
 
 
 def uninitialised(config: GemConfig) -> Gem:
+    """`undrawn` of a Gem."""
+    return undrawn(lambda: Gem(config))
+
+
+def undrawn(build: Callable[[], L]) -> L:
     """A model whose weights are whatever memory held, for who fills every tensor next: drawing 4 B takes minutes."""
     from transformers.initialization import no_init_weights
 
     with no_init_weights():
-        gem = Gem(config)
-    gem.backbone.qwen.tie_weights()
-    return gem
+        model = build()
+    model.backbone.qwen.tie_weights()
+    return model
 
 
 def _is_tied(gem: Learner) -> bool:
