@@ -76,9 +76,9 @@ def run_rollout(
 
     `lanes` episodes are played together, their worlds in this process or in `workers` others. `videos` counts the
     starts of each task that are filmed. With a `share` this call plays every Nth episode; the last of the processes
-    makes the file. `retry_broken` plays again what an error of policy or world cut short. `progress(done, of)` counts this
-    share's episodes. ValueError with every difference if the policy does not fit the worlds or the starts are not for
-    tests, or if the folder holds another run.
+    makes the file. `retry_broken` plays again what an error of policy or world cut short. `progress(done, of)` counts
+    this share's episodes. ValueError with every difference if the policy does not fit the worlds, if the starts are not
+    for tests, or if the folder holds another run.
     """
     share = share or Share()
     episodes = protocol.episodes()

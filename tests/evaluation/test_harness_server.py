@@ -1,0 +1,237 @@
+"""The model server, driven by a client that speaks as vla-evaluation-harness does (see `harness_wire` for where)."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import time
+import urllib.request
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from point_mass import CONTRACT, PointMass, Seeing
+
+from gemvlm.evaluation.harness_server import HARNESS, HarnessBenchmark, hello, listening
+from gemvlm.evaluation.harness_wire import TYPES, Message, pack, unpack
+from gemvlm.robot import ActionChunk, Policy, RobotObservation
+from gemvlm.robot.embodiments import EMBODIMENTS
+
+msgpack = pytest.importorskip("msgpack", reason="the harness speaks msgpack")
+websockets = pytest.importorskip("websockets", reason="the harness speaks websocket")
+
+POINTS = HarnessBenchmark("points", {"top": "primary", "side": "wrist"}, {"rate_hz": 10.0}, {"send_state": True})
+
+
+def as_they_encode(value: Any) -> Any:
+    """The harness's default: pictures as PNG, other arrays raw."""
+    if isinstance(value, np.ndarray) and value.ndim == 3 and value.dtype == np.uint8 and value.shape[2] in (1, 3, 4):
+        buffer = io.BytesIO()
+        Image.fromarray(value).save(buffer, format="PNG")
+        return {"__image__": True, "format": "png", "data": buffer.getvalue(), "shape": list(value.shape)}
+    if isinstance(value, np.ndarray):
+        return {"__ndarray__": True, "data": value.tobytes(), "dtype": value.dtype.str, "shape": list(value.shape)}
+    raise TypeError(type(value))
+
+
+def as_they_decode(value: dict[str, Any]) -> Any:
+    if value.get("__ndarray__"):
+        return np.frombuffer(value["data"], np.dtype(value["dtype"])).reshape(value["shape"]).copy()
+    return value
+
+
+class Client:
+    """One connection of the harness: numbers its messages, waits for one answer to each observation."""
+
+    def __init__(self, socket: Any) -> None:
+        self.socket, self.seq = socket, 0
+
+    async def send(self, kind: str, payload: dict[str, Any]) -> int:
+        self.seq += 1
+        told = {"type": kind, "payload": payload, "seq": self.seq, "timestamp": time.time()}
+        await self.socket.send(msgpack.packb(told, default=as_they_encode, use_bin_type=True))
+        return self.seq
+
+    async def recv(self) -> dict[str, Any]:
+        data = await asyncio.wait_for(self.socket.recv(), 20)
+        told = msgpack.unpackb(data, object_hook=as_they_decode, raw=False)
+        assert set(told) == {"type", "payload", "seq", "timestamp"}
+        return told
+
+    async def act(self, payload: dict[str, Any]) -> dict[str, Any]:
+        seq = await self.send("observation", payload)
+        answer = await self.recv()
+        assert answer["seq"] == seq
+        return answer
+
+
+def payload(seen: RobotObservation) -> dict[str, Any]:
+    images = {"primary": seen.images["top"], "wrist": seen.images["side"]}
+    return {"images": images, "states": seen.state.astype(np.float64), "task_description": seen.instruction}
+
+
+def connect(port: int) -> Any:
+    return websockets.connect(f"ws://127.0.0.1:{port}", compression=None, max_size=None, ping_interval=None)
+
+
+async def play(port: int, start: int) -> tuple[bool, list[np.ndarray]]:
+    """One episode as the harness's synchronous runner plays it."""
+    world, actions, done = PointMass("a"), [], False
+    async with connect(port) as socket:
+        client = Client(socket)
+        await client.send("hello", {"harness_version": "0.4.0", "protocol_version": 1})
+        assert (await client.recv())["type"] == "hello"
+        seen = world.reset(start)
+        await client.send("episode_start", {"task": {"name": "a", "episode_idx": start}})
+        for _ in range(20):
+            answer = await client.act(payload(seen))
+            assert answer["type"] == "action"
+            actions.append(answer["payload"]["actions"])
+            seen, done = world.step(actions[-1])
+            if done:
+                break
+        await client.send("episode_end", {"metrics": {"success": done}})
+    return done, actions
+
+
+def run(policy: Policy, story: Any, **options: Any) -> Any:
+    async def whole() -> Any:
+        async with listening(policy, POINTS, **options) as port:
+            return await story(port)
+
+    return asyncio.run(whole())
+
+
+def test_an_episode_through_the_harness_succeeds() -> None:
+    policy = Seeing()
+    done, actions = run(policy, lambda port: play(port, 2), execute=4)
+    assert done and all(action.shape == (2,) and action.dtype == np.float32 for action in actions)
+    assert len(policy.batches) == -(-len(actions) // 4)  # asked once for every four actions
+
+
+def test_connections_that_ask_together_are_one_batch() -> None:
+    async def story(port: int) -> Any:
+        return await asyncio.gather(*(play(port, start) for start in range(6)))
+
+    policy = Seeing()
+    played = run(policy, story)
+    assert all(done for done, _ in played) and max(policy.batches) > 1
+    alone = run(Seeing(), lambda port: play(port, 3))
+    assert all(np.array_equal(a, b) for a, b in zip(alone[1], played[3][1], strict=True))
+
+
+def test_hello_says_what_the_server_wants_and_gives() -> None:
+    async def story(port: int) -> Any:
+        async with connect(port) as socket:
+            client = Client(socket)
+            await client.send("hello", {"harness_version": "0.4.0", "protocol_version": 1, "benchmark": "x:Y"})
+            return await client.recv()
+
+    told = run(Seeing(), story)["payload"]
+    assert told["protocol_version"] == 1 and told["observation_params"] == {"send_state": True}
+    assert set(told["observation_spec"]) == {"primary", "wrist", "language", "state"}
+    assert told["action_spec"] == {"actions": {"name": "actions", "dims": 2, "format": "raw"}}
+    libero = hello(EMBODIMENTS["libero_turned"].contract, HARNESS["libero"])
+    assert libero["action_spec"] == {
+        "position": {"name": "position", "dims": 3, "format": "delta_xyz"},
+        "rotation": {"name": "rotation", "dims": 3, "format": "axis_angle"},
+        "gripper": {"name": "gripper", "dims": 1, "format": "binary_close_positive"},
+    }
+
+
+def test_a_policy_that_does_not_fit_is_refused_with_every_difference() -> None:
+    assert HARNESS["libero"].misfits(EMBODIMENTS["libero_turned"].contract) == []
+    lines = HARNESS["simpler_widowx"].misfits(EMBODIMENTS["libero_turned"].contract)
+    assert [line.split(":")[0] for line in lines] == ["gripper", "rate_hz", "image_turn", "cameras"]
+    assert "image_turn: 'none' here, 'half' in libero" in HARNESS["libero"].misfits(EMBODIMENTS["libero"].contract)
+    with pytest.raises(ValueError, match=r"execute: 9 of chunks of 8(.|\n)*") as caught:
+        run(Seeing(contract=replace(CONTRACT, rate_hz=5.0)), None, execute=9)
+    assert "rate_hz: 5.0 here, 10.0 in points" in str(caught.value)
+
+
+class Fragile(Seeing):
+    """Fails for one instruction, for whole batches with it."""
+
+    def act(self, observations: Any, seeds: Any, committed: Any = None) -> list[ActionChunk]:
+        if any(seen.instruction == "break" for seen in observations):
+            raise RuntimeError("no idea")
+        return super().act(observations, seeds, committed)
+
+
+def test_errors_are_answered_and_the_connection_lives_on() -> None:
+    seen = PointMass("a").reset(1)
+    good = payload(seen)
+    bad: list[tuple[dict[str, Any], str]] = [
+        ({**good, "task_description": "break"}, "RuntimeError: no idea"),
+        ({**good, "images": {"primary": good["images"]["primary"]}}, "images.wrist: a uint8 picture"),
+        ({**good, "images": {**good["images"], "wrist": np.zeros((4, 4, 3), np.float32)}}, "images.wrist"),
+        ({**good, "images": "none"}, "images: a map from names to pictures is needed, got str"),
+        ({**good, "states": np.zeros(3)}, "states: 2 finite numbers ('x', 'y') are needed, got 3"),
+        ({**good, "states": np.full(2, np.nan)}, "states: 2 finite numbers"),
+        ({key: value for key, value in good.items() if key != "task_description"}, "task_description"),
+    ]
+
+    async def story(port: int) -> None:
+        async with connect(port) as socket:
+            client = Client(socket)
+            for asked, words in bad:
+                answer = await client.act(asked)
+                assert answer["type"] == "error" and words in answer["payload"]["error"], answer
+            for raw in (b"", b"\x00\x01", b"\xc1", "text", msgpack.packb({"type": "action"}), msgpack.packb(7)):
+                await socket.send(raw)
+                assert "malformed message" in (await client.recv())["payload"]["error"]
+            assert (await client.act(good))["type"] == "action"
+
+    run(Fragile(), story)
+
+
+def test_one_who_leaves_in_the_middle_disturbs_nobody() -> None:
+    async def story(port: int) -> bool:
+        for _ in range(10):
+            async with connect(port) as socket:
+                await Client(socket).send("observation", payload(PointMass("a").reset(1)))
+        return (await play(port, 1))[0]
+
+    assert run(Seeing(), story)
+
+
+def test_health() -> None:
+    async def story(port: int) -> bytes:
+        def get() -> bytes:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=10) as reply:
+                return reply.read()
+
+        return await asyncio.to_thread(get)
+
+    assert run(Seeing(), story) == b'{"status": "ok"}\n'
+
+
+def test_messages_survive_the_wire_and_theirs_are_read() -> None:
+    message = Message("action", {"actions": np.arange(7, dtype=np.float32), "n": np.int64(3)}, 9)
+    again = unpack(pack(message))
+    assert again.seq == 9 and np.array_equal(again.payload["actions"], message.payload["actions"])
+    assert again.payload["n"] == 3
+    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3)).astype(np.uint8)
+    told = {"type": "observation", "payload": {"images": {"a": picture}}, "seq": 1, "timestamp": 0.0}
+    assert np.array_equal(unpack(msgpack.packb(told, default=as_they_encode)).payload["images"]["a"], picture)
+    for array in ({"dtype": "|O", "shape": [1], "data": b"12345678"}, {"dtype": "<f8", "shape": [2], "data": b"1"},
+                  {"dtype": "<f8", "shape": [-1], "data": b"12345678"}, {"dtype": "V8", "shape": [1], "data": b"1" * 8},
+                  {"dtype": "<f8", "shape": [10**9, 10**9], "data": b""}):  # fmt: skip
+        hostile = {"type": "observation", "payload": {"states": {"__ndarray__": True, **array}}, "seq": 1}
+        with pytest.raises(ValueError, match="no message"):
+            unpack(msgpack.packb({**hostile, "timestamp": 0.0}))
+
+
+def test_no_bytes_raise_anything_but_value_error() -> None:
+    rng = np.random.default_rng(3)
+    whole = pack(Message("observation", payload(PointMass("a").reset(1)), 1))
+    whole += msgpack.packb({"__image__": True, "format": "png", "data": b"\x89PNG\r\n\x1a\n", "shape": [1, 1, 3]})
+    for _ in range(1000):
+        data = bytearray(whole[: int(rng.integers(1, len(whole)))] if rng.random() < 0.5 else whole)
+        for place in rng.integers(0, len(data), int(rng.integers(1, 8))):
+            data[place] = int(rng.integers(0, 256))
+        with suppress(ValueError):
+            assert unpack(bytes(data)).type in TYPES
