@@ -62,10 +62,11 @@ class DepthMap:
             raise ValueError(f"depth from {self.source!r}: kind {self.kind!r} is not one of {get_args(DepthKind)}")
         if self.unit != ("m" if self.is_metric else ""):
             raise ValueError(f"depth from {self.source!r}: kind {self.kind} can't have the unit {self.unit!r}")
-        known = self.values[self.valid]
-        not_finite = int(np.count_nonzero(~np.isfinite(known)))
-        not_positive = int(np.count_nonzero(known <= 0)) if self.is_metric else 0
-        if not_finite or not_positive:
+        known = self.values if self.valid.all() else self.values[self.valid]
+        least, most = known.min(initial=1), known.max(initial=1)  # NaN if one is NaN
+        if not np.isfinite(most - least) or (self.is_metric and least <= 0):
+            not_finite = int(np.count_nonzero(~np.isfinite(known)))
+            not_positive = int(np.count_nonzero(known <= 0)) if self.is_metric else 0
             raise ValueError(
                 f"depth from {self.source!r}: of {known.size} valid pixels {not_finite} are NaN or infinite and "
                 f"{not_positive} are zero or negative; mark them invalid or repair the source"
@@ -167,8 +168,10 @@ def space_values(depth: DepthMap, space: Space) -> Float32[np.ndarray, "H W"]:
         raise ValueError(
             f"depth from {depth.source!r} is {depth.kind} and can't be expressed as {space}; make it z-depth first"
         )
-    safe = np.where(depth.valid, depth.values, 1)
-    return np.where(depth.valid, to_space(1 / safe if disparity else safe, space), 0).astype(np.float32)
+    if depth.valid.all():
+        return np.array(to_space(1 / depth.values if disparity else depth.values, space))
+    safe = np.where(depth.valid, depth.values, np.float32(1))
+    return np.where(depth.valid, to_space(1 / safe if disparity else safe, space), np.float32(0))
 
 
 def _read_npz(path: Path) -> DepthMap:

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Float32
 
 from gemvlm.depth_map.depth import AFFINE_KINDS, DepthMap, Space, from_space, space_values, to_space
 from gemvlm.depth_map.resampling import fill, resample
-from gemvlm.depth_map.spectral import paint, robust_range, unpaint
+from gemvlm.depth_map.spectral import paint_signed, robust_range, unpaint
 
 CONFIDENCE_WIDTH = 0.05
 """Distance from the curve of true pictures, as a share of a channel's range, at which confidence falls to exp(-1/2)."""
@@ -87,16 +87,16 @@ def encode(depth: DepthMap, encoding: Encoding, height: int, width: int) -> Enco
         low, high = (np.float32(end) for end in encoding.range())
     else:
         low, high = robust_range(scalar, depth.valid)
-    position = np.clip((scalar - low) / (high - low), 0, 1)
+    position = scalar - low
+    position /= high - low
+    np.clip(position, 0, 1, out=position)
     if encoding.space != "log":
-        position = 1 - position
+        np.subtract(1, position, out=position)
     position, valid = resample(position, depth.valid, width, height)
     position = fill(position, valid) if valid.any() else np.ones_like(position)
-    if encoding.name == "spectral":
-        picture = (paint(position) / np.float32(255) - np.float32(0.5)) / np.float32(0.5)
-    else:
-        picture = np.repeat(2 * position[None] - 1, 3, axis=0)
-    return EncodedDepth(picture.astype(np.float32), valid, float(low), float(high), encoding)
+    painted = encoding.name == "spectral"
+    picture = paint_signed(position) if painted else np.repeat(2 * position[None] - 1, 3, axis=0)
+    return EncodedDepth(picture, valid, float(low), float(high), encoding)
 
 
 def decode(

@@ -5,12 +5,15 @@ Brewer, ColorBrewer: 11-class Spectral; interpolated and rounded as matplotlib d
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 
 SPECTRAL = "9e0142d53e4ff46d43fdae61fee08bffffbfe6f598abdda466c2a53288bd5e4fa2"
+BRACKET_STRIDE = 61
+"""Every so-manieth pixel is looked at first; prime, so that no column is favoured."""
 KNOTS = np.frombuffer(bytes.fromhex(SPECTRAL), np.uint8).reshape(11, 3) / 255
 """Eleven colours (r, g, b in [0, 1]), evenly spaced from near to far."""
 
@@ -27,13 +30,30 @@ def spectral_picture(depth: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "3 H 
 
 def paint(position: Float32[np.ndarray, "H W"]) -> UInt8[np.ndarray, "3 H W"]:
     """Positions in [0, 1] to 8-bit colours: entry floor(256 p) of a table of 256, channels floored."""
-    entry = np.minimum(position * 256, 255).astype(np.intp)
-    return np.stack([np.take(levels, entry) for levels in _spectral_levels()])
+    return _looked_up(_spectral_levels(), position)
+
+
+def paint_signed(position: Float32[np.ndarray, "H W"]) -> Float32[np.ndarray, "3 H W"]:
+    """The colours of `paint`, as an autoencoder takes them: in [-1, 1]."""
+    return _looked_up(_signed_levels(), position)
+
+
+def _looked_up(table: np.ndarray, position: Float32[np.ndarray, "H W"]) -> np.ndarray:
+    entry = (position * 256).astype(np.intp)
+    colours = np.empty((len(table), *position.shape), table.dtype)
+    for channel, levels in zip(colours, table, strict=True):
+        np.take(levels, entry, mode="clip", out=channel)  # 1 belongs to the last entry
+    return colours
 
 
 @cache
 def _spectral_levels() -> UInt8[np.ndarray, "3 256"]:
     return np.floor(_spectral_table() * 255).astype(np.uint8).T.copy()
+
+
+@cache
+def _signed_levels() -> Float32[np.ndarray, "3 256"]:
+    return (_spectral_levels() / np.float32(255) - np.float32(0.5)) / np.float32(0.5)
 
 
 def _spectral_table() -> Float[np.ndarray, "256 3"]:
@@ -45,11 +65,35 @@ def _spectral_table() -> Float[np.ndarray, "256 3"]:
 def robust_range(scalar: Float32[np.ndarray, "H W"], valid: Bool[np.ndarray, "H W"]) -> tuple[np.float32, np.float32]:
     """2nd and 98th percentile; (0, 0) with ten valid pixels or fewer; 1e-6 wider each way if equal (as released)."""
     low = high = np.float32(0)
-    if valid.sum() > 10:
-        low, high = np.percentile(scalar[valid], [2, 98]).astype(np.float32)
+    if np.count_nonzero(valid) > 10:
+        low, high = _percentiles(scalar.ravel() if valid.all() else scalar[valid], (2, 98))
     if low == high:
         low, high = low - np.float32(1e-6), high + np.float32(1e-6)
     return low, high
+
+
+def _percentiles(values: Float32[np.ndarray, "N"], at: tuple[int, ...]) -> Float32[np.ndarray, "K"]:
+    """`np.percentile`, to the bit, in half its time: a sample brackets each percentile, and only the bracket is sorted."""
+    sample = np.sort(values[::BRACKET_STRIDE])
+    slack = 4 * math.isqrt(len(sample))
+    found = []
+    for rank in (percent / 100 * (len(values) - 1) for percent in at):
+        place = int(rank) // BRACKET_STRIDE
+        low, high = sample[max(place - slack, 0)], sample[min(place + slack, len(sample) - 1)]
+        first = int(rank) - np.count_nonzero(values < low)
+        inside = values[(values >= low) & (values <= high)]
+        if not 0 <= first < len(inside) - 1:
+            inside, first = values, int(rank)
+        second = min(first + 1, len(inside) - 1)
+        ordered = np.partition(inside, [first, second])
+        found.append(_between(ordered[first], ordered[second], rank - int(rank)))
+    return np.array(found).astype(np.float32)
+
+
+def _between(low: np.float32, high: np.float32, share: float) -> np.float64:
+    """Linear interpolation from the nearer end, as numpy does it."""
+    step = high - low
+    return np.float64(low + step * np.float64(share) if share < 0.5 else high - step * np.float64(1 - share))
 
 
 def unpaint(rgb: Float[np.ndarray, "3 h w"]) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w"]]:

@@ -76,4 +76,4 @@ def decode_depth(
         counts = np.array(image)
     if counts.dtype != np.uint16:
         raise ValueError(f"a depth map of 16-bit counts has values of type {counts.dtype}")
-    return (counts * metres_per_count).astype(np.float32), counts > 0
+    return counts / np.float32(1 / metres_per_count), counts > 0
