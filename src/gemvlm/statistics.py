@@ -23,7 +23,7 @@ POWER = 0.8
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean between the ends of its confidence interval; `n` counts items."""
+    """A mean (or a median, where a function says so) between the ends of its confidence interval; `n` counts items."""
 
     mean: float
     low: float
@@ -65,6 +65,28 @@ def mean_interval(
     sums, counts = _by_cluster(scores, clusters)
     low, high = np.quantile(_bootstrap_means(sums, counts, resamples, seed), [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(sums.sum() / counts.sum()), float(low), float(high), int(counts.sum()))
+
+
+def median_interval(
+    scores: Sequence[float] | Float[np.ndarray, "N"],
+    clusters: Sequence[Hashable] | None = None,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """The median with its percentile bootstrap interval, by cluster if there are any; scores may be infinite."""
+    values = np.asarray(scores, np.float64)
+    if not values.size or np.isnan(values).any():
+        raise ValueError(f"{values.size} scores, {int(np.isnan(values).sum())} of them NaN, have no median")
+    numbers: dict[Hashable, int] = {}
+    place = np.array([numbers.setdefault(name, len(numbers)) for name in clusters or range(len(values))])
+    order = np.argsort(values, kind="stable")
+    medians = []
+    for drawn in _drawings(len(numbers), resamples, seed):
+        reached = drawn[:, place[order]].cumsum(axis=1)
+        medians.append(values[order][(2 * reached >= reached[:, -1:]).argmax(axis=1)])
+    low, high = np.quantile(np.concatenate(medians), ((1 - level) / 2, (1 + level) / 2), method="nearest")
+    return Interval(float(np.median(values)), float(low), float(high), values.size)
 
 
 def proportion_interval(successes: int, trials: int, level: float = 0.95) -> Interval:

@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 from toy_benchmark import ToyBenchmark
 
+from gemvlm.data.video import evenly
 from gemvlm.evaluation.answerers import Answerer, Baseline, Blind, Reply, open_answerer
 from gemvlm.evaluation.answerers.answerer import answer_in_halves, marked_per_frame, without_media
-from gemvlm.evaluation.answerers.media import evenly, frames_of
+from gemvlm.evaluation.answerers.media import frames_of
 from gemvlm.evaluation.answerers.named import read_convention
 from gemvlm.evaluation.benchmark import Convention, Item, Media
 

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from gemvlm.inference import GemPipeline
-from gemvlm.inference.pipeline import _noise_keys, read_image
+from gemvlm.inference.images import read_image
+from gemvlm.inference.pipeline import _noise_keys
 from gemvlm.sample import Frame
 
 LONG = "Which is closer, the red mug or the blue bowl?"

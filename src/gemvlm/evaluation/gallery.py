@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image
 
+from gemvlm.data.video import evenly
 from gemvlm.evaluation.answer_files import Line
-from gemvlm.evaluation.answerers.media import Picture, evenly, frames_of
+from gemvlm.evaluation.answerers.media import Picture, frames_of
 from gemvlm.evaluation.benchmark import Benchmark, Convention, Item, WritesPlaces
 from gemvlm.evaluation.coordinates import Places, read_places
 from gemvlm.evaluation.pointing import mask_levels

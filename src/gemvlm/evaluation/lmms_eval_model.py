@@ -22,10 +22,11 @@ import numpy as np
 from PIL import Image
 
 from gemvlm.data.conversation import IMAGE_PLACEHOLDER, VIDEO_PLACEHOLDER
-from gemvlm.evaluation.answerers.media import evenly, show
+from gemvlm.data.video import evenly
+from gemvlm.evaluation.answerers.media import show
 from gemvlm.evaluation.benchmark import Media
 from gemvlm.inference import GemPipeline, load
-from gemvlm.inference.pipeline import read_image
+from gemvlm.inference.images import read_image
 from gemvlm.runtime import detect
 
 CLASS = "GemLmms"

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from gemvlm.data.tokenizer import load_tokenizer
+from gemvlm.inference.hub import hub_folder, is_hub_name
 from gemvlm.inference.pipeline import GemPipeline
 from gemvlm.model.card import CARD_FILE, CheckpointCard
 from gemvlm.model.weights import load_weights, uninitialised
@@ -21,7 +22,7 @@ SHARD_INDEX = "model.safetensors.index.json"
 def load(
     path_or_name: str | os.PathLike[str], device: str | torch.device | None = None, dtype: torch.dtype | None = None
 ) -> GemPipeline:
-    """The pipeline of a checkpoint folder, or of a shipped checkpoint by its name ("nano").
+    """The pipeline of a checkpoint folder, of a shipped checkpoint ("nano"), or of one on a hub ("owner/model@main").
 
     `device` is the best one there is by default; `dtype` is float32 by default, whatever the weights are stored in.
     ValueError if the folder is not a whole checkpoint.
@@ -42,13 +43,16 @@ def shipped_checkpoints() -> dict[str, Path]:
 
 
 def checkpoint_folder(path_or_name: str | os.PathLike[str]) -> Path:
-    """The folder that a user means, checked to hold every file of a checkpoint."""
+    """The folder that a user means, fetched if it is on a hub, and checked to hold every file of a checkpoint."""
     shipped = shipped_checkpoints()
-    folder = shipped.get(os.fspath(path_or_name), Path(path_or_name))
+    name = os.fspath(path_or_name)
+    folder = shipped.get(name, Path(path_or_name))
+    if not folder.exists() and isinstance(path_or_name, str) and is_hub_name(name):
+        folder = hub_folder(name)
     if not folder.is_dir():
         raise ValueError(
             f"{folder}: neither a folder nor a shipped checkpoint ({', '.join(shipped) or 'none is shipped'}); "
-            "give a folder written by `gemvlm train`"
+            "give a folder written by `gemvlm train`, or owner/model of a hub"
         )
     there = {entry.name for entry in folder.iterdir()}
     missing = [name for name in NEEDED if name not in there]

@@ -3,32 +3,44 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from hashlib import blake2b
-from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
-import numpy as np
 import torch
-from jaxtyping import UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
 from transformers import PreTrainedTokenizerFast
 
+from gemvlm.batch import Batch
+from gemvlm.camera import Camera, View
 from gemvlm.data.collate import Collator, Prompt, keyed
 from gemvlm.data.conversation import CoordinateFormat
 from gemvlm.data.frames import ImageConfig
-from gemvlm.depth_map import Encoding, target_size
+from gemvlm.depth_map import DepthMap, Encoding, target_size
 from gemvlm.inference.answer import Answer, generate_replies
 from gemvlm.inference.depth import DepthPrediction, decode_pictures
+from gemvlm.inference.images import ImageLike, Images, read_frames, read_image
+from gemvlm.inference.locate import LocateRequest, Location, check_request, located
+from gemvlm.inference.phrases import Plan, box_of, point_to, point_to_every, read_plan, steps_to
 from gemvlm.inference.streaming import TextStream
 from gemvlm.model.card import CheckpointCard
 from gemvlm.model.gem import Gem
-from gemvlm.sample import Frame, Point, Sample
+from gemvlm.sample import Box, Frame, Point, Sample
 
 T = TypeVar("T")
-ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray
-"""A file, a PIL image, or a uint8 array (height, width, 3) in RGB."""
+MOST_TOKENS = 16384
+"""Of one conversation, unless the backbone was made for more."""
+
+
+class Request(NamedTuple):
+    """A question about images, after earlier (question, answer) pairs about the same images."""
+
+    images: Images
+    question: str
+    history: Sequence[tuple[str, str]] = ()
+
+
+AnyRequest = Request | tuple[Images, str]
 
 
 class GemPipeline:
@@ -58,21 +70,24 @@ class GemPipeline:
 
     def ask(
         self,
-        images: ImageLike | Sequence[ImageLike],
+        images: Images,
         question: str,
         *,
+        history: Sequence[tuple[str, str]] = (),
         max_new_tokens: int = 128,
         temperature: float = 0.0,
         seed: int = 0,
     ) -> Answer:
-        """The model's answer to a question about one image or several."""
-        return self.ask_batch([(images, question)], max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)[
-            0
-        ]
+        """The model's answer to a question about one image, several, the frames of a video, or none.
+
+        `history` holds earlier questions and answers about the same images.
+        """
+        request = Request(images, question, history)
+        return self.ask_batch([request], max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)[0]
 
     def ask_batch(
         self,
-        requests: Sequence[tuple[ImageLike | Sequence[ImageLike], str]],
+        requests: Sequence[AnyRequest],
         *,
         max_new_tokens: int = 128,
         temperature: float = 0.0,
@@ -82,37 +97,132 @@ class GemPipeline:
         answers: list[Answer] = []
         with _evaluating(self.gem):
             for chunk in _chunks(list(requests), self.batch_size):
-                prompts = self._collate.prompts([Prompt(_frames(images), question) for images, question in chunk])
                 replies = generate_replies(
-                    self.gem, self.tokenizer, prompts, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
+                    self.gem,
+                    self.tokenizer,
+                    self._prompts(chunk),
+                    max_new_tokens=max_new_tokens,
+                    temperature=temperature,
+                    seed=seed,
                 )
                 answers += [Answer.from_text(text, self.coordinates, finished) for text, finished in replies]
         return answers
 
     def ask_stream(
         self,
-        images: ImageLike | Sequence[ImageLike],
+        images: Images,
         question: str,
         *,
+        history: Sequence[tuple[str, str]] = (),
         max_new_tokens: int = 128,
         temperature: float = 0.0,
         seed: int = 0,
     ) -> TextStream:
         """The text of `ask` in pieces, while it is made. Bad input is refused here, before the first piece is asked."""
-        prompt = self._collate.prompts([Prompt(_frames(images), question)])
+        prompt = self._prompts([Request(images, question, history)])
         return TextStream(
             self.gem, self.tokenizer, prompt, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
         )
 
     def point(self, image: ImageLike, expression: str) -> Point | None:
         """Where the thing that `expression` names is ("red mug"); None if the reply holds no point."""
-        name = expression.strip().rstrip(".").removeprefix("the ")
-        points = self.ask(image, f"Point to the {name}.").points
-        return points[0] if points else None
+        return self.point_batch([(image, expression)])[0]
+
+    def point_batch(self, requests: Sequence[tuple[ImageLike, str]]) -> list[Point | None]:
+        """`point` for (image, expression) requests."""
+        answers = self.ask_batch([(image, point_to(expression)) for image, expression in requests])
+        return [answer.points[0] if answer.points else None for answer in answers]
+
+    def points(self, image: ImageLike, expression: str) -> tuple[Point, ...]:
+        """Where every thing is that `expression` fits ("mug"); empty if the reply holds no point."""
+        return self.points_batch([(image, expression)])[0]
+
+    def points_batch(self, requests: Sequence[tuple[ImageLike, str]]) -> list[tuple[Point, ...]]:
+        """`points` for (image, expression) requests."""
+        answers = self.ask_batch([(image, point_to_every(expression)) for image, expression in requests])
+        return [answer.points for answer in answers]
+
+    def box(self, image: ImageLike, expression: str) -> Box | None:
+        """The box of what is visible of a thing; None if the reply holds no box."""
+        return self.box_batch([(image, expression)])[0]
+
+    def box_batch(self, requests: Sequence[tuple[ImageLike, str]]) -> list[Box | None]:
+        """`box` for (image, expression) requests."""
+        answers = self.ask_batch([(image, box_of(expression)) for image, expression in requests])
+        return [answer.boxes[0] if answer.boxes else None for answer in answers]
+
+    def plan(self, images: Images, goal: str, *, max_new_tokens: int = 256) -> Plan:
+        """The steps that remain toward a goal ("put the red mug on the blue box"), as the last image shows things.
+
+        A goal to lift something ("lift the red mug") asks what must be removed before.
+        """
+        return self.plan_batch([(images, goal)], max_new_tokens=max_new_tokens)[0]
+
+    def plan_batch(self, requests: Sequence[tuple[Images, str]], *, max_new_tokens: int = 256) -> list[Plan]:
+        """`plan` for (images, goal) requests."""
+        shown = [[frame.image for frame in read_frames(images)] for images, _ in requests]
+        goals = [goal for _, goal in requests]
+        asked = [Request(images, steps_to(goal, len(images))) for images, goal in zip(shown, goals, strict=True)]
+        answers = self.ask_batch(asked, max_new_tokens=max_new_tokens)
+        return [read_plan(goal, answer.text) for goal, answer in zip(goals, answers, strict=True)]
 
     def describe(self, image: ImageLike, *, max_new_tokens: int = 512) -> Answer:
         """Everything that the model sees, with its places."""
         return self.ask(image, "Describe the scene.", max_new_tokens=max_new_tokens)
+
+    def locate(
+        self,
+        image: ImageLike,
+        expression: str,
+        view: Camera | View,
+        *,
+        depth: DepthMap | None = None,
+        fit: DepthMap | None = None,
+        steps: int = 30,
+        guidance: float = 1.0,
+        seed: int = 0,
+        ensemble: int = 1,
+    ) -> Location:
+        """Where in space the thing is that `expression` names: in the camera's frame, and with a `View` in the world's.
+
+        Depth is `depth` if you have measured it, else what the model paints: as it is if that is metric, or aligned to
+        `fit`, measured depth of a few pixels. Both have the image's size. See `Location` for what may be missing.
+        """
+        request = LocateRequest(image, expression, view, depth, fit)
+        return self.locate_batch([request], steps=steps, guidance=guidance, seed=seed, ensemble=ensemble)[0]
+
+    def locate_batch(
+        self,
+        requests: Sequence[LocateRequest],
+        *,
+        steps: int = 30,
+        guidance: float = 1.0,
+        seed: int = 0,
+        ensemble: int = 1,
+    ) -> list[Location]:
+        """`locate` for several requests; depth is painted once for each different image, where a point was found."""
+        images = [read_image(request.image) for request in requests]
+        for image, request in zip(images, requests, strict=True):
+            check_request(image, request)
+        answers = self.ask_batch(
+            [(image, point_to(request.expression)) for image, request in zip(images, requests, strict=True)]
+        )
+        keys = [blake2b(repr(image.shape).encode() + image.tobytes()).digest() for image in images]
+        wanted = {
+            key: image
+            for key, image, request, answer in zip(keys, images, requests, answers, strict=True)
+            if answer.points and request.depth is None
+        }
+        painted = self.depth_batch(list(wanted.values()), steps=steps, guidance=guidance, seed=seed, ensemble=ensemble)
+        generated = {key: prediction.depth for key, prediction in zip(wanted, painted, strict=True)}
+        found = []
+        for key, request, answer in zip(keys, requests, answers, strict=True):
+            location = Location(request.expression, answer.text)
+            if not answer.points:
+                found.append(replace(location, missing="the reply holds no point"))
+                continue
+            found.append(located(location, answer.points[0], request, generated.get(key)))
+        return found
 
     def depth(
         self,
@@ -176,6 +286,19 @@ class GemPipeline:
             return found
         return [each.resized(*frame.image.shape[:2]) for each, frame in zip(found, frames, strict=True)]
 
+    def _prompts(self, requests: Sequence[AnyRequest]) -> Batch:
+        """ValueError if a conversation is longer than the model can read."""
+        prompts = [
+            Prompt(read_frames(images), question, history)
+            for images, question, history in (Request(*request) for request in requests)
+        ]
+        batch = self._collate.prompts(prompts)
+        most = max(MOST_TOKENS, self.gem.backbone.qwen.config.text_config.max_position_embeddings)
+        longest = int(batch.lengths.max())
+        if longest > most:
+            raise ValueError(f"a question with its images is {longest} tokens; the model reads at most {most}")
+        return batch
+
     def _by_size(self, frames: Sequence[Frame]) -> dict[tuple[int, int], list[int]]:
         """Places of the frames by the (height, width) that is painted: the card's, or by the published rule."""
         size = self.card.target
@@ -184,37 +307,6 @@ class GemPipeline:
             painted = (size["height"], size["width"]) if size else target_size(*frame.image.shape[:2])
             places.setdefault(painted, []).append(place)
         return places
-
-
-def read_image(image: ImageLike) -> UInt8[np.ndarray, "H W 3"]:
-    """An upright RGB array. ValueError names the file, or what is wrong with the array, and the remedy."""
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-            raise ValueError(f"image: array is {image.dtype} {image.shape}; give uint8 (height, width, 3) in RGB")
-        return image
-    if isinstance(image, Image.Image):
-        return _upright_rgb(image, "image")
-    try:
-        with Image.open(image) as opened:
-            return _upright_rgb(opened, str(image))
-    except UnidentifiedImageError:
-        raise ValueError(f"{image}: not an image that can be read; give a PNG, JPEG or WebP file") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        if not Path(image).is_file():
-            raise ValueError(f"{image}: no such image file; check the name") from None
-        raise ValueError(f"{image}: the image is damaged or far too large ({error}); write the file again") from None
-
-
-def _upright_rgb(image: Image.Image, name: str) -> UInt8[np.ndarray, "H W 3"]:
-    if image.mode.startswith(("I", "F")):
-        raise ValueError(f"{name}: mode {image.mode} is not a colour picture (a depth map?); give the 8-bit RGB image")
-    return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-
-
-def _frames(images: ImageLike | Sequence[ImageLike]) -> list[Frame]:
-    if isinstance(images, str | os.PathLike | Image.Image | np.ndarray):
-        images = [images]
-    return [Frame(read_image(image)) for image in images]
 
 
 def _noise_keys(frame: Frame, seed: int, ensemble: int) -> list[int]:

@@ -1,0 +1,151 @@
+"""A place in an image → a place in space: depth around the point, the camera's ray through it, the camera's pose.
+
+    camera_m = z (u - cx) / fx, z (v - cy) / fy, z        (u, v) the point in pixels, z its depth
+    world_m  = camera_to_world camera_m
+
+z is the median over the valid pixels of a small square, so that a hole, a fleck or an edge of the depth map that the
+point just misses has no say.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from gemvlm.camera import Camera, View
+from gemvlm.depth_map import AlignmentError, AlignmentRules, DepthMap, align
+from gemvlm.inference.images import ImageLike
+from gemvlm.sample import Point
+
+DepthSource = Literal["measured", "generated", "aligned"]
+Metres = tuple[float, float, float]
+
+WINDOW = 0.01
+"""Half a side of the square, as a share of the image's longer side; at least a pixel."""
+FIT = AlignmentRules(min_truth=0.0, min_pixels=10, min_inliers=0.3)
+"""Metric truth may be as sparse as a few returns of a lidar, and generated depth need not be good all over."""
+
+
+@dataclass(frozen=True)
+class LocateRequest:
+    """What to look for, in which image, through which camera, and what is known of depth; see `GemPipeline.locate`."""
+
+    image: ImageLike
+    expression: str
+    view: Camera | View
+    depth: DepthMap | None = None
+    fit: DepthMap | None = None
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where a thing is, or in `missing` what stood in the way.
+
+    `point` is where the model points, None if its `reply` holds no point. `camera_m` is in the camera's frame (x right,
+    y down, z forward), None if no pixel around the point has depth; `world_m` needs a pose. `spread_m` is half the
+    distance between the quartiles of the `pixels` depths that z is the median of: large on an edge. `depth` is the
+    whole map in metres, `depth_source` where it comes from.
+    """
+
+    expression: str
+    reply: str
+    point: Point | None = None
+    camera_m: Metres | None = None
+    world_m: Metres | None = None
+    spread_m: float | None = None
+    pixels: int = 0
+    depth: DepthMap | None = None
+    depth_source: DepthSource | None = None
+    missing: str | None = None
+
+
+@dataclass(frozen=True)
+class DepthSample:
+    """The median of some pixels' depths (metres), half the distance between their quartiles, and how many there are."""
+
+    z_m: float
+    spread_m: float
+    pixels: int
+
+
+def depth_at(depth: DepthMap, point: Point, window: float = WINDOW) -> DepthSample | None:
+    """Metric z-depth around a point; None if no pixel there is valid."""
+    height, width = depth.values.shape
+    reach = max(1, round(window * max(height, width)))
+    column = min(int(point.x * width), width - 1)
+    row = min(int(point.y * height), height - 1)
+    around = np.s_[max(0, row - reach) : row + reach + 1, max(0, column - reach) : column + reach + 1]
+    known = depth.values[around][depth.valid[around]]
+    if not known.size:
+        return None
+    low, middle, high = np.percentile(known.astype(np.float64), (25, 50, 75))
+    return DepthSample(float(middle), float(high - low) / 2, known.size)
+
+
+def unprojected(point: Point, z_m: float, view: Camera | View) -> tuple[Metres, Metres | None]:
+    """The point at that depth in the camera's frame, and in the world's if the pose is known."""
+    camera = view.camera if isinstance(view, View) else view
+    pixel = np.array([point.x * camera.width, point.y * camera.height])
+    place = camera.unproject(pixel, np.array(z_m))
+    return _metres(place), _metres(view.to_world(place)) if isinstance(view, View) else None
+
+
+def located(found: Location, point: Point, request: LocateRequest, generated: DepthMap | None) -> Location:
+    """`found` with its place in space: by measured depth if there is any, else by generated depth.
+
+    That is taken as it is, or brought to what is known in places. ValueError if it has no metres and nothing is known.
+    """
+    view = request.view
+    camera = view.camera if isinstance(view, View) else view
+    found = replace(found, point=point)
+    source: DepthSource
+    if request.depth is not None:
+        depth, source = request.depth.to_z(camera), "measured"
+    elif generated is None:
+        raise ValueError("neither measured nor generated depth was given; give one of them")
+    elif request.fit is not None:
+        try:
+            depth, source = align(generated.to_z(camera), request.fit.to_z(camera), FIT), "aligned"
+        except AlignmentError as error:
+            return replace(found, missing=f"generated depth does not fit the measured one: {error}")
+    elif generated.is_metric:
+        depth, source = generated.to_z(camera), "generated"
+    else:
+        raise ValueError(
+            f"this model's depth is {generated.kind}, without metres; give metric depth of some pixels (`fit`) to "
+            "align it to, or of all (`depth`)"
+        )
+    found = replace(found, depth=depth, depth_source=source)
+    sample = depth_at(depth, point)
+    if sample is None:
+        return replace(found, missing=f"no valid {source} depth around the point")
+    camera_m, world_m = unprojected(point, sample.z_m, view)
+    return replace(found, camera_m=camera_m, world_m=world_m, spread_m=sample.spread_m, pixels=sample.pixels)
+
+
+def check_request(image: np.ndarray, request: LocateRequest) -> None:
+    """ValueError unless camera and depth maps have the image's size and the depth is in metres."""
+    size = image.shape[:2]
+    camera = request.view.camera if isinstance(request.view, View) else request.view
+    if (camera.height, camera.width) != size:
+        raise ValueError(
+            f"camera: it is {camera.width} x {camera.height} pixels but the image {size[1]} x {size[0]}; use "
+            "`Camera.resized` or `Camera.cropped` as the image was"
+        )
+    for name, depth in (("depth", request.depth), ("fit", request.fit)):
+        if depth is None:
+            continue
+        if depth.values.shape != size:
+            raise ValueError(
+                f"{name}: it is {depth.values.shape} but the image {size} (height, width); register it to the image, "
+                "then `DepthMap.resized`"
+            )
+        if not depth.is_metric:
+            raise ValueError(f"{name}: {depth.kind} is not in metres; give metric_z or ray_distance")
+
+
+def _metres(place: np.ndarray) -> Metres:
+    x, y, z = (float(value) for value in place)
+    return x, y, z

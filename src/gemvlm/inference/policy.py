@@ -1,0 +1,185 @@
+"""A policy checkpoint → chunks of actions for robots, many observations at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from gemvlm.data.actions import ActionCollator
+from gemvlm.data.collate import Collator, keyed
+from gemvlm.data.conversation import CoordinateFormat
+from gemvlm.data.frames import ImageConfig
+from gemvlm.data.tokenizer import load_tokenizer
+from gemvlm.model.gem_vla import GemVla
+from gemvlm.model.policy_card import POLICY_FILE, PolicyCard
+from gemvlm.model.weights import load_weights, undrawn
+from gemvlm.robot import ActionChunk, ActionContract, RobotObservation
+from gemvlm.robot.codec import ActionCodec
+from gemvlm.robot.embodiments import open_embodiment
+from gemvlm.runtime import default_device
+
+
+class GemPolicy:
+    """A `robot.Policy`: pictures, state and instruction in; a chunk of `horizon` actions in the robot's units out.
+
+    An answer depends on its observation, its seed and its committed actions, but for rounding not on what is asked
+    beside it; `batch_size` bounds how many are worked on at once. `executed` of a chunk's actions are meant to be
+    carried out before the next is asked for.
+    """
+
+    def __init__(
+        self, model: GemVla, tokenizer: PreTrainedTokenizerFast, card: PolicyCard, batch_size: int = 32
+    ) -> None:
+        self.model, self.tokenizer, self.card, self.batch_size = model.eval(), tokenizer, card, batch_size
+        self.contract: ActionContract = card.contract
+        self.horizon: int = model.config.expert.horizon
+        self.executed: int = card.executed
+        self.codec = policy_codec(card)
+        self.collator = policy_collator(tokenizer, card, self.codec)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def check(self, contract: ActionContract) -> None:
+        """ValueError, with every difference, unless this policy may drive a robot of that contract."""
+        if differ := self.contract.differences(contract):
+            raise ValueError(
+                f"the policy (recipe {self.card.recipe}) does not fit this robot: {'; '.join(differ)} (here: the "
+                "policy, there: the robot); give a policy that was trained for it"
+            )
+
+    def act(
+        self,
+        observations: Sequence[RobotObservation],
+        seeds: Sequence[int],
+        committed: Sequence[ActionChunk | None] | None = None,
+    ) -> list[ActionChunk]:
+        """A chunk for each observation. ValueError for one that lacks a camera, or whose state doesn't fit."""
+        if len(seeds) != len(observations) or (committed is not None and len(committed) != len(observations)):
+            raise ValueError(
+                f"{len(observations)} observations with {len(seeds)} seeds"
+                + ("" if committed is None else f" and {len(committed)} committed chunks")
+                + "; give one of each for every robot"
+            )
+        given = [None] * len(observations) if committed is None else list(committed)
+        for number, observation in enumerate(observations):
+            self._check(observation, given[number], f"observation {number}")
+        chunks: list[ActionChunk] = []
+        for begin in range(0, len(observations), self.batch_size):
+            part = slice(begin, begin + self.batch_size)
+            chunks += self._act(observations[part], seeds[part], given[part])
+        return chunks
+
+    def _act(
+        self,
+        observations: Sequence[RobotObservation],
+        seeds: Sequence[int],
+        committed: Sequence[ActionChunk | None],
+    ) -> list[ActionChunk]:
+        batch = self.collator.observe(observations, [keyed("act", seed) for seed in seeds], self.horizon)
+        with torch.no_grad():
+            found = self.model.act(
+                batch.to(self.device),
+                self.card.flow_steps,
+                guidance=self.card.guidance,
+                **self._committed(observations, committed),
+            )
+        states = np.stack([np.asarray(observation.state, np.float32) for observation in observations])
+        actions = self.codec.decode(found.float().cpu().numpy(), states)
+        return [ActionChunk(own, self.contract.rate_hz) for own in actions]
+
+    def _committed(
+        self, observations: Sequence[RobotObservation], committed: Sequence[ActionChunk | None]
+    ) -> dict[str, Any]:
+        """What the chunks must begin with, as the model sees it, padded to the longest with weight 0."""
+        longest = max((0 if own is None else len(own.actions) for own in committed), default=0)
+        if not longest:
+            return {}
+        size = self.model.config.expert.action
+        known = np.zeros((len(committed), longest, size), np.float32)
+        weights = np.zeros((len(committed), longest), np.float32)
+        for row, (observation, own) in enumerate(zip(observations, committed, strict=True)):
+            if own is not None and len(own.actions):
+                known[row, : len(own.actions)] = self.codec.encode(np.asarray(observation.state), own.actions)
+                weights[row, : len(own.actions)] = 1
+        tensors = (torch.from_numpy(values).to(self.device) for values in (known, weights))
+        return dict(zip(("committed", "committed_weights"), tensors, strict=True))
+
+    def _check(self, observation: RobotObservation, committed: ActionChunk | None, what: str) -> None:
+        names, cameras = self.contract.state_names, self.contract.cameras
+        if missing := [camera for camera in cameras if camera not in observation.images]:
+            raise ValueError(
+                f"{what}: camera {', '.join(missing)} missing; there are {sorted(observation.images)}, the policy "
+                f"looks through {list(cameras)}: name the robot's cameras like that"
+            )
+        for camera in cameras:
+            image = observation.images[camera]
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+                raise ValueError(f"{what}: image {camera} is {image.dtype} {image.shape}; give uint8 (H, W, 3) in RGB")
+        state = np.asarray(observation.state)
+        if state.shape != (len(names),) or not np.isfinite(state).all():
+            raise ValueError(
+                f"{what}: the state is {state.tolist() if state.size < 64 else state.shape}; the policy needs "
+                f"{len(names)} finite numbers: {', '.join(names)}"
+            )
+        actions = None if committed is None else committed.actions
+        if actions is not None and (
+            actions.ndim != 2
+            or actions.shape[1] != len(self.contract.action_names)
+            or len(actions) > self.horizon
+            or not np.isfinite(actions).all()
+        ):
+            raise ValueError(
+                f"{what}: committed actions have shape {actions.shape}; give at most {self.horizon} rows of "
+                f"{len(self.contract.action_names)} finite numbers: {', '.join(self.contract.action_names)}"
+            )
+
+
+def policy_codec(card: PolicyCard) -> ActionCodec:
+    """The robot's numbers ⇄ the network's, as the checkpoint says."""
+    return ActionCodec(open_embodiment(card.embodiment, card.contract), card.normalisation)
+
+
+def policy_collator(tokenizer: PreTrainedTokenizerFast, card: PolicyCard, codec: ActionCodec) -> ActionCollator:
+    """What makes a batch of observations, exactly as in training but without its noise."""
+    coordinates, images = CoordinateFormat(**card.coordinates), ImageConfig(**card.image)
+    return ActionCollator(Collator(tokenizer, coordinates, images, system=card.system), codec)
+
+
+def load_policy(
+    path: str | os.PathLike[str], device: str | torch.device | None = None, dtype: torch.dtype | None = None
+) -> GemPolicy:
+    """The policy of a checkpoint folder that `gemvlm vla train` wrote.
+
+    `device` is the best one there is by default; `dtype` is float32 by default, whatever the weights are stored in.
+    ValueError if the folder is not a whole policy.
+    """
+    folder = policy_folder(path)
+    card = PolicyCard.read(folder)
+    tokenizer = load_tokenizer(folder)
+    model = undrawn(lambda: GemVla(card.model))
+    load_weights(model, folder)
+    model.to(device=default_device(None if device is None else str(device)), dtype=dtype or torch.float32)
+    return GemPolicy(model, tokenizer, card)
+
+
+def policy_folder(path: str | os.PathLike[str]) -> Path:
+    """The folder that a user means. ValueError says what is not a policy about it."""
+    folder = Path(path)
+    if (folder / POLICY_FILE).is_file():
+        return folder
+    inner = sorted(card.parent for card in folder.glob(f"*/{POLICY_FILE}") if card.parent.suffix != ".draft")
+    if inner:
+        remedy = f"this is the folder of a run: give {inner[0]}"
+    elif (folder / "gem.json").is_file():
+        remedy = "this is a GEM, which answers but does not act: train a policy on it with `gemvlm vla train`"
+    else:
+        remedy = "give a folder written by `gemvlm vla train`"
+    raise ValueError(f"{folder}: {POLICY_FILE} is missing{'' if folder.is_dir() else ', as is the folder'}; {remedy}")

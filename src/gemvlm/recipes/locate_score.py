@@ -1,0 +1,276 @@
+"""How far `locate` is from the truth: on tabletop scenes of no training, and on RGB-D frames.
+
+    python runs/locate_score.py nano --out out/locate                                    # 200 scenes, minutes
+    python runs/locate_score.py nano --out out/kitchen --frames FOLDER --registration kinect-7scenes
+
+One question: "Point to the red mug." An estimate is scored twice, in metres, a reply without a point (or a ray that
+meets nothing) counting as infinitely far:
+
+    centre     to the centre of the thing's visible surface: the mean of its visible pixels, each where it is in space
+    surface    to the nearest of those pixels
+
+Beside what the model does alone stand the same point with true depth, with generated depth brought to a few measured
+pixels, where the ray through it meets the table, and the middle of the image with true depth, which needs no model.
+Every number is ours.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from gemvlm.camera import View
+from gemvlm.curation.questions.from_depth import questions_from_depth
+from gemvlm.curation.questions.visibility import Seen
+from gemvlm.curation.sources.rgbd_folder import KINECT_7SCENES, Registration, RgbdFolder
+from gemvlm.data.collate import keyed
+from gemvlm.depth_map import AlignmentError, DepthMap, align
+from gemvlm.inference import GemPipeline, LocateRequest, Location, load
+from gemvlm.inference.locate import FIT, depth_at, unprojected
+from gemvlm.recipes.data import progress
+from gemvlm.recipes.recipe import TEST_SEED
+from gemvlm.runtime import available_cores, versions
+from gemvlm.sample import Frame, Point
+from gemvlm.statistics import Interval, median_interval, proportion_interval
+from gemvlm.worlds.observation import Observation
+from gemvlm.worlds.tabletop import generate_views
+
+THINGS = 3
+"""Asked about in one scene, at most."""
+MEASURED = 50
+"""Pixels of true depth that generated depth is brought to."""
+NEAREST_SURFACE = "surface that is closest to the camera"
+REGISTRATIONS: dict[str, Registration] = {"kinect-7scenes": KINECT_7SCENES}
+MIDDLE = Point(0.5, 0.5)
+
+TRUE, GENERATED = "true depth", "generated depth"
+ALIGNED = f"generated depth aligned to {MEASURED} measured pixels"
+TABLE, BLIND = "ray meets the table", "middle of the image, true depth"
+
+World = Float[np.ndarray, "3"]
+
+
+@dataclass(frozen=True)
+class Sought:
+    """A thing to be found in a frame: its visible pixels, and the height of the table (world z) if there is one."""
+
+    id: str
+    scene: str
+    frame: Frame
+    expression: str
+    mask: Bool[np.ndarray, "H W"]
+    table_m: float | None = None
+
+    @property
+    def view(self) -> View:
+        assert self.frame.view is not None
+        return self.frame.view
+
+    @property
+    def depth(self) -> DepthMap:
+        assert self.frame.depth is not None
+        return self.frame.depth
+
+    def surface(self) -> Float[np.ndarray, "N 3"]:
+        """Its visible pixels in the world, in metres."""
+        rays = self.view.camera.rays() * self.depth.values[..., None].astype(np.float64)
+        return self.view.to_world(rays[self.mask & self.depth.valid])
+
+
+@dataclass(frozen=True)
+class LocateScores:
+    """By method: median distance to the centre and to the surface (m), shares within 2 cm and 5 cm of the centre."""
+
+    model: str
+    data: str
+    things: int
+    scenes: int
+    pointed_at: Interval
+    methods: Mapping[str, Mapping[str, Interval]]
+
+    def to_markdown(self) -> str:
+        hit = f"{self.pointed_at.mean:.1%} ({self.pointed_at.low:.1%}–{self.pointed_at.high:.1%})"
+        lines = [
+            f"`locate` of {self.model} on {self.data}: {self.things} things in {self.scenes} scenes, {hit} pointed at.",
+            "Median error in cm and shares in %, with 95 % intervals by scene.",
+            "",
+            "| depth | to the centre | to the surface | within 2 cm | within 5 cm |",
+            "| --- | --- | --- | --- | --- |",
+        ]
+        for method, scores in self.methods.items():
+            cells = [_cell(scores[name]) for name in ("centre_m", "surface_m", "within_2cm", "within_5cm")]
+            lines.append(f"| {method} | {' | '.join(cells)} |")
+        return "\n".join(lines) + "\n"
+
+
+def score_locate(
+    model: str,
+    out: Path,
+    *,
+    scenes: int = 200,
+    first_seed: int = TEST_SEED,
+    frames: Path | None = None,
+    registration: Literal["kinect-7scenes"] | None = None,
+    steps: int = 30,
+    guidance: float = 1.0,
+    ensemble: int = 1,
+    device: str | None = None,
+) -> LocateScores:
+    """Scores `locate` on `scenes` held-out tabletop scenes, or on a folder of RGB-D frames.
+
+    Writes `locate.json` (with every error) and `locate.md` to `out`. ValueError if there is nothing to ask about.
+    """
+    pipeline = load(model, device)
+    if frames is None:
+        sought = tabletop_things(range(first_seed, first_seed + scenes))
+        data, total = f"tabletop scenes from seed {first_seed}", scenes
+    else:
+        folder = RgbdFolder(frames, None if registration is None else REGISTRATIONS[registration])
+        sought, data, total = nearest_surfaces(folder), f"frames of {frames.resolve().name}", len(folder)
+    options = {"steps": steps, "guidance": guidance, "ensemble": ensemble}
+    errors: list[dict[str, object]] = []
+    for things in progress(_by_scene(sought), total, "locating"):
+        errors += measured(pipeline, things, **options)
+    if not errors:
+        raise ValueError(f"{data}: nothing in them can be asked about; give more scenes or frames")
+    found = summary(model, data, errors)
+    out.mkdir(parents=True, exist_ok=True)
+    record = {**asdict(found), "options": options, "versions": versions(), "errors": errors}
+    (out / "locate.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (out / "locate.md").write_text(found.to_markdown(), encoding="utf-8")
+    return found
+
+
+def tabletop_things(seeds: Sequence[int], size: tuple[int, int] = (96, 96)) -> Iterator[Sought]:
+    """Up to `THINGS` things of the first view of each scene, named by colour and shape, which fit no other."""
+    for seen in generate_views(seeds, 1, size, processes=available_cores()):
+        yield from _things(seen)
+
+
+def _things(observation: Observation) -> Iterator[Sought]:
+    seen = Seen(observation)
+    frame = Frame(observation.image, observation.depth, observation.view)
+    (table,) = [o for o in observation.objects if o.category == "table" and not o.movable]
+    height_m = float(table.box.center[2] + table.box.half_extents[2])
+    chosen = [o for o in seen.referable if o.can_be_pointed_at and seen.fits_one(o.full_name)]
+    chosen.sort(key=lambda o: keyed(observation.scene, o.full_name))
+    for o in chosen[:THINGS]:
+        yield Sought(f"{observation.scene}/{o.full_name}", observation.scene, frame, o.full_name, o.mask, height_m)
+
+
+def nearest_surfaces(folder: RgbdFolder) -> Iterator[Sought]:
+    """The one thing in unlabelled frames that depth names: the nearest surface, where that can be asked."""
+    for name, frame in zip(folder.names, folder, strict=True):
+        if frame.depth is None or frame.view is None:
+            raise ValueError(f"{folder.path}: {name} has no depth or no camera; `locate` can't be scored on it")
+        frame = replace(frame, depth=frame.depth.to_z(frame.view.camera))
+        turns = questions_from_depth(frame, np.random.default_rng(keyed(name)), 60)
+        for turn in turns:
+            if turn.family == "depth_point_nearest" and turn.region is not None:
+                yield Sought(name, name, frame, NEAREST_SURFACE, turn.region.to_mask())
+
+
+def measured(pipeline: GemPipeline, things: Sequence[Sought], **options: float) -> list[dict[str, object]]:
+    """What each method makes of one scene's things: distances in metres by method."""
+    requests = [LocateRequest(thing.frame.image, thing.expression, thing.view) for thing in things]
+    return [
+        {"id": thing.id, "scene": thing.scene, "hit": _hits(location.point, thing), **_distances(thing, location)}
+        for thing, location in zip(things, pipeline.locate_batch(requests, **options), strict=True)  # type: ignore[arg-type]
+    ]
+
+
+def _distances(thing: Sought, location: Location) -> dict[str, object]:
+    surface = thing.surface()
+    centre = surface.mean(axis=0)
+    return {
+        method: None if place is None else [_distance(place, centre[None]), _distance(place, surface)]
+        for method, place in estimates(thing, location).items()
+    }
+
+
+def estimates(thing: Sought, location: Location) -> dict[str, World | None]:
+    """Where each method says the thing is, in the world; None where it says nothing."""
+    point, found = location.point, {TRUE: None, GENERATED: None, ALIGNED: None}
+    blind = _placed(thing, MIDDLE, thing.depth)
+    places: dict[str, World | None] = {**found, **({} if thing.table_m is None else {TABLE: None}), BLIND: blind}
+    if point is None or location.depth is None:
+        return places
+    places |= {TRUE: _placed(thing, point, thing.depth), GENERATED: _placed(thing, point, location.depth)}
+    try:
+        places[ALIGNED] = _placed(thing, point, align(location.depth, _few(thing), FIT))
+    except AlignmentError:
+        places[ALIGNED] = places[GENERATED]
+    if thing.table_m is not None:
+        places[TABLE] = on_plane(point, thing.view, thing.table_m)
+    return places
+
+
+def on_plane(point: Point, view: View, height_m: float) -> World | None:
+    """Where the ray through a point of the image meets the level plane at world z = `height_m`; None if nowhere."""
+    camera = view.camera
+    pixel = np.array([point.x * camera.width, point.y * camera.height])
+    origin = view.camera_to_world[:3, 3]
+    ray = view.to_world(camera.unproject(pixel, np.array(1.0))) - origin
+    along = (height_m - origin[2]) / ray[2] if ray[2] else -1.0
+    return origin + along * ray if along > 0 else None
+
+
+def summary(model: str, data: str, errors: Sequence[Mapping[str, object]]) -> LocateScores:
+    """The scores of all things; `errors` as `measured` gives them."""
+    scenes = [str(error["scene"]) for error in errors]
+    methods = [name for name in errors[0] if name not in ("id", "scene", "hit")]
+    scores: dict[str, dict[str, Interval]] = {}
+    for method in methods:
+        pairs = [error[method] or (np.inf, np.inf) for error in errors]
+        centre, surface = np.array(pairs, np.float64).T
+        within = {f"within_{cm}cm": proportion_interval(int((centre <= cm / 100).sum()), len(pairs)) for cm in (2, 5)}
+        medians = {"centre_m": median_interval(centre, scenes), "surface_m": median_interval(surface, scenes)}
+        scores[method] = {**medians, **within}
+    hits = proportion_interval(sum(bool(error["hit"]) for error in errors), len(errors))
+    return LocateScores(model, data, len(errors), len(set(scenes)), hits, scores)
+
+
+def _placed(thing: Sought, point: Point, depth: DepthMap) -> World | None:
+    sample = depth_at(depth, point)
+    return None if sample is None else np.array(unprojected(point, sample.z_m, thing.view)[1])
+
+
+def _few(thing: Sought) -> DepthMap:
+    """True depth at `MEASURED` pixels alone, the same ones each time."""
+    known = np.flatnonzero(thing.depth.valid)
+    rng = np.random.default_rng(keyed("measured", thing.scene))
+    kept = np.zeros(thing.depth.valid.size, bool)
+    kept[rng.choice(known, min(MEASURED, len(known)), replace=False)] = True
+    return replace(thing.depth, valid=kept.reshape(thing.depth.valid.shape))
+
+
+def _hits(point: Point | None, thing: Sought) -> bool:
+    if point is None:
+        return False
+    height, width = thing.mask.shape
+    return bool(thing.mask[min(int(point.y * height), height - 1), min(int(point.x * width), width - 1)])
+
+
+def _distance(place: World, points: Float[np.ndarray, "N 3"]) -> float:
+    return float(np.linalg.norm(points - place, axis=1).min())
+
+
+def _by_scene(sought: Iterator[Sought]) -> Iterator[list[Sought]]:
+    things: list[Sought] = []
+    for thing in sought:
+        if things and thing.scene != things[0].scene:
+            yield things
+            things = []
+        things.append(thing)
+    if things:
+        yield things
+
+
+def _cell(score: Interval) -> str:
+    return f"{100 * score.mean:.1f} ({100 * score.low:.1f}–{100 * score.high:.1f})"

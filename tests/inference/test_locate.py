@@ -1,0 +1,165 @@
+"""A point in an image, depth and a camera make a place in space."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from gemvlm.camera import Camera, View
+from gemvlm.depth_map import DepthMap
+from gemvlm.inference import GemPipeline, LocateRequest
+from gemvlm.inference.locate import depth_at, unprojected
+from gemvlm.sample import Point
+
+CAMERA = Camera(64, 48, 60.0, 58.0, 31.0, 25.0)
+POSE = np.eye(4)
+POSE[:3, :3] = [[0, 0, 1], [-1, 0, 0], [0, -1, 0]]  # a camera that looks along the world's x
+POSE[:3, 3] = [0.5, -0.2, 0.8]
+VIEW = View(CAMERA, POSE)
+
+
+def flat(metres: float = 0.75) -> DepthMap:
+    return DepthMap.from_values(np.full((48, 64), metres), source="test")
+
+
+def saying(pipeline: GemPipeline, monkeypatch: pytest.MonkeyPatch, reply: str) -> None:
+    def generate(batch: object, *_: object, **__: object) -> list[torch.Tensor]:
+        return [torch.tensor(pipeline.tokenizer.encode(reply))] * len(batch.lengths)  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(pipeline.gem.backbone, "generate", generate)
+
+
+def test_a_point_is_carried_to_the_camera_and_to_the_world() -> None:
+    point = Point(40.0 / 64, 10.0 / 48)
+    camera_m, world_m = unprojected(point, 0.6, VIEW)
+    np.testing.assert_allclose(camera_m, [(40 - 31) / 60 * 0.6, (10 - 25) / 58 * 0.6, 0.6])
+    assert world_m is not None
+    np.testing.assert_allclose(world_m, [0.5 + 0.6, -0.2 - camera_m[0], 0.8 - camera_m[1]])
+    assert unprojected(point, 0.6, CAMERA) == (camera_m, None)
+
+
+def test_depth_around_a_point_is_a_median_of_valid_pixels() -> None:
+    values = np.full((48, 64), 0.5, np.float32)
+    values[20:23, 30:33] = [[1.0, 1.1, 9.0], [1.2, 0.0, 1.0], [1.1, 1.0, 1.0]]
+    depth = DepthMap.from_values(values)  # the pixel itself is a hole, one neighbour is a fleck
+    sample = depth_at(depth, Point(31.5 / 64, 21.5 / 48))
+    assert sample is not None and sample.pixels == 8
+    assert sample.z_m == pytest.approx(1.05) and sample.spread_m < 0.1
+    wide = depth_at(depth, Point(31.5 / 64, 21.5 / 48), window=0.1)
+    assert wide is not None and wide.z_m == 0.5 and wide.pixels == 13 * 13 - 1
+
+
+@pytest.mark.parametrize("point", [Point(0.0, 0.0), Point(1.0, 1.0), Point(1.0, 0.0)])
+def test_points_on_the_border_have_depth(point: Point) -> None:
+    assert depth_at(flat(), point).pixels == 4  # type: ignore[union-attr]
+
+
+def test_a_hole_around_the_point_is_told(
+    pipeline: GemPipeline, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saying(pipeline, monkeypatch, "(500, 500)")
+    depth = flat()
+    depth = replace(depth, valid=np.zeros_like(depth.valid))
+    found = pipeline.locate(image, "red mug", VIEW, depth=depth)
+    assert found.point == Point(0.5, 0.5) and found.camera_m is None
+    assert found.missing == "no valid measured depth around the point"
+
+
+def test_measured_depth_is_used_and_nothing_is_painted(
+    pipeline: GemPipeline, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saying(pipeline, monkeypatch, "(500, 500)")
+    monkeypatch.setattr(pipeline.gem, "paint", None)
+    found = pipeline.locate(image, "red mug", VIEW, depth=flat())
+    assert found.depth_source == "measured" and found.missing is None
+    assert (found.camera_m, found.world_m) == unprojected(Point(0.5, 0.5), 0.75, VIEW)
+    assert found.spread_m == 0.0 and found.pixels == 9
+    along_ray = DepthMap(flat().values, flat().valid, "ray_distance", "m", "lidar")
+    nearer = pipeline.locate(image, "red mug", CAMERA, depth=along_ray)
+    assert nearer.world_m is None and nearer.camera_m is not None and nearer.camera_m[2] < 0.75
+
+
+def test_generated_depth_is_the_pipelines(
+    pipeline: GemPipeline, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saying(pipeline, monkeypatch, "(250, 750)")
+    found = pipeline.locate(image, "red mug", VIEW, steps=2)
+    painted = pipeline.depth(image, steps=2).depth
+    assert found.depth_source == "generated" and found.depth is not None and found.camera_m is not None
+    np.testing.assert_allclose(found.depth.values, painted.values, rtol=1e-4)
+    assert found.camera_m[2] == pytest.approx(depth_at(painted, Point(0.25, 0.75)).z_m, rel=1e-4)  # type: ignore[union-attr]
+
+
+def test_generated_depth_is_brought_to_a_few_measured_pixels(
+    pipeline: GemPipeline, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saying(pipeline, monkeypatch, "(250, 750)")
+    painted = pipeline.depth(image, steps=2).depth
+    few = np.zeros_like(painted.valid)
+    few[::8, ::8] = True
+    truth = replace(painted, values=painted.values * 1.7, valid=few, source="lidar")
+    found = pipeline.locate(image, "red mug", VIEW, fit=truth, steps=2)
+    assert found.depth_source == "aligned" and found.camera_m is not None
+    assert found.camera_m[2] == pytest.approx(1.7 * depth_at(painted, Point(0.25, 0.75)).z_m, rel=1e-3)  # type: ignore[union-attr]
+    noise = np.random.default_rng(0).uniform(0.1, 60.0, truth.values.shape).astype(np.float32)
+    hopeless = pipeline.locate(image, "red mug", VIEW, fit=replace(truth, values=noise), steps=2)
+    assert hopeless.camera_m is None and "does not fit" in str(hopeless.missing)
+
+
+def test_a_reply_without_a_point_is_none_with_the_reply(
+    pipeline: GemPipeline, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saying(pipeline, monkeypatch, "no idea")
+    found = pipeline.locate(image, "red mug", VIEW)
+    assert found.point is None and found.camera_m is None
+    assert found.reply == "no idea" and found.missing == "the reply holds no point"
+
+
+def test_a_batch_is_its_requests_one_by_one_and_paints_an_image_once(
+    pipeline: GemPipeline, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saying(pipeline, monkeypatch, "(250, 750)")
+    other = 255 - image
+    requests = [
+        LocateRequest(image, "red mug", VIEW),
+        LocateRequest(other, "red mug", CAMERA),
+        LocateRequest(image.copy(), "bowl", VIEW),
+        LocateRequest(image, "bowl", VIEW, depth=flat()),
+    ]
+    alone = [
+        pipeline.locate(r.image, r.expression, r.view, depth=r.depth, steps=2).camera_m  # type: ignore[arg-type]
+        for r in requests
+    ]
+    painted: list[int] = []
+    depth_batch = pipeline.depth_batch
+    monkeypatch.setattr(
+        pipeline, "depth_batch", lambda images, **o: (painted.append(len(images)), depth_batch(images, **o))[1]
+    )
+    together = pipeline.locate_batch(requests, steps=2)
+    assert painted == [2]
+    for found, its_own in zip(together, alone, strict=True):
+        np.testing.assert_allclose(found.camera_m, its_own, rtol=1e-4)  # type: ignore[arg-type]
+
+
+def test_a_camera_or_depth_of_another_size_is_refused(pipeline: GemPipeline, image: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="camera: it is 32 x 24 pixels but the image 64 x 48; use"):
+        pipeline.locate(image, "mug", CAMERA.resized(32, 24))
+    with pytest.raises(ValueError, match=r"depth: it is \(24, 32\) but the image \(48, 64\)"):
+        pipeline.locate(image, "mug", CAMERA, depth=flat().resized(32, 24))
+    relative = DepthMap.from_values(np.ones((48, 64)), "affine_disparity")
+    with pytest.raises(ValueError, match="fit: affine_disparity is not in metres"):
+        pipeline.locate(image, "mug", CAMERA, fit=relative)
+
+
+def test_depth_without_metres_needs_measured_pixels(
+    pipeline: GemPipeline, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saying(pipeline, monkeypatch, "(250, 750)")
+    painted = pipeline.depth(image, steps=2)
+    relative = replace(painted, depth=DepthMap.from_values(painted.depth.values, "affine_log_depth"))
+    monkeypatch.setattr(pipeline, "depth_batch", lambda *_, **__: [relative])
+    with pytest.raises(ValueError, match="affine_log_depth, without metres; give metric depth"):
+        pipeline.locate(image, "mug", CAMERA)
