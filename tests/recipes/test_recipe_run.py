@@ -80,7 +80,7 @@ def test_the_tokenizer_is_trained_once_and_whole(debug_run: Path, tmp_path: Path
 def test_the_model_has_the_ids_of_its_tokenizer_and_room_for_its_tokens(debug_run: Path) -> None:
     tokenizer = load_tokenizer(debug_run / "tokenizer")
     ids = SpecialIds.of(tokenizer)
-    model = recipe_run._with_special_ids(DEBUG.model, ids, len(tokenizer))
+    model = recipe_run.with_special_ids(DEBUG.model, ids, len(tokenizer))
     assert model.backbone["image_token_id"] == ids.image_pad
     with pytest.raises(ValueError, match=r"the tokenizer has 641 tokens but the model's vocab_size is 640; raise it"):
-        recipe_run._with_special_ids(DEBUG.model, ids, 641)
+        recipe_run.with_special_ids(DEBUG.model, ids, 641)

@@ -64,7 +64,7 @@ def train_recipe(
     run = run or Run(out)
     runtime = detect(device, recipe.precision)
     with Processes(runtime, sharding).joined() as processes:
-        with _main_first(processes):
+        with main_first(processes):
             folder = find_data(recipe, data or out / "data")
             # a recipe's own samples fit into memory, a curated set may be of any size
             shards = ShardReader(folder, cache=not is_curated(folder))
@@ -73,7 +73,7 @@ def train_recipe(
             beginning = find_beginning(recipe, run.folder, start)
             tokenizer = make_tokenizer(recipe, reader, out / "tokenizer") if beginning is None else beginning.tokenizer
         model = recipe.model if beginning is None else beginning.model
-        model = _with_special_ids(model, SpecialIds.of(tokenizer), len(tokenizer))
+        model = with_special_ids(model, SpecialIds.of(tokenizer), len(tokenizer))
         check_memory(recipe, model, runtime, sharding)
         gem = begin(recipe, model, beginning, run.folder)
         makers = cached_makers(
@@ -98,14 +98,14 @@ def train_recipe(
         callbacks = [depth_preview(preview_samples(recipe, shards), tokenizer, card, pictures, PREVIEW_STEPS)]
         if test is not None:
             fitted = list(islice(reader, TESTED))
-            with _main_first(processes):
+            with main_first(processes):
                 tested = list(islice(Usable(ShardReader(test), out / "test", MAX_BAD_SHARE), TESTED))
             callbacks.append(test_scores(tested, fitted, tokenizer, card))
         return train(gem, stages, feed.stream, tokenizer, card, run, runtime, callbacks, sharding)
 
 
 @contextmanager
-def _main_first(processes: Processes) -> Iterator[None]:
+def main_first(processes: Processes) -> Iterator[None]:
     """The first process goes through alone and writes what must be written once; the others then find it."""
     if not processes.is_main:
         processes.barrier()
@@ -181,7 +181,7 @@ def make_tokenizer(recipe: Recipe, reader: Sequence[Sample], folder: Path):
     return tokenizer
 
 
-def _with_special_ids(model: GemConfig, ids: SpecialIds, tokens: int) -> GemConfig:
+def with_special_ids(model: GemConfig, ids: SpecialIds, tokens: int) -> GemConfig:
     """The model's config with the tokenizer's ids, so that other programs read the checkpoint alike."""
     vocabulary = model.backbone["text_config"]["vocab_size"]
     if tokens > vocabulary:

@@ -1,0 +1,237 @@
+"""Carry a policy's recipe out: episodes, start, model, stages, errors on held-out episodes; in the one loop."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast
+
+from gemvlm.data.actions import ActionCollator, EpisodeDataset, episode_statistics
+from gemvlm.data.collate import Collator, TurnSampler
+from gemvlm.data.episodes import Episode
+from gemvlm.data.loader import BatchStream
+from gemvlm.data.mixture import Mixture
+from gemvlm.data.naming import Naming
+from gemvlm.data.quarantine import Usable
+from gemvlm.data.tokenizer import SpecialIds, load_tokenizer, train_tokenizer
+from gemvlm.model.gem_vla import GemVla, GemVlaConfig
+from gemvlm.model.policy_card import PolicyCard
+from gemvlm.model.weights import undrawn
+from gemvlm.recipes.data import check_set, target_makers
+from gemvlm.recipes.run import MAX_BAD_SHARE, main_first, with_special_ids
+from gemvlm.recipes.vla import WORDS, VlaRecipe
+from gemvlm.recipes.vla_episodes import Robot, find_episodes
+from gemvlm.recipes.vla_errors import held_out_errors
+from gemvlm.recipes.vla_start import PolicyBeginning, find_policy_start
+from gemvlm.robot.codec import ActionCodec
+from gemvlm.robot.statistics import Normalisation
+from gemvlm.runtime import Runtime, detect, deterministic
+from gemvlm.sample import Sample
+from gemvlm.shards import ShardReader
+from gemvlm.training.checkpoint import latest_checkpoint, restore_latents
+from gemvlm.training.loop import Run, train
+from gemvlm.training.parallel import Processes, Sharding
+from gemvlm.training.stage import Stage
+
+
+@dataclass(frozen=True)
+class PolicyData:
+    """What a policy learns from and is measured on, and the robot whose numbers these are."""
+
+    robot: Robot
+    learned: EpisodeDataset
+    held_out: EpisodeDataset
+    normalisation: Normalisation
+    words: Sequence[Sample] | None
+    facts: Mapping[str, str]
+
+    @property
+    def codec(self) -> ActionCodec:
+        return ActionCodec(self.robot.embodiment, self.normalisation)
+
+
+def train_policy(
+    recipe: VlaRecipe,
+    out: Path,
+    episodes: Sequence[Path],
+    *,
+    robot: Robot | None = None,
+    text: Path | None = None,
+    device: str | None = None,
+    run: Run | None = None,
+    start: Sequence[str] = (),
+    sharding: Sharding | None = None,
+    workers: int = 0,
+) -> bool:
+    """Train a policy into `out`, from the newest checkpoint there if there is one.
+
+    `episodes` are LeRobot folders of one robot: `robot`, by default the recipe's. `text` is a set of `gemvlm curate`,
+    for recipes that go on answering. The rest as in `train_recipe`. Returns False if `run.minutes` ended it early.
+    """
+    run = run or Run(out)
+    runtime = detect(device, recipe.precision)
+    with Processes(runtime, sharding).joined() as processes:
+        with main_first(processes):
+            data = find_data(recipe, out, episodes, robot or Robot.named(recipe.embodiment), text)
+            newest = latest_checkpoint(run.folder)
+            beginning = find_policy_start(recipe, start) if newest is None else _going_on(newest, recipe)
+            tokenizer = make_tokenizer(recipe, data, out / "tokenizer") if beginning is None else beginning.tokenizer
+        card = policy_card(recipe, data, tokenizer, None if beginning is None else beginning.backbone)
+        policy = begin(recipe, card.model, beginning, newest)
+        feed = PolicyFeed(recipe, data, tokenizer, runtime, workers)
+        facts = {"recipe": recipe.name, "seed": str(recipe.seed), **data.facts}
+        run = dataclasses.replace(run, facts={**run.facts, **facts}, seed=recipe.seed)
+        errors = held_out_errors(data.held_out, tokenizer, card)
+        return train(policy, recipe.stages, feed.stream, tokenizer, card, run, runtime, [errors], sharding)
+
+
+def find_data(recipe: VlaRecipe, out: Path, episodes: Sequence[Path], robot: Robot, text: Path | None) -> PolicyData:
+    """ValueError for episodes that are another robot's, for too many bad ones, for questions too much or missing."""
+    if (text is None) == (recipe.text_share > 0):
+        raise ValueError(
+            f"recipe {recipe.name} learns from questions too: add --text SET, which `gemvlm curate` wrote"
+            if text is None
+            else f"recipe {recipe.name} does not learn from questions: leave --text out, or take vla_nano_text"
+        )
+    found = find_episodes(episodes, robot, recipe.held_out, recipe.seed, out)
+    learned, held_out = (_dataset(recipe, robot, part) for part in (found.learned, found.held_out))
+    if recipe.paints and not any(info.has_depth for one in found.learned for info in one.cameras.values()):
+        raise ValueError(
+            f"recipe {recipe.name} learns to paint depth, but no camera of the {len(found.learned)} episodes has any: "
+            "record it, add a depth teacher's, or take a recipe of actions alone"
+        )
+    normalisation = Normalisation(recipe.normalisation, episode_statistics(learned, robot.embodiment))
+    facts = {"episodes": learned.hash, "held out": held_out.hash}
+    words = None
+    if text is not None:
+        shards = ShardReader(text)
+        check_set([stage for stage in recipe.stages if WORDS in stage.loss_weights], shards)
+        words, facts = Usable(shards, out, MAX_BAD_SHARE), facts | {"text": shards.manifest.hash}
+    return PolicyData(robot, learned, held_out, normalisation, words, facts)
+
+
+def _dataset(recipe: VlaRecipe, robot: Robot, episodes: Sequence[Episode]) -> EpisodeDataset:
+    return EpisodeDataset(
+        [list(episodes)],
+        robot.contract,
+        recipe.expert.horizon,
+        told=recipe.told,
+        every=recipe.every,
+        camera_names=robot.camera_names,
+    )
+
+
+def make_tokenizer(recipe: VlaRecipe, data: PolicyData, folder: Path) -> PreTrainedTokenizerFast:
+    """Trained on what robots are told, for random weights, unless `folder` has it."""
+    if not (folder / "tokenizer.json").is_file():
+        told = sorted({words for one in data.learned.episodes for words in (one.instruction, *one.wordings)})
+        draft = folder.with_name(folder.name + ".draft")
+        integers = sorted({*recipe.coordinates.integers, *range(101)})
+        train_tokenizer(told, recipe.vocabulary, integers).save_pretrained(str(draft))
+        draft.rename(folder)
+    return load_tokenizer(folder)
+
+
+def policy_card(
+    recipe: VlaRecipe, data: PolicyData, tokenizer: PreTrainedTokenizerFast, backbone: dict[str, Any] | None
+) -> PolicyCard:
+    """What every checkpoint of the training says of itself, but for the stage and the step."""
+    gem = recipe.model if backbone is None else dataclasses.replace(recipe.model, backbone=backbone)
+    gem = with_special_ids(gem, SpecialIds.of(tokenizer), len(tokenizer))
+    embodiment = data.robot.embodiment
+    return PolicyCard(
+        model=recipe.policy(embodiment.state_size, embodiment.action_size, dict(gem.backbone)),
+        coordinates=dataclasses.asdict(recipe.coordinates),
+        image=dataclasses.asdict(recipe.image),
+        target={} if recipe.target is None else {"height": recipe.target[0], "width": recipe.target[1]},
+        recipe=recipe.name,
+        stage="",
+        step=0,
+        versions={},
+        trained_groups=(),
+        contract=data.robot.contract,
+        embodiment=data.robot.name,
+        normalisation=data.normalisation,
+        system=recipe.system,
+        flow_steps=recipe.flow_steps,
+        executed=recipe.executed,
+        guidance=recipe.guidance,
+        data={**data.facts, "learned": len(data.learned.episodes), "measured": len(data.held_out.episodes)},
+    )
+
+
+def begin(recipe: VlaRecipe, model: GemVlaConfig, beginning: PolicyBeginning | None, newest: Path | None) -> GemVla:
+    """The policy that is trained: drawn from the recipe's seed, or read; of one that goes on only the autoencoder."""
+    if newest is not None:
+        policy = undrawn(lambda: GemVla(model))
+        restore_latents(newest, policy)
+        return policy
+    if beginning is not None:
+        return beginning.load(model, recipe.seed)
+    with deterministic(recipe.seed):
+        return GemVla(model)
+
+
+def _going_on(newest: Path, recipe: VlaRecipe) -> PolicyBeginning:
+    """A run that goes on needs no start again. ValueError if it is another recipe's."""
+    card = PolicyCard.read(newest)
+    if card.recipe != recipe.name:
+        raise ValueError(
+            f"{newest}: the run is one of recipe {card.recipe}, not {recipe.name}; go on with that recipe, or train "
+            f"into another folder with --start {newest}"
+        )
+    return PolicyBeginning(dict(card.model.backbone), load_tokenizer(newest), {})
+
+
+@dataclass(frozen=True)
+class PolicyFeed:
+    """Moments of episodes, and questions among them, as the batches of each stage."""
+
+    recipe: VlaRecipe
+    data: PolicyData
+    tokenizer: PreTrainedTokenizerFast
+    runtime: Runtime
+    workers: int = 0
+
+    def stream(self, stage: Stage) -> BatchStream:
+        """This process's batches of a stage, from its begin. ValueError if the stage packs, which moments can't."""
+        if stage.budget is not None:
+            raise ValueError(f"stage {stage.name!r}: a policy's batches are counted, not packed; leave budget out")
+        rank, world, pinned = self.runtime.rank, self.runtime.world, self.runtime.device.type == "cuda"
+        options: dict[str, Any] = {"seed": self.recipe.seed, "rank": rank, "world": world}
+        options |= {"workers": self.workers, "pinned": pinned}
+        reader: Sequence[Any] = self.data.learned
+        if WORDS in stage.loss_weights and self.data.words is not None:
+            share = self.recipe.text_share
+            sets = {"robot": self.data.learned, "words": self.data.words}
+            reader = Mixture(sets, {"robot": 1 - share, "words": share}, self.recipe.seed)
+            options["plan"] = reader
+        return BatchStream(reader, self.collator(stage), stage.micro_size(world), **options)
+
+    def collator(self, stage: Stage) -> ActionCollator:
+        recipe = self.recipe
+        makers = target_makers(recipe)
+        collator = Collator(
+            self.tokenizer,
+            recipe.coordinates,
+            recipe.image,
+            [makers[kind] for kind in stage.targets],
+            seed=recipe.seed,
+            turns=TurnSampler(stage.turns_per_sample, stage.families),
+            max_tokens=recipe.max_tokens,
+            system=recipe.system,
+            naming=Naming(self.tokenizer, recipe.image) if stage.naming else None,
+        )
+        return ActionCollator(
+            collator,
+            self.data.codec,
+            seed=recipe.seed,
+            state_noise=recipe.state_noise,
+            augmentation=recipe.augmentation,
+            hidden_images=recipe.hidden_images,
+            hidden_words=recipe.hidden_words,
+        )
