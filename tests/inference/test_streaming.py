@@ -10,7 +10,7 @@ import torch
 
 from gemvlm.data.tokenizer import SpecialIds
 from gemvlm.inference import GemPipeline
-from gemvlm.inference.streaming import UNFINISHED
+from gemvlm.inference.reply_text import UNFINISHED, ReplyText
 
 QUESTION = "Which is closer, the red mug or the blue bowl?"
 
@@ -59,6 +59,13 @@ def test_bytes_that_are_no_character_are_said_at_the_end(
     ids = pipeline.tokenizer.encode("tea 茶", add_special_tokens=False)[:-1]
     _saying(monkeypatch, pipeline, ids)
     assert "".join(pipeline.ask_stream(image, QUESTION)) == pipeline.tokenizer.decode(ids).strip()
+
+
+def test_characters_that_never_end_with_a_token_stay_whole(pipeline: GemPipeline) -> None:
+    ids = pipeline.tokenizer.encode("茶茶茶", add_special_tokens=False)
+    reply = ReplyText(pipeline.tokenizer)
+    pieces = [reply.add(token) for token in ids]
+    assert "".join(pieces) + reply.rest() == reply.text == "茶茶茶"
 
 
 def test_nothing_is_computed_before_it_is_asked_for_nor_after_closing(

@@ -59,9 +59,5 @@ def generate_replies(
         temperature=temperature,
         generator=torch.Generator(device).manual_seed(seed),
     )
-    return [(words(tokenizer, reply.tolist()), len(reply) < max_new_tokens) for reply in replies]
-
-
-def words(tokenizer: PreTrainedTokenizerFast, reply: list[int]) -> str:
-    """The text of a reply's tokens, without spaces around it."""
-    return str(tokenizer.decode(reply, skip_special_tokens=True)).strip()
+    texts = [str(tokenizer.decode(reply.tolist(), skip_special_tokens=True)).strip() for reply in replies]
+    return [(text, len(reply) < max_new_tokens) for text, reply in zip(texts, replies, strict=True)]

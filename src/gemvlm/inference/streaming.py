@@ -9,17 +9,13 @@ from transformers import PreTrainedTokenizerFast
 
 from gemvlm.batch import Batch
 from gemvlm.data.tokenizer import SpecialIds
-from gemvlm.inference.answer import words
+from gemvlm.inference.reply_text import ReplyText
 from gemvlm.model.gem import Gem
-
-UNFINISHED = "\ufffd"
-"""What a tokenizer writes for the bytes of half a character."""
 
 
 class TextStream(Iterator[str]):
     """The reply to the one prompt of a batch, piece by piece; the pieces joined are the text that `ask` gives.
 
-    A token may end within a character, and spaces at the end of a reply are dropped: both wait for what follows them.
     `tokens` counts those of the reply so far; `finished` turns True once the model has said that it is done, and stays
     False where `max_new_tokens` cut the reply. `close` ends it early: nothing is computed but what is asked for.
     """
@@ -51,18 +47,14 @@ class TextStream(Iterator[str]):
     def _read(
         self, steps: Iterator[torch.Tensor], tokenizer: PreTrainedTokenizerFast, ends: tuple[int, int]
     ) -> Generator[str, None, None]:
-        reply: list[int] = []
-        said = 0
+        reply = ReplyText(tokenizer)
         for step in steps:
             token = int(step[0])
             self.finished = token in ends
             if self.finished:
                 break
-            reply.append(token)
             self.tokens += 1
-            certain = words(tokenizer, reply).rstrip(UNFINISHED).rstrip()
-            if len(certain) > said:
-                yield certain[said:]
-                said = len(certain)
-        if rest := words(tokenizer, reply)[said:]:
+            if piece := reply.add(token):
+                yield piece
+        if rest := reply.rest():
             yield rest

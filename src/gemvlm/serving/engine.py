@@ -6,7 +6,7 @@ own pieces, ends by its own rule, and leaves when nobody waits for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,10 +19,11 @@ from gemvlm.data.collate import Collator, Prompt
 from gemvlm.data.frames import ImageConfig
 from gemvlm.data.tokenizer import SpecialIds
 from gemvlm.inference import GemPipeline
+from gemvlm.inference.locate import LocateRequest
 from gemvlm.sample import Frame
 from gemvlm.serving.limits import Limits, Refusal
 from gemvlm.serving.queue import Job, WorkQueue
-from gemvlm.serving.reply_text import ReplyText
+from gemvlm.inference.reply_text import ReplyText
 
 Picture = UInt8[np.ndarray, "H W 3"]
 Kind = Literal["chat", "depth", "locate"]
@@ -53,11 +54,6 @@ class Reply:
     prompt_tokens: int
     new_tokens: int
     finished: bool
-
-
-def pointing_question(expression: str) -> str:
-    """How the model was taught to be asked for a place."""
-    return f"Point to the {expression.strip().rstrip('.').removeprefix('the ')}."
 
 
 class Engine:
@@ -133,14 +129,19 @@ class Engine:
         self.check_shape(picture)
         return self.queue.submit(Key("depth", tuple(sorted(settings.items()))), picture, weight=picture.nbytes)
 
-    def _work(self, key: Hashable, jobs: Sequence[Job]) -> Iterator[None]:
+    def locate(self, request: LocateRequest, weight: int, **settings: Any) -> Job:
+        """A job whose result is a `Location`; `settings` are those of `GemPipeline.locate_batch`."""
+        return self.queue.submit(Key("locate", tuple(sorted(settings.items()))), request, weight=weight)
+
+    def _work(self, key: Hashable, jobs: Sequence[Job]) -> Generator[None, None, None]:
         assert isinstance(key, Key)
         settings = dict(key.settings)
         if key.kind == "chat":
             return self._chat(jobs, **settings)
-        return self._depth(jobs, settings)
+        method = self.pipeline.depth_batch if key.kind == "depth" else self.pipeline.locate_batch
+        return _whole_batch(method, jobs, settings)
 
-    def _chat(self, jobs: Sequence[Job], temperature: float, seed: int) -> Iterator[None]:
+    def _chat(self, jobs: Sequence[Job], temperature: float, seed: int) -> Generator[None, None, None]:
         asked: list[Conversation] = [job.payload for job in jobs]
         device = self.pipeline.device
         texts = [ReplyText(self.pipeline.tokenizer) for _ in jobs]
@@ -168,8 +169,11 @@ class Engine:
                 return
             yield
 
-    def _depth(self, jobs: Sequence[Job], settings: dict[str, Any]) -> Iterator[None]:
-        found = self.pipeline.depth_batch([job.payload for job in jobs], **settings)
-        for job, prediction in zip(jobs, found, strict=True):
-            job.finish(prediction)
-        yield
+
+def _whole_batch(
+    method: Callable[..., Sequence[Any]], jobs: Sequence[Job], settings: dict[str, Any]
+) -> Generator[None, None, None]:
+    """A method of the pipeline that answers all requests of a batch at once."""
+    for job, result in zip(jobs, method([job.payload for job in jobs], **settings), strict=True):
+        job.finish(result)
+    yield

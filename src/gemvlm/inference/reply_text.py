@@ -6,8 +6,6 @@ from transformers import PreTrainedTokenizerFast
 
 UNFINISHED = "\ufffd"
 """What a tokenizer writes for the bytes of half a character."""
-LONGEST_CHARACTER = 4
-"""Tokens (a byte each, at worst) of one character: what is unfinished after so many stays so."""
 
 
 class ReplyText:
@@ -27,7 +25,7 @@ class ReplyText:
         """The piece that became certain by this token, "" if none did."""
         self._pending.append(token)
         words = str(self._tokenizer.decode(self._pending, skip_special_tokens=True))
-        if words.endswith(UNFINISHED) and len(self._pending) < LONGEST_CHARACTER:
+        if words.endswith(UNFINISHED):
             return ""
         self._pending.clear()
         return self._said(words)
