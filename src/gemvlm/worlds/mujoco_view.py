@@ -229,6 +229,11 @@ class MujocoView:
             )
         return tuple(states)
 
+    def outline(self, data: Any, object_id: int) -> Float[np.ndarray, "N 3"]:
+        """Points in the world that the thing's drawn parts lie between, as they stand now, in metres."""
+        parts = self._parts[object_id - 1].items()
+        return np.concatenate([p @ data.xmat[body].reshape(3, 3).T + data.xpos[body] for body, p in parts])
+
     def box(self, data: Any, object_id: int) -> OrientedBox:
         """The box of the drawn parts along the axes of the thing's frame, as they stand now."""
         frame = self.things[object_id - 1].frame

@@ -72,6 +72,11 @@ class LiberoWorld:
         return f"{self.suite}-{self.index}-{self.state_index}-{self.seed}"
 
     @property
+    def sites(self) -> frozenset[str]:
+        """The regions that goals may name besides things."""
+        return frozenset(self._env.env.object_sites_dict)
+
+    @property
     def cameras(self) -> tuple[str, ...]:
         return tuple(self.model.cam(index).name for index in range(self.model.ncam))
 
@@ -93,12 +98,24 @@ class LiberoWorld:
         if state_index is not None:
             self.state_index = self._checked(state_index)
         with _private_chance(self.seed):
-            self._env.reset()
-            for robot in self._env.env.robots:
-                robot.gripper.current_action[:] = 0  # robosuite forgets to, unless it loads the model anew
+            self._begin()
             self._env.set_init_state(self._states[self.state_index])
-            for _ in range(WAITING_STEPS):
-                self._env.step(WAIT)
+            self._rest()
+
+    def draw(self, seed: int) -> None:
+        """To a start that LIBERO's own sampler draws from `seed`, which is in no official list, after the same wait."""
+        with _private_chance(seed):
+            self._begin()
+            self._rest()
+
+    def _begin(self) -> None:
+        self._env.reset()
+        for robot in self._env.env.robots:
+            robot.gripper.current_action[:] = 0  # robosuite forgets to, unless it loads the model anew
+
+    def _rest(self) -> None:
+        for _ in range(WAITING_STEPS):
+            self._env.step(WAIT)
 
     def step(self, action: Float[np.ndarray, "7"]) -> bool:
         """One action at 20 Hz; whether all goals hold now."""

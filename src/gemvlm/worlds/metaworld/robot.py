@@ -17,23 +17,14 @@ from jaxtyping import Float, Float32
 
 from gemvlm.camera import Camera, View
 from gemvlm.depth_map import DepthMap
-from gemvlm.robot import ActionContract, RobotObservation
+from gemvlm.robot import RobotObservation
+from gemvlm.robot.embodiments.metaworld import CONTRACT
 from gemvlm.worlds.metaworld.tasks import TASKS
 from gemvlm.worlds.metaworld.world import MetaWorld
 from gemvlm.worlds.mujoco_view import Drawing
 from gemvlm.worlds.robot_world import checked_action, checked_start
 from gemvlm.worlds.viewpoints import look_at
 
-CONTRACT = ActionContract(
-    embodiment="metaworld",
-    state_names=("x", "y", "z", "gripper_opening"),
-    action_names=("dx", "dy", "dz", "grip"),
-    control="delta",
-    rotation="none",
-    gripper="high_closes",
-    rate_hz=80.0,
-    cameras=("right", "left"),
-)
 EYES = {"right": (0.75, 0.075, 0.7), "left": (-0.75, 0.075, 0.7)}
 AIM = (0.0, 0.66, 0.12)
 """The middle of what the hand can reach, in metres."""
