@@ -24,14 +24,17 @@ from starlette.exceptions import HTTPException
 
 from gemvlm.data.collate import Prompt
 from gemvlm.inference import Answer, GemPipeline
+from gemvlm.inference.locate import Location
+from gemvlm.inference.phrases import point_to
 from gemvlm.runtime import get_log
 from gemvlm.sample import Frame
 from gemvlm.serving import messages as wire
 from gemvlm.serving.depth_answer import depth_bytes, depth_json, wanted_format
-from gemvlm.serving.engine import Conversation, Engine, Picture, Reply, pointing_question
+from gemvlm.serving.engine import Conversation, Engine, Picture, Reply
 from gemvlm.serving.fetch import fetch_image
 from gemvlm.serving.gate import Gate, error_body, error_headers
 from gemvlm.serving.limits import Limits, Refusal, data_url_bytes, decode_image
+from gemvlm.serving.locating import locate_answer, locate_request, painting
 from gemvlm.serving.metrics import Metrics
 from gemvlm.serving.prompts import plain, prompt_of
 from gemvlm.serving.queue import Busy, Closed, Job
@@ -144,7 +147,16 @@ class Service:
         return reply
 
 
-PATHS = ("/v1/chat/completions", "/v1/models", "/v1/point", "/v1/depth", "/healthz", "/readyz", "/metrics")
+PATHS = (
+    "/v1/chat/completions",
+    "/v1/models",
+    "/v1/point",
+    "/v1/depth",
+    "/v1/locate",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+)
 
 
 def build_app(pipeline: GemPipeline, config: ServerConfig) -> FastAPI:
@@ -251,14 +263,14 @@ def _streamed(
 
 
 def _add_pictures(app: FastAPI, service: Service) -> None:
-    engine, limits = service.engine, service.limits
+    engine = service.engine
 
     @app.post("/v1/point", response_model=wire.PointAnswer, responses=REFUSALS)
     async def point(request: Request, body: wire.PointRequest) -> Response:
         """Where the thing is that an expression names."""
 
         def conversation() -> Conversation:
-            question = pointing_question(plain(body.expression, "expression"))
+            question = point_to(plain(body.expression, "expression"))
             return engine.prepare_chat(Prompt([service.frame(body.image, "image")], question), POINT_TOKENS)
 
         reply = service.counted(await service.done(request, engine.chat(await service.prepared(conversation))))
@@ -272,21 +284,23 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
     async def depth(request: Request, body: wire.DepthRequest) -> Response:
         """The depth of a picture: JSON that says what it is, a 16-bit PNG in millimetres, or a float32 .npz."""
         wanted = body.format or wanted_format(request.headers.get("accept", ""))
-        for name, value, most in (
-            ("steps", body.steps, limits.depth_steps),
-            ("ensemble", body.ensemble, limits.depth_ensemble),
-        ):
-            if value > most:
-                raise Refusal(f"{name}: {value} is more than {most}", param=name)
+        settings = painting(body, service.limits)
         picture = await service.prepared(service.picture, body.image, "image")
-        job = engine.depth(
-            picture, steps=body.steps, guidance=float(body.guidance), ensemble=body.ensemble, seed=body.seed
-        )
+        job = engine.depth(picture, **settings)
         prediction = await service.done(request, job)
         if wanted == "json":
             return _json(await service.prepared(depth_json, prediction))
         content, media_type = await service.prepared(depth_bytes, prediction.depth, wanted)
         return Response(content, media_type=media_type)
+
+    @app.post("/v1/locate", response_model=wire.LocateAnswer, responses=REFUSALS)
+    async def locate(request: Request, body: wire.LocateBody) -> Response:
+        """Where in space the thing is that an expression names."""
+        settings = painting(body, service.limits)
+        asked, weight = await service.prepared(locate_request, body, service.picture, service.limits)
+        engine.check_shape(asked.image)
+        found: Location = await service.done(request, engine.locate(asked, weight, **settings))
+        return _json(locate_answer(found))
 
 
 def _add_health(app: FastAPI, service: Service) -> None:

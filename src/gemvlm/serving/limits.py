@@ -16,10 +16,13 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from gemvlm.inference.pipeline import read_image
+from gemvlm.depth_map import DepthMap
+from gemvlm.inference.images import read_image
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 """Decoders that strangers may reach; Pillow's other forty are not opened."""
+
+MILLIMETRES = 1000
 
 _DATA_URL = re.compile(r"data:(?P<type>[\w.+-]{1,40}/[\w.+-]{1,80})?(?:;[\w.+-]{1,40}=[\w.+-]{1,80}){0,4};base64,")
 
@@ -78,28 +81,54 @@ def data_url_bytes(url: str, limits: Limits, field: str) -> bytes:
 
 def decode_image(content: bytes, limits: Limits, field: str) -> UInt8[np.ndarray, "H W 3"]:
     """An upright RGB array of a PNG, JPEG or WebP file. Refusal names `field`, what is wrong and the remedy."""
-    if len(content) > limits.image_bytes:
-        raise _too_large(f"{field}: {len(content):,} bytes are more than {limits.image_bytes:,}", field)
-    try:
-        opened = Image.open(io.BytesIO(content), formats=FORMATS)
-        width, height = opened.size
-    except Image.DecompressionBombError:
-        raise _too_large(f"{field}: far more than {limits.image_pixels:,} pixels", field) from None
-    except Exception:  # a decoder may fail on hostile bytes in any way: it is the picture's fault, not ours
-        raise Refusal(
-            f"{field}: not a picture that can be read; send a PNG, JPEG or WebP file", code="invalid_image", param=field
-        ) from None
-    if width * height > limits.image_pixels:
-        raise _too_large(f"{field}: {width} x {height} pixels are more than {limits.image_pixels:,}", field)
+    opened = _opened(content, FORMATS, limits, field)
     try:
         with opened:
             return read_image(opened)
     except ValueError as error:
         raise Refusal(str(error).replace("image", field, 1), code="invalid_image", param=field) from None
-    except Exception:  # as above
+    except Exception:  # as below
+        raise _damaged(field) from None
+
+
+def decode_depth(content: bytes, limits: Limits, field: str) -> DepthMap:
+    """Measured z-depth of a 16-bit PNG in millimetres (0 = unknown). Refusal as for pictures."""
+    opened = _opened(content, ("PNG",), limits, field)
+    if not opened.mode.startswith("I"):
         raise Refusal(
-            f"{field}: the picture is damaged or cut off; write the file again", code="invalid_image", param=field
+            f"{field}: the PNG has mode {opened.mode}; send 16 bits in one channel, in millimetres",
+            code="invalid_depth",
+            param=field,
+        )
+    try:
+        with opened:
+            return DepthMap.from_values(np.asarray(opened).astype(np.uint16) / np.float32(MILLIMETRES), source="client")
+    except Exception:  # as below
+        raise _damaged(field) from None
+
+
+def _opened(content: bytes, formats: tuple[str, ...], limits: Limits, field: str) -> Image.Image:
+    """A file whose header was read and whose size is within limits; no pixel is decoded yet."""
+    if len(content) > limits.image_bytes:
+        raise _too_large(f"{field}: {len(content):,} bytes are more than {limits.image_bytes:,}", field)
+    try:
+        opened = Image.open(io.BytesIO(content), formats=formats)
+        width, height = opened.size
+    except Image.DecompressionBombError:
+        raise _too_large(f"{field}: far more than {limits.image_pixels:,} pixels", field) from None
+    except Exception:  # a decoder may fail on hostile bytes in any way: it is the picture's fault, not ours
+        raise Refusal(
+            f"{field}: not a picture that can be read; send {' or '.join(formats)}", code="invalid_image", param=field
         ) from None
+    if width * height > limits.image_pixels:
+        raise _too_large(f"{field}: {width} x {height} pixels are more than {limits.image_pixels:,}", field)
+    return opened
+
+
+def _damaged(field: str) -> Refusal:
+    return Refusal(
+        f"{field}: the picture is damaged or cut off; write the file again", code="invalid_image", param=field
+    )
 
 
 def printable(text: str) -> str:

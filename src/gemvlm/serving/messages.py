@@ -110,6 +110,43 @@ class DepthRequest(PictureRequest):
     seed: int = Field(0, ge=0, lt=2**63)
 
 
+class CameraBody(_Strict):
+    """Focal lengths and principal point in pixels of the image as sent, or the vertical angle of a centred camera."""
+
+    fx: Finite | None = Field(None, gt=0)
+    fy: Finite | None = Field(None, gt=0)
+    cx: Finite | None = None
+    cy: Finite | None = None
+    fov_y_deg: Finite | None = Field(None, gt=0, lt=180)
+
+
+Row = Annotated[list[Finite], Field(min_length=4, max_length=4)]
+
+
+class LocateBody(PointRequest):
+    """What to look for, through which camera; `depth` is measured (16-bit PNG in millimetres), else generated."""
+
+    camera: CameraBody
+    camera_to_world: list[Row] | None = Field(None, min_length=4, max_length=4, description="Rigid, in metres")
+    depth: str | None = Field(None, description="data:image/png;base64,... of the image's size")
+    steps: int = Field(30, ge=1)
+    guidance: Finite = Field(1.0, ge=0, le=20)
+    ensemble: int = Field(1, ge=1)
+    seed: int = Field(0, ge=0, lt=2**63)
+
+
+class LocateAnswer(BaseModel):
+    """A place in metres (camera: x right, y down, z forward), or in `missing` what stood in the way of one."""
+
+    point: Place | None
+    camera_m: tuple[float, float, float] | None
+    world_m: tuple[float, float, float] | None
+    spread_m: float | None = Field(description="Half the distance between the quartiles of the depths around the point")
+    depth_source: Literal["measured", "generated", "aligned"] | None
+    missing: str | None
+    text: str
+
+
 class Usage(BaseModel):
     prompt_tokens: int
     completion_tokens: int

@@ -16,7 +16,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import Any
@@ -78,14 +78,14 @@ class Job:
             settle(value)
 
 
-Work = Callable[[Hashable, Sequence[Job]], Iterator[None]]
+Work = Callable[[Hashable, Sequence[Job]], Generator[None, None, None]]
 """Works on jobs of one key and settles each; yields wherever others may have their turn."""
 
 
 @dataclass
 class _Batch:
     jobs: list[Job]
-    steps: Iterator[None]
+    steps: Generator[None, None, None]
     began: float
 
 
@@ -239,7 +239,7 @@ class WorkQueue:
                     job.fail(RuntimeError("the work ended without an answer"))
         except Exception as error:  # whatever work raises is the answer to its jobs; the thread must live
             self._failed(batch, error)
-        batch.steps.close()  # type: ignore[attr-defined]
+        batch.steps.close()
         seconds = time.monotonic() - batch.began
         each = seconds / len(batch.jobs) / max(1, len(self._active))
         self._pace_s = each if self._pace_s == 0 else 0.8 * self._pace_s + 0.2 * each
