@@ -22,6 +22,7 @@ from gemvlm.depth_map import (
     target_size,
     to_space,
 )
+from gemvlm.depth_map.spectral import robust_range
 
 FIXTURES = Path(__file__).parents[1] / "../shared/fixtures/a"
 ENCODINGS = ["spectral", "log", "sqrt_disparity"]
@@ -199,6 +200,15 @@ def test_filling_takes_the_nearest_valid_pixel(known: int) -> None:
     assert (filled[valid] == values[valid]).all()
     assert np.mean(extra > 0) < 0.01  # jump flooding misses few, and those by little
     assert extra.max() < 1
+
+
+@pytest.mark.parametrize("size", [11, 60, 3_001, 40_000])
+def test_the_range_is_numpys_percentiles_to_the_bit(size: int) -> None:
+    random = np.random.default_rng(size)
+    smooth = np.sort(random.random(size))
+    for values in (random.standard_normal(size), smooth, smooth[::-1], random.integers(0, 4, size) * 0.1):
+        scalar = values.astype(np.float32)[None]
+        assert robust_range(scalar, np.ones_like(scalar, bool)) == tuple(np.percentile(scalar, [2, 98]).astype("f4"))
 
 
 def test_holes_are_filled_from_the_nearest_depth() -> None:

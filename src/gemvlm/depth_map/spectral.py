@@ -65,35 +65,28 @@ def _spectral_table() -> Float[np.ndarray, "256 3"]:
 def robust_range(scalar: Float32[np.ndarray, "H W"], valid: Bool[np.ndarray, "H W"]) -> tuple[np.float32, np.float32]:
     """2nd and 98th percentile; (0, 0) with ten valid pixels or fewer; 1e-6 wider each way if equal (as released)."""
     low = high = np.float32(0)
-    if np.count_nonzero(valid) > 10:
-        low, high = _percentiles(scalar.ravel() if valid.all() else scalar[valid], (2, 98))
+    known = scalar.ravel() if valid.all() else scalar[valid]
+    if len(known) > 10:
+        low, high = _percentile(known, 2), _percentile(known, 98)
     if low == high:
         low, high = low - np.float32(1e-6), high + np.float32(1e-6)
     return low, high
 
 
-def _percentiles(values: Float32[np.ndarray, "N"], at: tuple[int, ...]) -> Float32[np.ndarray, "K"]:
-    """`np.percentile`, to the bit, in half its time: a sample brackets each percentile, and only the bracket is sorted."""
+def _percentile(values: Float32[np.ndarray, "N"], percent: int) -> np.float32:
+    """`np.percentile`, to the bit, in half its time: a sample brackets it, and only the bracket is partitioned."""
+    rank = percent / 100 * (len(values) - 1)
     sample = np.sort(values[::BRACKET_STRIDE])
-    slack = 4 * math.isqrt(len(sample))
-    found = []
-    for rank in (percent / 100 * (len(values) - 1) for percent in at):
-        place = int(rank) // BRACKET_STRIDE
-        low, high = sample[max(place - slack, 0)], sample[min(place + slack, len(sample) - 1)]
-        first = int(rank) - np.count_nonzero(values < low)
-        inside = values[(values >= low) & (values <= high)]
-        if not 0 <= first < len(inside) - 1:
-            inside, first = values, int(rank)
-        second = min(first + 1, len(inside) - 1)
-        ordered = np.partition(inside, [first, second])
-        found.append(_between(ordered[first], ordered[second], rank - int(rank)))
-    return np.array(found).astype(np.float32)
-
-
-def _between(low: np.float32, high: np.float32, share: float) -> np.float64:
-    """Linear interpolation from the nearer end, as numpy does it."""
-    step = high - low
-    return np.float64(low + step * np.float64(share) if share < 0.5 else high - step * np.float64(1 - share))
+    place, slack = int(rank) // BRACKET_STRIDE, 4 * math.isqrt(len(sample))
+    low, high = sample[max(place - slack, 0)], sample[min(place + slack, len(sample) - 1)]
+    first = int(rank) - np.count_nonzero(values < low)
+    inside = values[(values >= low) & (values <= high)]
+    if not 0 <= first < len(inside) - 1:
+        inside, first = values, int(rank)
+    second = min(first + 1, len(inside) - 1)
+    below, above = np.partition(inside, [first, second])[[first, second]]
+    share = np.float64(rank - int(rank))  # numpy interpolates from the nearer end
+    return np.float32(below + (above - below) * share if share < 0.5 else above - (above - below) * (1 - share))
 
 
 def unpaint(rgb: Float[np.ndarray, "3 h w"]) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w"]]:
