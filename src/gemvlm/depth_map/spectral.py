@@ -79,7 +79,7 @@ def _percentile(values: Float32[np.ndarray, "N"], percent: int) -> np.float32:
     sample = np.sort(values[::BRACKET_STRIDE])
     place, slack = int(rank) // BRACKET_STRIDE, 4 * math.isqrt(len(sample))
     low, high = sample[max(place - slack, 0)], sample[min(place + slack, len(sample) - 1)]
-    first = int(rank) - np.count_nonzero(values < low)
+    first = int(rank) - int(np.count_nonzero(values < low))
     inside = values[(values >= low) & (values <= high)]
     if not 0 <= first < len(inside) - 1:
         inside, first = values, int(rank)
