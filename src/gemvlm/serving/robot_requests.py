@@ -147,8 +147,8 @@ def _picture(value: Any, name: str) -> np.ndarray:
 
 def _text(left: dict[str, Any], name: str) -> str:
     value = left.pop(name, None)
-    if not isinstance(value, str) or len(value) > MAX_PROMPT:
-        raise RequestError(f"{name}: must be text of at most {MAX_PROMPT} characters, is {_what(value)}")
+    if not isinstance(value, str) or not value.strip() or len(value) > MAX_PROMPT:
+        raise RequestError(f"{name}: must be text of 1 to {MAX_PROMPT} characters, is {_what(value)}")
     return value
 
 

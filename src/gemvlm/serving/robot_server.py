@@ -43,7 +43,7 @@ class RobotServer:
         settings: ServerSettings | None = None,
     ) -> None:
         self.policy, self.host, self._port = policy, host, port
-        self.limits = Limits.of(policy.contract) if limits is None else limits
+        self.limits = Limits() if limits is None else limits
         self.settings = ServerSettings() if settings is None else settings
 
     async def __aenter__(self) -> RobotServer:

@@ -15,7 +15,7 @@ from typing import Any
 
 from gemvlm.robot import ActionChunk, Policy
 from gemvlm.robot.limits import Limits
-from gemvlm.runtime import get_log
+from gemvlm.runtime import get_log, versions
 from gemvlm.serving.queue import Busy, Closed
 from gemvlm.serving.robot_latency import Latencies
 from gemvlm.serving.robot_messages import MessageError, pack, unpack
@@ -88,7 +88,7 @@ class RobotService:
         contract = {n: list(v) if isinstance(v, tuple) else v for n, v in vars(self.policy.contract).items()}
         self.description = {
             "server": "gemvlm",
-            "version": _version(),
+            "versions": versions(),
             "protocol": "openpi",
             "contract": contract,
             "horizon": self.policy.horizon,
@@ -200,9 +200,3 @@ class RobotService:
     async def _send(self, websocket: Any, data: bytes | str) -> None:
         async with asyncio.timeout(self.settings.send_timeout_s):
             await websocket.send(data)
-
-
-def _version() -> str:
-    from importlib import metadata
-
-    return metadata.version("gemvlm")

@@ -20,9 +20,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32
 
 from gemvlm.robot import ActionChunk, ActionContract, RobotObservation
-from gemvlm.robot.limits import Guard, Limits, hold
+from gemvlm.robot.limits import Guard, Limits
 from gemvlm.serving.robot_requests import Question, RequestError
 
 
@@ -49,13 +50,17 @@ class Age:
 
 @dataclass(frozen=True)
 class Turn:
-    """An observation on its way to the policy. `age_s` is its age at `received_s`, on the server's clock."""
+    """An observation on its way to the policy. `age_s` is its age at `received_s`, on the server's clock.
+
+    `previous` is the action that the robot was last given before it, where that is known.
+    """
 
     observation: RobotObservation
     seed: int
     committed: ActionChunk | None
     received_s: float
     age_s: float
+    previous: Float32[np.ndarray, "A"] | None = None
 
 
 class Session:
@@ -82,7 +87,8 @@ class Session:
         committed = self._committed(question)
         seed = zlib.crc32(f"{self.seed} {step}".encode()) if question.seed is None else question.seed
         observation = replace(question.observation, step=step)
-        return Turn(observation, seed, committed, received_s, self._age.of(question, received_s))
+        age_s = self._age.of(question, received_s)
+        return Turn(observation, seed, committed, received_s, age_s, self._last_action(question))
 
     def stale(self, turn: Turn) -> str | None:
         """Why there is no use in asking the policy at all."""
@@ -92,18 +98,14 @@ class Session:
 
     def stop(self, turn: Turn, reason: str) -> dict[str, Any]:
         """The answer that keeps the robot still."""
-        observation = turn.observation
-        actions = hold(self.contract, self.limits, observation.state, self.horizon)
+        actions = self.guard.hold(self.horizon, turn.observation.state, turn.previous)
         return self._answer(turn, ActionChunk(actions, self.contract.rate_hz), [], reason)
 
     def answer(self, turn: Turn, chunk: ActionChunk, now_s: float) -> dict[str, Any]:
         """The policy's chunk inside the limits, or a stop, as it is sent: `stop`, `reason` and `limited` say which."""
         age_s = turn.age_s + now_s - turn.received_s
-        limited = self.guard.limit(chunk.actions, turn.observation.state, age_s)
-        cut = [
-            f"{c.name}: {c.reason}, from action {c.step} on {c.asked:.4g} became {c.given:.4g} ({c.steps} actions)"
-            for c in limited.clipped
-        ]
+        limited = self.guard.limit(chunk.actions, turn.observation.state, age_s, turn.previous)
+        cut = [str(clipped) for clipped in limited.clipped]
         return self._answer(turn, ActionChunk(limited.actions, chunk.rate_hz), cut, limited.stopped)
 
     def _answer(self, turn: Turn, chunk: ActionChunk, limited: list[str], stopped: str | None) -> dict[str, Any]:
@@ -119,6 +121,12 @@ class Session:
             "reason": stopped or "",
             "limited": limited,
         }
+
+    def _last_action(self, question: Question) -> Float32[np.ndarray, "A"] | None:
+        if self._previous is None or question.step is None:
+            return None
+        used = question.step - self._step
+        return self._previous.actions[used - 1] if 1 <= used <= len(self._previous.actions) else None
 
     def _committed(self, question: Question) -> ActionChunk | None:
         """The actions of the previous chunk between this observation and its answer."""

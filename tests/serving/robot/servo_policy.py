@@ -60,9 +60,10 @@ class ServoPolicy:
         self.asked.append(len(observations))
         self.seeds.extend(seeds)
         self.committed.extend(committed)
-        if self.gate is not None and observations[0].instruction != "wait":
-            self.gate.wait(20)
-        time.sleep(self.seconds)
+        if observations[0].instruction != "wait":  # which is what a server says to get it warm
+            if self.gate is not None:
+                self.gate.wait(20)
+            time.sleep(self.seconds)
         return [self._one(*question) for question in zip(observations, committed, strict=True)]
 
     def _one(self, observation: RobotObservation, committed: ActionChunk | None) -> ActionChunk:

@@ -97,7 +97,7 @@ def test_a_message_may_not_be_larger_than_agreed():
 
 def test_a_megabyte_of_hostile_lists_costs_little_memory():
     """One byte can stand for an empty list of 56: without a bound, 32 MiB would become 1.8 GB."""
-    lists = msgpack.packb({"a": [[[] for _ in range(1000)] for _ in range(1000)]})
+    lists = msgpack.packb({"a": [[[]] * 1000] * 1000})
     nested = b"\x81\xa1a" + b"\xdc\x03\xff" * 500
     tracemalloc.start()
     for data in (lists, nested, b"\x81\xa1a" + b"\xdd\x7f\xff\xff\xff"):

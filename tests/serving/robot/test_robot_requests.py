@@ -30,7 +30,13 @@ def question(**changes: Any) -> Question:
 def test_both_layouts_say_the_same():
     flat = question(step=7, time_s=1.5)
     nested = READER.read(
-        {"images": {"front": IMAGE}, "state": np.array([0.25, -1.0], np.float32), "prompt": "go", "step": 7, "time_s": 1.5}
+        {
+            "images": {"front": IMAGE},
+            "state": np.array([0.25, -1.0], np.float32),
+            "prompt": "go",
+            "step": 7,
+            "time_s": 1.5,
+        }
     )
     assert isinstance(nested, Question)
     for read in (flat.observation, nested.observation):
@@ -47,7 +53,7 @@ def test_a_state_may_be_a_list_and_what_is_left_out_is_none():
 
 def test_cameras_may_go_by_the_robots_names():
     reader = RequestReader(replace(CONTRACT, cameras=("agentview", "wrist")), {"image": "agentview"})
-    fields = {"observation/image": IMAGE, "observation/wrist": IMAGE, "state": [0, 0], "prompt": ""}
+    fields = {"observation/image": IMAGE, "observation/wrist": IMAGE, "state": [0, 0], "prompt": "go"}
     read = reader.read(fields)
     assert isinstance(read, Question) and list(read.observation.images) == ["agentview", "wrist"]
     with pytest.raises(ValueError, match="stand for none of"):
@@ -74,7 +80,10 @@ def test_a_reset_carries_a_seed():
         ({"images": [IMAGE]}, "images: a map"),
         ({"observation__state": ...}, "observation/state: is missing"),
         ({"state": np.zeros(2)}, "observation/state: came twice"),
-        ({"observation__state": np.zeros(3)}, r"observation/state: must be 2 numbers \(x, y\), is float64 of shape \(3,\)"),
+        (
+            {"observation__state": np.zeros(3)},
+            r"observation/state: must be 2 numbers \(x, y\), is float64 of shape \(3,\)",
+        ),
         ({"observation__state": np.zeros((1, 2))}, r"observation/state: .*\(1, 2\)"),
         ({"observation__state": [0.0, np.nan]}, "observation/state: y is nan"),
         ({"observation__state": [10**400, 0.0]}, "observation/state: x is inf"),
@@ -82,6 +91,7 @@ def test_a_reset_carries_a_seed():
         ({"observation__state": ["0", 0]}, "observation/state"),
         ({"observation__state": [True, 0]}, "observation/state"),
         ({"prompt": ...}, "prompt: must be text.*is nothing"),
+        ({"prompt": " "}, "prompt: must be text"),
         ({"prompt": 3}, "prompt: must be text.*is 3"),
         ({"prompt": "x" * 5000}, "prompt: .*4096"),
         ({"step": -1}, "step: must be a whole number"),
