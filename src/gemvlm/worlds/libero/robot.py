@@ -72,6 +72,7 @@ class LiberoRobot:
             "waiting steps": str(WAITING_STEPS),
             "horizon": str(self.horizon),
             "success": "at any step, by LIBERO's own predicates",
+            "licence": "LicenseRef-LIBERO-assets",
         }
 
     def reset(self, start: int) -> RobotObservation:

@@ -64,6 +64,7 @@ class MetaWorldRobot:
             "drawing": f"{self.drawing}, {self.size} x {self.size}, goal marks shown",
             "horizon": str(self.horizon),
             "success": "at any step, by the package's own rule",
+            "licence": "mit",
         }
 
     def reset(self, start: int) -> RobotObservation:
