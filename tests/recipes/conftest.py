@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from gemvlm.model.config import GemConfig
 from gemvlm.recipes.recipe import Recipe
 from gemvlm.sample import Frame, Sample, Turn
 from gemvlm.shards import write_shards
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 VOCABULARY = 700
 TEXTS = ["Describe the scene.", "What colour is the mug? red green blue (340, 670) [1, 2]"]

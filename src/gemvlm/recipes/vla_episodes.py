@@ -73,7 +73,7 @@ class Found:
 
 
 def find_episodes(folders: Sequence[Path], robot: Robot, held_out: float, seed: int, out: Path) -> Found:
-    """The usable episodes of all folders.
+    """The usable episodes of all folders. Of so few that `held_out` is less than one of them, none is held out.
 
     Left out, and counted, are those judged a failure and those that can't be read: these stand in
     `out/bad_episodes.jsonl`. QuarantineError if more than a hundredth of them, and more than one, is unreadable.
@@ -97,6 +97,9 @@ def find_episodes(folders: Sequence[Path], robot: Robot, held_out: float, seed: 
             else:
                 good.append(episode)
     _report(good, bad, failed, out)
+    if len(good) * held_out < 1:
+        get_log().info("%d episodes, of which none is held out: errors are not measured", len(good))
+        return Found(good, ())
     return Found(*split_episodes(good, held_out, seed))
 
 

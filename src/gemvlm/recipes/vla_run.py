@@ -44,7 +44,7 @@ class PolicyData:
 
     robot: Robot
     learned: EpisodeDataset
-    held_out: EpisodeDataset
+    held_out: EpisodeDataset | None
     normalisation: Normalisation
     words: Sequence[Sample] | None
     facts: Mapping[str, str]
@@ -85,8 +85,8 @@ def train_policy(
         feed = PolicyFeed(recipe, data, tokenizer, runtime, workers)
         facts = {"recipe": recipe.name, "seed": str(recipe.seed), **data.facts}
         run = dataclasses.replace(run, facts={**run.facts, **facts}, seed=recipe.seed)
-        errors = held_out_errors(data.held_out, tokenizer, card)
-        return train(policy, recipe.stages, feed.stream, tokenizer, card, run, runtime, [errors], sharding)
+        callbacks = [] if data.held_out is None else [held_out_errors(data.held_out, tokenizer, card)]
+        return train(policy, recipe.stages, feed.stream, tokenizer, card, run, runtime, callbacks, sharding)
 
 
 def find_data(recipe: VlaRecipe, out: Path, episodes: Sequence[Path], robot: Robot, text: Path | None) -> PolicyData:
@@ -98,14 +98,15 @@ def find_data(recipe: VlaRecipe, out: Path, episodes: Sequence[Path], robot: Rob
             else f"recipe {recipe.name} does not learn from questions: leave --text out, or take vla_nano_text"
         )
     found = find_episodes(episodes, robot, recipe.held_out, recipe.seed, out)
-    learned, held_out = (_dataset(recipe, robot, part) for part in (found.learned, found.held_out))
+    learned = _dataset(recipe, robot, found.learned)
+    held_out = _dataset(recipe, robot, found.held_out) if found.held_out else None
     if recipe.paints and not any(info.has_depth for one in found.learned for info in one.cameras.values()):
         raise ValueError(
             f"recipe {recipe.name} learns to paint depth, but no camera of the {len(found.learned)} episodes has any: "
             "record it, add a depth teacher's, or take a recipe of actions alone"
         )
     normalisation = Normalisation(recipe.normalisation, episode_statistics(learned, robot.embodiment))
-    facts = {"episodes": learned.hash, "held out": held_out.hash}
+    facts = {"episodes": learned.hash, "held out": "" if held_out is None else held_out.hash}
     words = None
     if text is not None:
         shards = ShardReader(text)
@@ -160,7 +161,11 @@ def policy_card(
         flow_steps=recipe.flow_steps,
         executed=recipe.executed,
         guidance=recipe.guidance,
-        data={**data.facts, "learned": len(data.learned.episodes), "measured": len(data.held_out.episodes)},
+        data={
+            **data.facts,
+            "learned": len(data.learned.episodes),
+            "measured": 0 if data.held_out is None else len(data.held_out.episodes),
+        },
     )
 
 
