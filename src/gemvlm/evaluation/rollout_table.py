@@ -37,6 +37,8 @@ from gemvlm.statistics import (
     sign_test,
 )
 
+FEWEST_TASKS = 5
+"""Of fewer nothing can be said about other tasks."""
 MOST_VIDEOS = 12
 """On a page, which carries them inside itself."""
 SAME = ("protocol", "contract", "world", "libraries")
@@ -94,16 +96,31 @@ class Rollouts:
         return [f"{one.task}/{one.start}" for one in self.episodes]
 
     def success(self, over: Literal["starts", "tasks"] = "starts") -> Interval:
-        """The mean over tasks. Over tasks it has no ends (NaN) where there is one only."""
-        if over == "tasks":
-            found = grouped_interval(self.values, self.groups, self.weights, [one.task for one in self.episodes])
-            if len(self.tasks) < 2:
-                return Interval(found.mean, math.nan, math.nan, found.n)
-            return less_certain(found, len(self.tasks))
-        if len(self.tasks) == 1:
+        """The mean over tasks. Over other tasks it has no ends (NaN) where there are too few to tell."""
+        if over == "starts" and len(self.tasks) == 1:
             return self.of_task(self.tasks[0])
         found = grouped_interval(self.values, self.groups, self.weights, self.starts)
-        return less_certain(found, len(set(self.starts)))
+        if over == "starts":
+            return less_certain(found, len(set(self.starts)))
+        if len(self.tasks) < FEWEST_TASKS:
+            return Interval(found.mean, math.nan, math.nan, found.n)
+        low, high = np.quantile(self._other_tasks(), [0.025, 0.975])
+        return less_certain(Interval(found.mean, float(low), float(high), found.n), len(self.tasks))
+
+    def _other_tasks(self, resamples: int = 2000, seed: int = 0) -> Float[np.ndarray, "R"]:
+        """Means as other tasks of each suite, and other starts of those, would have given (a bootstrap of both)."""
+        rng = np.random.default_rng(seed)
+        starts, weights = len(self.run["protocol"]["starts"]), self.weights
+        rates = self.values.reshape(len(self.tasks), starts, -1).mean(axis=2)
+        suites = [task["group"] for task in self.run["protocol"]["tasks"]]
+        found = np.zeros(resamples)
+        for suite in dict.fromkeys(suites):
+            members = np.array([index for index, name in enumerate(suites) if name == suite])
+            for _ in members:
+                drawn = rng.choice(members, resamples)
+                of_starts = rates[drawn[:, None], rng.integers(0, starts, (resamples, starts))]
+                found += weights[members[0]] * of_starts.mean(axis=1)
+        return found
 
     def of_task(self, task: str) -> Interval:
         """Wilson's interval; where each start was played with several seeds, a bootstrap of starts."""

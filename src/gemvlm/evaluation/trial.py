@@ -157,7 +157,7 @@ def trial_report(result: TrialResult) -> str:
         progress = float(np.mean([one.progress for one in trials]))
         told = f"{100 * rate.mean:.0f} [{100 * rate.low:.0f}, {100 * rate.high:.0f}]"
         rows.append([name, str(len(trials)), told, f"{progress:.2f}"])
-    apart = paired_difference(*([one.progress for one in played[name]] for name in (a, b)))
+    apart = paired_difference([one.progress for one in played[a]], [one.progress for one in played[b]])
     verdict = (
         f"**{result.better} is better**: the rule stopped after {result.stopped_after} pairs."
         if result.better
