@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float32, Int64
 
 from gemvlm.data.actions.item import RobotItem
 from gemvlm.data.actions.memory import ByteCache, frame_bytes
-from gemvlm.data.actions.view import RATE_TOLERANCE, EpisodeView
+from gemvlm.data.actions.view import EpisodeView
 from gemvlm.data.collate import keyed
 from gemvlm.data.episodes.episode import Episode, EpisodeSet
 from gemvlm.robot.contract import ActionContract
@@ -88,14 +88,13 @@ class EpisodeDataset(Sequence[Any]):  # of RobotItem: a type checker at run time
     def at(self, number: int, time: int) -> RobotItem:
         """The item of frame `time` of episode `number`."""
         episode = self.episodes[number]
-        state, actions = self.numbers(number)
-        chosen, valid = self._chunk(episode, np.array([time]))
+        actions, valid = self._chunk(number, np.array([time]))
         return RobotItem(
             f"{episode.id}@{time}",
             self._words(episode, time),
             {camera: self._frame(number, camera, time) for camera in self.contract.cameras},
-            state[time],
-            actions[chosen[0]],
+            self.numbers(number)[0][time],
+            actions[0],
             valid[0],
         )
 
@@ -104,10 +103,11 @@ class EpisodeDataset(Sequence[Any]):  # of RobotItem: a type checker at run time
         view = self._views[number]
         return self._numbers.get(number, lambda: (view.state(), view.action()))
 
-    def chunks(self, number: int) -> tuple[Float32[np.ndarray, "T H A"], Bool[np.ndarray, "T H"]]:
-        """The chunks that begin at every frame of an episode, and where they are valid."""
-        chosen, valid = self._chunk(self.episodes[number], np.arange(self.episodes[number].length))
-        return self.numbers(number)[1][chosen], valid
+    def chunks(
+        self, number: int, part: slice = slice(None)
+    ) -> tuple[Float32[np.ndarray, "T H A"], Bool[np.ndarray, "T H"]]:
+        """The chunks that begin at every frame (of a part) of an episode, and where they are valid."""
+        return self._chunk(number, np.arange(self.episodes[number].length)[part])
 
     @cached_property
     def hash(self) -> str:
@@ -121,13 +121,18 @@ class EpisodeDataset(Sequence[Any]):  # of RobotItem: a type checker at run time
                 digest.update(np.ascontiguousarray(values).tobytes())
         return digest.hexdigest()[:16]
 
-    def _chunk(self, episode: Episode, times: Int64[np.ndarray, "N"]) -> tuple[np.ndarray, np.ndarray]:
-        """Which frames' actions are taken from each time on, and where the episode still goes on."""
-        steps = np.rint(np.arange(self.horizon) * episode.fps / self.contract.rate_hz).astype(np.int64)
-        if abs(episode.fps / self.contract.rate_hz - 1) <= RATE_TOLERANCE:
+    def _chunk(
+        self, number: int, times: Int64[np.ndarray, "N"]
+    ) -> tuple[Float32[np.ndarray, "N H A"], Bool[np.ndarray, "N H"]]:
+        """The actions from each time on, and where the episode still goes on."""
+        episode, view = self.episodes[number], self._views[number]
+        if episode.chunk_length:
             steps = np.arange(self.horizon)
-        wanted = times[:, None] + steps
-        return np.minimum(wanted, episode.length - 1), wanted < episode.length
+            kept = np.minimum(steps, episode.chunk_length - 1)
+            stored = np.stack([view.chunk(int(time))[kept] for time in times])
+            return stored, np.repeat((steps < episode.chunk_length)[None], len(times), axis=0)
+        wanted = times[:, None] + view.steps(self.horizon)
+        return self.numbers(number)[1][np.minimum(wanted, episode.length - 1)], wanted < episode.length
 
     def _words(self, episode: Episode, time: int) -> tuple[str, ...]:
         task = episode.wordings or (episode.instruction,)
@@ -156,7 +161,7 @@ class EpisodeDataset(Sequence[Any]):  # of RobotItem: a type checker at run time
 def episode_statistics(dataset: EpisodeDataset, embodiment: Embodiment) -> dict[str, Statistics]:
     """Of "state" and "action" as the model sees them, before normalisation: from the tables alone, no picture is read.
 
-    Actions that are relative to a chunk's beginning are counted in every chunk that they belong to.
+    Actions that are relative to a chunk's beginning, or stored in chunks, are counted in every chunk they belong to.
     """
 
     def states() -> Iterator[np.ndarray]:
@@ -166,17 +171,17 @@ def episode_statistics(dataset: EpisodeDataset, embodiment: Embodiment) -> dict[
     def actions() -> Iterator[np.ndarray]:
         for number in range(len(dataset.episodes)):
             state, own = dataset.numbers(number)
-            if not embodiment.relative:
+            if not embodiment.relative and not dataset.episodes[number].chunk_length:
                 seen = embodiment.to_model(state, own[:, None])[1]
                 assert seen is not None
                 yield seen[:, 0]
                 continue
-            chunks, valid = dataset.chunks(number)
             for begin in range(0, len(state), ROWS_AT_ONCE):
                 part = slice(begin, begin + ROWS_AT_ONCE)
-                seen = embodiment.to_model(state[part], chunks[part])[1]
+                chunks, valid = dataset.chunks(number, part)
+                seen = embodiment.to_model(state[part], chunks)[1]
                 assert seen is not None
-                yield seen[valid[part]]
+                yield seen[valid]
 
     names = embodiment.contract.state_names if embodiment.state_size == len(embodiment.contract.state_names) else ()
     moved = embodiment.contract.action_names if embodiment.action_size == len(embodiment.contract.action_names) else ()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 
 from gemvlm.data.episodes.episode import Episode
 from gemvlm.robot.contract import ActionContract
@@ -24,6 +24,7 @@ class EpisodeView:
     cameras: Mapping[str, str]
     state_columns: tuple[int, ...]
     action_columns: tuple[int, ...]
+    rate_hz: float
 
     @classmethod
     def of(cls, episode: Episode, contract: ActionContract, camera_names: Mapping[str, str]) -> EpisodeView:
@@ -32,8 +33,9 @@ class EpisodeView:
         A camera may carry a prefix that ends in a dot, as LeRobot's features do. Columns are found by name; where an
         episode's names tell nothing (`KEY_0`, `KEY_1`, ...: the file named none) they are taken by position.
         """
-        slower = abs(episode.fps / contract.rate_hz - 1) > RATE_TOLERANCE
-        if slower and contract.control == "delta":
+        if abs(episode.fps / contract.rate_hz - 1) > RATE_TOLERANCE and (
+            contract.control == "delta" or episode.chunk_length
+        ):
             raise ValueError(
                 f"episode {episode.id!r} has {episode.fps:g} frames per second and the contract {contract.rate_hz:g}: "
                 "steps can't be resampled; set the contract's rate_hz, or record places instead"
@@ -43,13 +45,22 @@ class EpisodeView:
             _columns(episode, "state", episode.state_names, contract.state_names),
             _columns(episode, "action", episode.action_names, contract.action_names),
         )
-        return cls(episode, cameras, *columns)
+        return cls(episode, cameras, *columns, contract.rate_hz)
 
     def state(self) -> Float32[np.ndarray, "T S"]:
         return np.ascontiguousarray(self.episode.state()[:, self.state_columns])
 
     def action(self) -> Float32[np.ndarray, "T A"]:
         return np.ascontiguousarray(self.episode.action()[:, self.action_columns])
+
+    def chunk(self, time: int) -> Float32[np.ndarray, "H A"]:
+        return self.episode.chunk(time)[:, self.action_columns]
+
+    def steps(self, horizon: int) -> Int64[np.ndarray, "H"]:
+        """How many frames after a chunk's beginning each of its actions lies."""
+        rate = self.episode.fps / self.rate_hz
+        rate = 1.0 if abs(rate - 1) <= RATE_TOLERANCE else rate
+        return np.rint(np.arange(horizon) * rate).astype(np.int64)
 
     def frames(self, camera: str, times: Sequence[int]) -> tuple[Frame, ...]:
         return self.episode.frames(self.cameras[camera], times)

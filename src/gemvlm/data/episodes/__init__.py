@@ -1,8 +1,23 @@
-"""Robot episodes: what one holds (`episode`), and LeRobot folders read (`lerobot`) and written (`lerobot_writer`)."""
+"""Robot episodes: what one holds (`episode`), and how folders of them are read and written.
 
-from gemvlm.data.episodes.episode import ArrayData, CameraInfo, Episode, EpisodeData, EpisodeSet, SubTask
+LeRobot folders (`lerobot`, `lerobot_writer`), the HDF5 files of the released GEM-VLA code (`hdf5`), RDT2's shards
+(`rdt2`).
+"""
+
+from gemvlm.data.episodes.episode import (
+    ArrayData,
+    CameraInfo,
+    Episode,
+    EpisodeData,
+    EpisodeSet,
+    SubTask,
+    readable_episodes,
+)
+from gemvlm.data.episodes.hdf5 import Hdf5Folder
+from gemvlm.data.episodes.latency import Latency
 from gemvlm.data.episodes.lerobot import LeRobotFolder
 from gemvlm.data.episodes.lerobot_writer import write_lerobot
+from gemvlm.data.episodes.rdt2 import Rdt2Shards
 
 __all__ = [
     "ArrayData",
@@ -10,7 +25,11 @@ __all__ = [
     "Episode",
     "EpisodeData",
     "EpisodeSet",
+    "Hdf5Folder",
+    "Latency",
     "LeRobotFolder",
+    "Rdt2Shards",
     "SubTask",
+    "readable_episodes",
     "write_lerobot",
 ]

@@ -45,13 +45,21 @@ class EpisodeData(Protocol):
     def frames(self, camera: str, indices: Sequence[int]) -> tuple[Frame, ...]: ...
 
 
+@runtime_checkable
+class ChunkData(EpisodeData, Protocol):
+    """Of an episode whose chunks of actions are stored, rather than the actions of one frame after the other."""
+
+    def chunk(self, index: int) -> Float32[np.ndarray, "H A"]: ...
+
+
 @dataclass(frozen=True)
 class Episode:
     """A recording of `length` frames at `fps`. `success` is None where nobody judged it.
 
     `subtasks` are ordered and don't overlap; frames between them are not annotated. `state_names` and `action_names`
     name the columns of the arrays, () where there is none. `wordings` are all ways in which the task was said, where
-    there are several; `instruction` is one of them. ValueError if any of it contradicts itself.
+    there are several; `instruction` is one of them. Where `chunk_length` is not 0 every frame has a chunk of so many
+    actions of its own, which no frame's action tells. ValueError if any of it contradicts itself.
     """
 
     id: str
@@ -68,6 +76,7 @@ class Episode:
     robot: str = "unknown"
     licence: str = "unknown"
     wordings: tuple[str, ...] = ()
+    chunk_length: int = 0
 
     def __post_init__(self) -> None:
         if self.length < 1 or not self.fps > 0:
@@ -90,6 +99,12 @@ class Episode:
     def action(self, start: int = 0, stop: int | None = None) -> Float32[np.ndarray, "T D"]:
         """Actions commanded at frames `start` <= t < `stop`, D = len(`action_names`)."""
         return self.data.signal("action", *self._range(start, stop))
+
+    def chunk(self, index: int) -> Float32[np.ndarray, "H A"]:
+        """The `chunk_length` actions from frame `index` on. ValueError if the episode stores none."""
+        if not self.chunk_length or not isinstance(self.data, ChunkData) or not 0 <= index < self.length:
+            raise ValueError(f"episode {self.id!r}: no chunk is stored for frame {index} of {self.length}")
+        return self.data.chunk(index)
 
     def frames(self, camera: str, indices: Sequence[int]) -> tuple[Frame, ...]:
         """The pictures of `camera` at the given frames, in their order, each with `time_s` from the episode's start."""
@@ -117,6 +132,17 @@ class EpisodeSet(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, position: int, /) -> Episode: ...
+
+
+def readable_episodes(episodes: EpisodeSet) -> tuple[list[Episode], list[str]]:
+    """The episodes that can be described, and for every other one the reason, which names its file."""
+    found, reasons = [], []
+    for number in range(len(episodes)):
+        try:
+            found.append(episodes[number])
+        except ValueError as error:
+            reasons.append(str(error))
+    return found, reasons
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from gemvlm.robot.embodiments.embodiment import Embodiment, Plain, turned
 from gemvlm.robot.embodiments.joint_arm import JointArm
 from gemvlm.robot.embodiments.libero import LiberoPanda
 from gemvlm.robot.embodiments.metaworld import MetaWorldArm
+from gemvlm.robot.embodiments.rdt2 import Rdt2Hands
 
 EMBODIMENTS: Mapping[str, Embodiment] = {
     "metaworld": MetaWorldArm(),
@@ -19,6 +20,7 @@ EMBODIMENTS: Mapping[str, Embodiment] = {
     "bimanual": BimanualArms(),
     "bimanual_relative": BimanualArms(relative=True),
     "joint_arm": JointArm(),
+    "rdt2": Rdt2Hands(),
 }
 PLAIN = "plain"
 """The name of an embodiment that is nothing but its contract."""

@@ -1,0 +1,333 @@
+"""Episodes in the HDF5 files of the released GEM-VLA code (extra `robots`).
+
+Stated in zhaorw02/GEM, `GEM-VLA/train/dataset.py` and `GEM-VLA/data/generate_hdf5.py` (commit 5500948): one file for
+each episode, `episode_K.hdf5`, with
+
+    action                        (N, A) float, where to be at the next row; or
+    action_chunk                  (N, H, A) float, which then overrides it
+    observations/state            (N, S) float
+    observations/images/CAMERA    (N, H, W, 3) uint8, or N encoded pictures (bytes)
+    observations/depth_images/CAMERA, optional, like images
+
+and `instructions.json` in its folder: a list of wordings, or here also an object from a file's stem to its own. The
+files say neither their rate nor the order of colours (raw pictures are RGB, but encoded ones come from OpenCV, which
+takes and gives BGR), nor what their depth means: the converter stores colour pictures of depth. All three have to be
+said, and are checked against what a file does say (attributes `fps` and `colour_order`).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+from PIL import Image
+
+from gemvlm.data.episodes.episode import CameraInfo, Episode
+from gemvlm.data.episodes.latency import NO_LATENCY, Latency
+from gemvlm.data.episodes.lerobot_meta import LONGEST_EPISODE
+from gemvlm.data.episodes.video import LARGEST_SIDE
+from gemvlm.depth_map import DepthMap, Encoding, decode
+from gemvlm.sample import Frame
+
+ColourOrder = Literal["rgb", "bgr"]
+DepthAs = Literal["none", "m", "mm", "spectral"]
+LARGEST_VECTOR = 4096
+LARGEST_CHUNK_BYTES = 256 << 20
+LARGEST_JSON = 16 << 20
+OPEN_FILES = 8
+CONFIDENT = 0.5
+"""A painted pixel less like any colour of the map than this has no depth."""
+
+
+@dataclass(frozen=True)
+class Hdf5Folder:
+    """The episodes of a folder and its sub-folders, by folder and number.
+
+    `encoded_order` is the order of colours that an ordinary decoder gives for encoded pictures: "bgr" if they were
+    written by OpenCV from RGB arrays, "rgb" if they look right in any viewer. `raw_order` is that of stored arrays.
+    `depth` says what depth pictures hold: metres, millimetres, or colours of the Spectral map, which become disparity
+    up to scale. ValueError for a folder without such files, and from an episode for what is damaged in it.
+    """
+
+    path: Path
+    fps: float
+    encoded_order: ColourOrder
+    raw_order: ColourOrder = "rgb"
+    depth: DepthAs = "none"
+    latency: Latency = NO_LATENCY
+    state_names: tuple[str, ...] = ()
+    action_names: tuple[str, ...] = ()
+    robot: str = "unknown"
+    licence: str = "unknown"
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, position: int) -> Episode:
+        if not -len(self) <= position < len(self):
+            raise IndexError(f"{self.path}: episode {position} of {len(self)}")
+        return self._episode(self.files[position])
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every HDF5 file, in an order that is the same everywhere."""
+        return _files(self.path)
+
+    def _episode(self, file: Path) -> Episode:
+        with _Named(file):
+            content = _open(file)
+            self._check_attributes(content, file)
+            state = _dataset(content, "observations/state", file, 2)
+            chunked = "action_chunk" in content
+            action = _dataset(content, "action_chunk" if chunked else "action", file, 3 if chunked else 2)
+            pictures = {
+                name: _pictures(content, f"observations/images/{name}", file) for name in _cameras(content, file)
+            }
+            depths = {name for name in pictures if f"observations/depth_images/{name}" in content}
+            counts = {"state": len(state), "action": len(action)}
+            if len(state) != len(action) or not 0 < len(state) <= LONGEST_EPISODE:
+                raise ValueError(f"{file}: rows differ or are none: {counts}; convert the episode again")
+            if chunked and (self.latency.arm or self.latency.gripper):
+                raise ValueError(f"{file}: action_chunk can't be moved by a latency; convert again, or set it to 0")
+            length = self.latency.length(len(state), min(len(own) for own in pictures.values()))
+            if not length:
+                raise ValueError(f"{file}: {counts} rows leave nothing after {self.latency}")
+            wordings = _wordings(file)
+            return Episode(
+                id=str(file.relative_to(self.path).with_suffix("")),
+                instruction=wordings[0],
+                wordings=wordings if len(wordings) > 1 else (),
+                length=length,
+                fps=self.fps,
+                cameras={
+                    name: CameraInfo(*self._size(own, file), has_depth=self.depth != "none" and name in depths)
+                    for name, own in pictures.items()
+                },
+                data=_Reader(self, file, len(state)),
+                state_names=self.state_names or _numbered("state", state.shape[1]),
+                action_names=self.action_names or _numbered("action", action.shape[-1]),
+                robot=self.robot,
+                licence=self.licence,
+                chunk_length=action.shape[1] if chunked else 0,
+            )
+
+    def _check_attributes(self, content: Any, file: Path) -> None:
+        """What the file says about itself must not contradict what was said about it."""
+        order, fps = content.attrs.get("colour_order"), content.attrs.get("fps")
+        order = order.decode() if isinstance(order, bytes) else order
+        if order is not None and order != self.encoded_order:
+            raise ValueError(f"{file}: says colour_order {order!r}, the folder was opened as {self.encoded_order!r}")
+        if fps is not None and abs(float(fps) - self.fps) > 1e-6:
+            raise ValueError(f"{file}: says {float(fps):g} frames per second, the folder was opened at {self.fps:g}")
+
+    def _size(self, pictures: Any, file: Path) -> tuple[int, int]:
+        height, width = pictures.shape[1:3] if pictures.ndim == 4 else _decoded(pictures[0], file).shape[:2]
+        return int(height), int(width)
+
+
+def suspected_order(frames: Sequence[Frame]) -> ColourOrder | None:
+    """What the colours look like: rooms, wood, skin and warm light have more red than blue. None if it is close.
+
+    A hint for people who have to say `encoded_order`, never a decision.
+    """
+    red, _, blue = np.mean([frame.image.reshape(-1, 3).mean(axis=0) for frame in frames], axis=0)
+    if abs(red - blue) < 4:
+        return None
+    return "rgb" if red > blue else "bgr"
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads one file of a folder; `rows` are those recorded, before latency took some."""
+
+    folder: Hdf5Folder
+    file: Path
+    rows: int
+
+    def signal(self, name: str, start: int, stop: int) -> Float32[np.ndarray, "T D"]:
+        with _Named(self.file):
+            content, latency = _open(self.file), self.folder.latency
+            if name == "state":
+                values = np.asarray(content["observations/state"][start:stop], np.float32)
+            elif "action_chunk" in content:
+                values = np.asarray(content["action_chunk"][start:stop, 0], np.float32)
+            else:
+                last = min(self.rows, stop + max(latency.arm, latency.gripper))
+                values = latency.actions(np.asarray(content["action"][start:last], np.float32), 0, stop - start)
+        return self._finite(values, name, start)
+
+    def chunk(self, index: int) -> Float32[np.ndarray, "H A"]:
+        with _Named(self.file):
+            values = np.asarray(_open(self.file)["action_chunk"][index], np.float32)
+        return self._finite(values, "action_chunk", index)
+
+    def frames(self, camera: str, indices: Sequence[int]) -> tuple[Frame, ...]:
+        with _Named(self.file):
+            content = _open(self.file)
+            pictures = content[f"observations/images/{camera}"]
+            key = f"observations/depth_images/{camera}"
+            depths = content[key] if self.folder.depth != "none" and key in content else None
+            return tuple(self._frame(pictures, depths, index) for index in indices)
+
+    def _frame(self, pictures: Any, depths: Any, index: int) -> Frame:
+        row = self.folder.latency.picture(index)
+        raw = pictures.ndim == 4
+        image = pictures[row] if raw else _decoded(pictures[row], self.file)
+        order = self.folder.raw_order if raw else self.folder.encoded_order
+        image = np.ascontiguousarray(image if order == "rgb" else image[..., ::-1])
+        depth = None if depths is None else self._depth(depths, row)
+        return Frame(image, depth, time_s=index / self.folder.fps)
+
+    def _depth(self, depths: Any, row: int) -> DepthMap:
+        values = depths[row] if depths.ndim >= 3 else _decoded(depths[row], self.file, colour=False)
+        source = f"{self.file.name}, row {row}"
+        if self.folder.depth == "spectral":
+            if values.ndim != 3 or values.dtype != np.uint8:
+                raise ValueError(f"{source}: depth of shape {values.shape} and {values.dtype} is no colour picture")
+            picture = values.transpose(2, 0, 1).astype(np.float32) / 127.5 - 1
+            depth, confidence = decode(picture, Encoding("spectral"), source=source)
+            return DepthMap(depth.values, depth.valid & (confidence >= CONFIDENT), depth.kind, depth.unit, source)
+        if values.ndim == 3 and values.shape[2] == 1:
+            values = values[..., 0]
+        if values.ndim != 2 or values.dtype == np.uint8:
+            raise ValueError(
+                f"{source}: depth of shape {values.shape} and {values.dtype} holds no {self.folder.depth!r}; colours "
+                "of depth are read with depth='spectral'"
+            )
+        metres = values.astype(np.float32) / (1000 if self.folder.depth == "mm" else 1)
+        valid = np.isfinite(metres) & (metres > 0)
+        return DepthMap(np.where(valid, metres, 0).astype(np.float32), valid, "metric_z", "m", source)
+
+    def _finite(self, values: np.ndarray, name: str, start: int) -> np.ndarray:
+        if not np.isfinite(values).all():
+            row = start + int(np.argwhere(~np.isfinite(values))[0, 0])
+            raise ValueError(f"{self.file}: {name} holds NaN or infinity at row {row}; repair or drop the episode")
+        return values
+
+
+class _Named:
+    """Whatever a damaged file raises becomes a ValueError with its name: the one place of this source."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, (OSError, KeyError, TypeError, RuntimeError, OverflowError, RecursionError)):
+            raise ValueError(f"{self.file}: not a readable episode ({error}); fetch or convert it again") from error
+
+
+@lru_cache(maxsize=64)
+def _files(path: Path) -> tuple[Path, ...]:
+    found = [file for file in path.rglob("*.hdf5") if file.is_file()]
+    if not found:
+        raise ValueError(f"{path}: no .hdf5 files in it; is this the folder of the converted episodes?")
+    return tuple(sorted(found, key=lambda file: (str(file.parent), _number(file), file.name)))
+
+
+def _number(file: Path) -> int:
+    digits = re.search(r"(\d{1,12})$", file.stem)
+    return int(digits[1]) if digits else -1
+
+
+def _open(file: Path) -> Any:
+    """An open file of this process: an HDF5 handle must not cross a fork."""
+    return _opened(file, file.stat().st_mtime_ns, os.getpid())
+
+
+@lru_cache(maxsize=OPEN_FILES)
+def _opened(file: Path, changed: int, process: int) -> Any:
+    try:
+        import h5py
+    except ImportError as error:
+        raise ImportError("HDF5 files are read by h5py: pip install 'gemvlm[robots]'") from error
+    return h5py.File(file, "r")
+
+
+def _dataset(content: Any, name: str, file: Path, dimensions: int) -> Any:
+    """A table of floats, checked before anything of it is read."""
+    own = _checked(content, name, file)
+    if own.ndim != dimensions or own.dtype.kind != "f" or not 0 < max(own.shape[1:]) <= LARGEST_VECTOR:
+        raise ValueError(f"{file}: {name} is {own.shape} of {own.dtype}; {dimensions} axes of float are needed")
+    return own
+
+
+def _pictures(content: Any, name: str, file: Path) -> Any:
+    own = _checked(content, name, file)
+    if own.ndim == 4 and own.dtype == np.uint8 and own.shape[3] == 3 and 0 < max(own.shape[1:3]) <= LARGEST_SIDE:
+        return own
+    if own.ndim == 1 and own.dtype.kind in "SO" and len(own):
+        return own
+    raise ValueError(f"{file}: {name} is {own.shape} of {own.dtype}; (N, H, W, 3) of uint8, or N encoded pictures")
+
+
+def _checked(content: Any, name: str, file: Path) -> Any:
+    """A data set that lies in this very file, and whose pieces are of a bearable size."""
+    import h5py
+
+    walked = content
+    for part in name.split("/"):
+        if not isinstance(walked, h5py.Group) or part not in walked:
+            raise ValueError(f"{file}: no {name}; there are {sorted(walked) if hasattr(walked, 'keys') else []}")
+        if not isinstance(walked.get(part, getlink=True), h5py.HardLink):
+            raise ValueError(f"{file}: {name} is a link; an episode must lie in its own file")
+        walked = walked[part]
+    if not isinstance(walked, h5py.Dataset) or walked.external or walked.is_virtual:
+        raise ValueError(f"{file}: {name} is no data set of this file")
+    piece = int(np.prod(walked.chunks, dtype=np.float64)) * walked.dtype.itemsize if walked.chunks else 0
+    if piece > LARGEST_CHUNK_BYTES:
+        raise ValueError(f"{file}: {name} is stored in pieces of {piece} bytes; more than {LARGEST_CHUNK_BYTES}")
+    return walked
+
+
+def _cameras(content: Any, file: Path) -> list[str]:
+    images = content.get("observations/images")
+    names = sorted(images) if images is not None and hasattr(images, "keys") else []
+    if not names:
+        raise ValueError(f"{file}: no camera under observations/images; convert the episode with its pictures")
+    return names
+
+
+def _decoded(data: Any, file: Path, colour: bool = True) -> UInt8[np.ndarray, "H W 3"] | np.ndarray:
+    content = data.tobytes() if isinstance(data, np.ndarray) else bytes(data)
+    try:
+        image = Image.open(io.BytesIO(content))
+        if max(image.size) > LARGEST_SIDE:
+            raise ValueError(f"{image.size} pixels are too many")
+        return np.array(image.convert("RGB") if colour else image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{file}: not a readable picture ({error}); convert the episode again") from error
+
+
+def _wordings(file: Path) -> tuple[str, ...]:
+    """All ways in which this very episode was asked for."""
+    path = file.parent / "instructions.json"
+    if not path.is_file() or path.stat().st_size > LARGEST_JSON:
+        raise ValueError(f"{path}: missing or larger than {LARGEST_JSON} bytes; it holds the episodes' instructions")
+    try:
+        stated = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not JSON ({error})") from error
+    if isinstance(stated, Mapping):
+        if file.stem not in stated:
+            raise ValueError(f"{path}: nothing about {file.stem!r}; it names {len(stated)} other episodes")
+        stated = stated[file.stem]
+    said = [stated] if isinstance(stated, str) else stated
+    if not isinstance(said, list) or not said or not all(isinstance(one, str) and one.strip() for one in said):
+        raise ValueError(f"{path}: the instructions of {file.stem!r} are {said!r:.80}; give texts")
+    return tuple(dict.fromkeys(one.strip() for one in said))
+
+
+def _numbered(name: str, count: int) -> tuple[str, ...]:
+    return tuple(f"{name}_{index}" for index in range(count))
