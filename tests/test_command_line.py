@@ -67,7 +67,7 @@ def test_errors_of_the_user_are_one_line(capsys: pytest.CaptureFixture[str], tmp
     image = tmp_path / "image.png"
     image.touch()
     assert "unknown command 'aks'; there are ask, " in refused(capsys, "aks")
-    assert "then the question" in refused(capsys, "ask", "nano", "What is this?")
+    assert "then the question" in refused(capsys, "ask", "nano", str(image), " ")
     assert "then the question" in refused(capsys, "ask", "nano", str(image), str(image))
     assert "neither a folder nor a shipped checkpoint" in refused(capsys, "ask", str(tmp_path / "no"), "a.png", "What?")
     assert "at least one image" in refused(capsys, "depth", "nano", "--out", str(tmp_path))

@@ -75,6 +75,19 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
+def memory_bytes() -> tuple[int, int]:
+    """Main memory of this machine, or of its container, and how much of it is free; 0 where that can't be known."""
+    try:
+        page = os.sysconf("SC_PAGE_SIZE")
+        total, free = page * os.sysconf("SC_PHYS_PAGES"), page * os.sysconf("SC_AVPHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # not on Windows, and not all of it on macOS
+        return 0, 0
+    limit = Path("/sys/fs/cgroup/memory.max")
+    allowed = limit.read_text().strip() if limit.is_file() else ""
+    total = min(total, int(allowed)) if allowed.isdecimal() else total
+    return total, min(free, total)
+
+
 def secret(name: str) -> str | None:
     """A key from the environment variable of that name, None if it is not set: to be sent, and never to be written."""
     return os.environ.get(name) or None

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from gemvlm.inference import images as reading
-from gemvlm.inference.images import read_frames, read_image, read_video
+from gemvlm.inference.images import read_images, read_image, read_video
 
 
 def shades(folder: Path, count: int) -> Path:
@@ -45,8 +45,8 @@ def test_a_folder_of_frames_is_a_video_in_the_order_of_its_numbers(tmp_path: Pat
     folder = shades(tmp_path / "clip", 12)
     assert [int(frame[0, 0, 0]) for frame in read_video(folder, 4)] == [0, 30, 70, 110]
     assert len(read_video(folder, 100)) == 12
-    assert [int(frame.image[0, 0, 0]) for frame in read_frames(folder)][-1] == 110
-    assert len(read_frames([folder, folder / "frame_0.png"])) == reading.VIDEO_FRAMES + 1
+    assert [int(frame[0, 0, 0]) for frame in read_images(folder)][-1] == 110
+    assert len(read_images([folder, folder / "frame_0.png"])) == reading.VIDEO_FRAMES + 1
 
 
 def test_a_video_file_is_read(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_a_video_file_is_read(tmp_path: Path) -> None:
 
 
 def test_no_pictures_are_no_frames() -> None:
-    assert read_frames(None) == read_frames([]) == []
+    assert read_images(None) == read_images([]) == []
 
 
 @pytest.mark.parametrize(("name", "content", "words"), [("a.mp4", b"noise", "not a video"), ("b.mp4", None, "no such")])
@@ -71,7 +71,7 @@ def test_a_bad_video_is_named(tmp_path: Path, name: str, content: bytes | None, 
         pytest.importorskip("av", reason="videos need PyAV")
         (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=f"{name}: {words}"):
-        read_frames(tmp_path / name)
+        read_images(tmp_path / name)
 
 
 def test_a_folder_without_pictures_is_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,26 +22,41 @@ def ask(
     max_new_tokens: int = 256,
     temperature: float = 0.0,
     seed: int = 0,
+    frames: int = 8,
+    stream: bool = False,
     device: Device = None,
 ) -> None:
-    """Answer a question about one image or several.
+    """Answer a question about one image, several, a video, or none.
 
     Args:
-        model: Checkpoint folder, or the name of a shipped model.
-        images_and_question: Image files, and last the question.
+        model: Checkpoint folder, owner/model of a hub, or the name of a shipped model.
+        images_and_question: Image files, videos or folders of frames, and last the question.
         max_new_tokens: The answer is cut after so many tokens.
         temperature: 0 takes the likeliest words; higher draws.
         seed: Of the drawing.
+        frames: Of a video so many are shown, evenly spaced.
+        stream: Print the answer while it is made.
         device: cpu, cuda or mps; the best there is by default.
     """
     *images, question = images_and_question or ("",)
-    if not images or Path(question).is_file():
-        raise ValueError('give at least one image and then the question: gemvlm ask nano IMAGE "What is on the table?"')
+    if not question.strip() or Path(question).exists():
+        raise ValueError('give the images and then the question: gemvlm ask nano IMAGE "What is on the table?"')
     from gemvlm.inference import load
+    from gemvlm.inference.images import is_video, read_video
 
     pipeline = load(model, device)
-    answer = pipeline.ask(images, question, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+    shown = [each for image in images for each in (read_video(image, frames) if is_video(image) else [image])]
+    if stream:
+        for piece in pipeline.ask_stream(
+            shown, question, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
+        ):
+            print(piece, end="", flush=True)
+        print()
+        return
+    answer = pipeline.ask(shown, question, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     print(answer.text)
+    if not answer.finished:
+        print(f"gemvlm: the answer was cut after {max_new_tokens} tokens; see --max-new-tokens", file=sys.stderr)
     for point in answer.points:
         print(f"point  x {point.x:.3f}  y {point.y:.3f}")
     for box in answer.boxes:

@@ -6,13 +6,13 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gemvlm.data.video import evenly, video_frames
-from gemvlm.sample import Frame
 
 ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray
 """A file, a PIL image, or a uint8 array (height, width, 3) in RGB."""
@@ -68,19 +68,20 @@ def read_video(path: str | os.PathLike[str], frames: int = VIDEO_FRAMES) -> list
         raise ValueError(f"{path}: not a video that can be read ({error}); write or fetch it again") from error
 
 
-def read_frames(images: Images) -> list[Frame]:
+def read_images(images: Images) -> list[UInt8[np.ndarray, "H W 3"]]:
     """Everything that a question is about, in order."""
     if images is None:
         return []
     if isinstance(images, str | os.PathLike | Image.Image | np.ndarray):
         images = [images]
-    return [Frame(picture) for image in images for picture in _pictures(image)]
+    return [picture for image in images for picture in (read_video(image) if is_video(image) else [read_image(image)])]
 
 
-def _pictures(image: ImageLike) -> list[UInt8[np.ndarray, "H W 3"]]:
-    if isinstance(image, str | os.PathLike) and (Path(image).is_dir() or Path(image).suffix.lower() in VIDEO_SUFFIXES):
-        return read_video(image)
-    return [read_image(image)]
+def is_video(image: ImageLike) -> TypeGuard[str | os.PathLike[str]]:
+    """Whether this is a video file by its name, or a folder."""
+    if not isinstance(image, str | os.PathLike):
+        return False
+    return Path(image).is_dir() or Path(image).suffix.lower() in VIDEO_SUFFIXES
 
 
 def _upright_rgb(image: Image.Image, name: str) -> UInt8[np.ndarray, "H W 3"]:

@@ -19,7 +19,7 @@ from gemvlm.data.frames import ImageConfig
 from gemvlm.depth_map import DepthMap, Encoding, target_size
 from gemvlm.inference.answer import Answer, generate_replies
 from gemvlm.inference.depth import DepthPrediction, decode_pictures
-from gemvlm.inference.images import ImageLike, Images, read_frames, read_image
+from gemvlm.inference.images import ImageLike, Images, read_image, read_images
 from gemvlm.inference.locate import LocateRequest, Location, check_request, located
 from gemvlm.inference.phrases import Plan, box_of, point_to, point_to_every, read_plan, steps_to
 from gemvlm.inference.streaming import TextStream
@@ -160,7 +160,7 @@ class GemPipeline:
 
     def plan_batch(self, requests: Sequence[tuple[Images, str]], *, max_new_tokens: int = 256) -> list[Plan]:
         """`plan` for (images, goal) requests."""
-        shown = [[frame.image for frame in read_frames(images)] for images, _ in requests]
+        shown = [read_images(images) for images, _ in requests]
         goals = [goal for _, goal in requests]
         asked = [Request(images, steps_to(goal, len(images))) for images, goal in zip(shown, goals, strict=True)]
         answers = self.ask_batch(asked, max_new_tokens=max_new_tokens)
@@ -288,10 +288,9 @@ class GemPipeline:
 
     def _prompts(self, requests: Sequence[AnyRequest]) -> Batch:
         """ValueError if a conversation is longer than the model can read."""
-        prompts = [
-            Prompt(read_frames(images), question, history)
-            for images, question, history in (Request(*request) for request in requests)
-        ]
+        prompts = []
+        for images, question, history in (Request(*request) for request in requests):
+            prompts.append(Prompt([Frame(image) for image in read_images(images)], question, history))
         batch = self._collate.prompts(prompts)
         most = max(MOST_TOKENS, self.gem.backbone.qwen.config.text_config.max_position_embeddings)
         longest = int(batch.lengths.max())
