@@ -102,7 +102,7 @@ def test_nearest_neighbour_goes_on_from_the_nearest_moment() -> None:
     seen = replace(PointMass("a").reset(0), state=far, step=5)
     chunk = NearestNeighbour(shown, CONTRACT, 3).act([seen], [0])[0]
     assert np.array_equal(chunk.actions, shown[1].actions[[5, 6, 7]])
-    late = NearestNeighbour(shown, CONTRACT, 3, time_weight=0).act([replace(seen, step=0)], [0])[0]
+    late = NearestNeighbour(shown, CONTRACT, 3, time_weight=0.0).act([replace(seen, step=0)], [0])[0]
     assert np.array_equal(late.actions, shown[1].actions[[5, 6, 7]])
 
 
@@ -372,6 +372,8 @@ def test_published_protocols() -> None:
     assert sorted(LIBERO_STEPS.values()) == [220, 280, 300, 400, 520]
     with pytest.raises(ValueError, match="LIBERO has no suite libero_5"):
         libero_protocol(["libero_5"])
-    for bad in ({"execute": 0}, {"delay": 5}, {"starts": ()}, {"starts": (1, 1)}, {"success": "sometimes"}):
+    for bad in ({"execute": 0}, {"delay": 5}, {"starts": ()}, {"starts": (1, 1)}):
         with pytest.raises(ValueError, match="protocol 'points'"):
             replace(PROTOCOL, **bad)  # type: ignore[arg-type]
+    with pytest.raises((ValueError, TypeError), match="sometimes"):
+        replace(PROTOCOL, success="sometimes")  # type: ignore[arg-type]
