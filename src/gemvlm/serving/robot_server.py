@@ -150,5 +150,5 @@ def background_server(
     finally:
         loop.call_soon_threadsafe(ended.set)
         thread.join()
-    if not started.empty():
-        raise RuntimeError("the server did not end well") from started.get()  # type: ignore[arg-type]
+    if not started.empty() and isinstance(late := started.get(), BaseException):
+        raise RuntimeError("the server did not end well") from late

@@ -75,7 +75,7 @@ class RobotService:
     def __init__(self, policy: Policy, limits: Limits, settings: ServerSettings) -> None:
         self.policy, self.limits, self.settings = policy, limits, settings
         self.reader = RequestReader(policy.contract, settings.cameras)
-        self.worker = PolicyWorker(policy, settings.max_batch, settings.max_waiting)
+        self.worker = PolicyWorker(policy, settings.max_batch, settings.max_waiting, settings.answer_timeout_s)
         self.answering = Latencies()
         self.counts = dict.fromkeys(("connections", "answers", "stops", "refusals", "failures"), 0)
         self.connected = 0
@@ -185,17 +185,17 @@ class RobotService:
                     raise _Left
                 self.counts["failures"] += 1
                 raise _Refused(f"policy: no answer within {timeout_s:g} s", POLICY_FAILED)
-            error = answer.exception()
-            if error is None:
+            failure = answer.exception()
+            if failure is None:
                 return answer.result()
         finally:
             answer.cancel()
             left.cancel()
-        if isinstance(error, Closed):
-            raise _Refused(f"busy: {error}", TRY_LATER)
+        if isinstance(failure, Closed):
+            raise _Refused(f"busy: {failure}", TRY_LATER)
         self.counts["failures"] += 1
-        get_log().error("the policy failed", exc_info=error)
-        raise _Refused(f"policy: {type(error).__name__}: {error}"[:2000], POLICY_FAILED)
+        get_log().error("the policy failed", exc_info=failure)
+        raise _Refused(f"policy: {type(failure).__name__}: {failure}"[:2000], POLICY_FAILED)
 
     async def _send(self, websocket: Any, data: bytes | str) -> None:
         async with asyncio.timeout(self.settings.send_timeout_s):

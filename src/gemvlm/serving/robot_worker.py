@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Generator, Hashable, Sequence
 
 import numpy as np
 
@@ -18,11 +18,17 @@ class PolicyError(RuntimeError):
 
 
 class PolicyWorker:
-    """One thread that asks a policy; at most `max_waiting` observations wait, up to `max_batch` are asked together."""
+    """One thread that asks a policy.
 
-    def __init__(self, policy: Policy, max_batch: int, max_waiting: int) -> None:
+    At most `max_waiting` observations wait, none that would wait longer than `patience_s`; up to `max_batch` are asked
+    together. Nobody waits for company: a robot that is alone is answered at once.
+    """
+
+    def __init__(self, policy: Policy, max_batch: int, max_waiting: int, patience_s: float) -> None:
         self.policy = policy
-        self.queue = WorkQueue(self._work, batch_size=max_batch, waiting=max_waiting, at_once=1, gather_s=0.0)
+        self.queue = WorkQueue(
+            self._work, batch_size=max_batch, waiting=max_waiting, at_once=1, gather_s=0.0, patience_s=patience_s
+        )
         self.inference = Latencies()
         self._since_s: float | None = None
 
@@ -57,7 +63,7 @@ class PolicyWorker:
         """Ends the thread; what waits is refused. A policy that hangs is left behind."""
         self.queue.close(wait_s=5.0)
 
-    def _work(self, key: Hashable, jobs: Sequence[Job]) -> Iterator[None]:
+    def _work(self, key: Hashable, jobs: Sequence[Job]) -> Generator[None, None, None]:
         turns = [job.payload for job in jobs]
         self._since_s = began_s = time.monotonic()
         try:

@@ -20,7 +20,7 @@ from gemvlm.serving.robot_server import ServerSettings, background_server
 pytest.importorskip("websockets", reason="needs gemvlm[serve]")
 
 HERE = Path(__file__).parent
-LIMITS = Limits(workspace={"x": (-1.0, 1.0), "y": (-1.0, 1.0)}, speeds={"x": 2.0, "y": 2.0}, stale_after_s=1.5)
+LIMITS = Limits(workspace={"x": (-1.0, 1.0), "y": (-1.0, 1.0)}, speeds={"x": 2.0, "y": 2.0}, stale_after_s=10.0)
 
 
 def start(url: str, mode: str, steps: int) -> subprocess.Popen[str]:

@@ -24,6 +24,7 @@ from gemvlm_client import (
 )
 from servo_policy import CONTRACT, SIZE, ServoPolicy, picture
 
+from gemvlm.robot.limits import Limits
 from gemvlm.serving.robot_server import ServerSettings, background_server
 
 CLIENT = Path(__file__).parents[3] / "client" / "src"
@@ -32,8 +33,8 @@ pytest.importorskip("websockets", reason="needs gemvlm[serve]")
 
 
 def serving(policy: ServoPolicy | None = None, port: int = 0):
-    settings = ServerSettings(picture_size=(SIZE, SIZE))
-    return background_server(policy or ServoPolicy(), port=port, settings=settings)
+    settings, limits = ServerSettings(picture_size=(SIZE, SIZE)), Limits(stale_after_s=60.0)
+    return background_server(policy or ServoPolicy(), port=port, limits=limits, settings=settings)
 
 
 def observation(**fields: Any) -> Observation:
@@ -57,7 +58,8 @@ def test_a_late_answer_is_never_taken_for_the_next_one():
         with pytest.raises(DeadlineError, match="no answer within the deadline"):
             client.infer(observation(), deadline_s=0.2)
         gate.set()
-        chunk = client.infer(Observation({"front": picture((-1, -1))}, np.zeros(2), "go", time.monotonic()))
+        other = Observation({"front": picture((-1, -1))}, np.zeros(2), "go", time.monotonic())
+        chunk = client.infer(other, deadline_s=20.0)
         assert chunk.actions[0, 0] < 0 and client.connections == 2
 
 
@@ -65,14 +67,14 @@ def test_a_deadline_holds_when_nobody_is_there():
     began = time.monotonic()
     with pytest.raises(UnreachableError, match=r"127\.0\.0\.1:9"):
         RobotClient("ws://127.0.0.1:9").infer(observation(), deadline_s=0.3)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5
 
 
 def test_after_a_reconnection_nothing_is_committed():
     policy = ServoPolicy()
     with serving(policy) as server:
         port = server.port
-        client = RobotClient(server.url, deadline_s=10.0)
+        client = RobotClient(server.url, deadline_s=20.0)
         client.infer(observation())
     with serving(policy, port):
         chunk = client.infer(observation(step=2), committed=6)
@@ -84,7 +86,7 @@ def test_after_a_reconnection_nothing_is_committed():
 def test_a_policy_for_another_robot_is_refused():
     contract = dict(vars(CONTRACT))
     with serving() as server:
-        with RobotClient(server.url, contract=contract) as client:
+        with RobotClient(server.url, deadline_s=20.0, contract=contract) as client:
             assert client.infer(observation()).rate_hz == 50.0
         contract |= {"control": "delta", "cameras": ("front", "wrist")}
         with pytest.raises(ContractError, match=r"cameras: \['front', 'wrist'\] here, \['front'\] there; control"):
