@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from gemvlm.curation.plan import Plan
 from gemvlm.recipes.recipe import Recipe
+from gemvlm.recipes.vla import VlaRecipe
 
 
 def names() -> list[str]:
@@ -33,6 +34,17 @@ def _all() -> dict[str, Recipe]:
 
     large = (GEM_2B, GEM_8B, GEM_2B_LORA, GEM_2B_CONTINUE)
     return {recipe.name: recipe for recipe in (DEBUG, QUICKSTART, GEM_NANO, *large)}
+
+
+def get_policy(name: str) -> VlaRecipe:
+    """The recipe of a policy of that name, or an error that lists what there is."""
+    from gemvlm.recipes import vla_2b, vla_nano
+    from gemvlm.recipes.vla_debug import VLA_DEBUG
+
+    policies = {recipe.name: recipe for recipe in (VLA_DEBUG, *vla_nano.RECIPES, *vla_2b.RECIPES)}
+    if name not in policies:
+        raise ValueError(f"unknown policy recipe {name!r}; there are {', '.join(sorted(policies))}")
+    return policies[name]
 
 
 def get_plan(name: str) -> Plan:

@@ -59,9 +59,34 @@ class Robot:
         )
         return cls(PLAIN, contract, chosen)
 
+    @classmethod
+    def of_options(
+        cls, name: str, folder: Path, control: Control | None, cameras: Sequence[str], rate_hz: float | None
+    ) -> Robot:
+        """As the command line says: `plain` needs `control`, the others know it."""
+        names = camera_names(cameras)
+        if name != PLAIN:
+            if control is not None:
+                raise ValueError(f"--control {control}: the embodiment {name} says itself; leave it out, or take plain")
+            return cls.named(name, names, rate_hz)
+        if control is None:
+            raise ValueError(
+                "--embodiment plain: episodes don't say what actions mean; add --control absolute or delta"
+            )
+        robot = cls.plain(folder, control, names)
+        return robot if rate_hz is None else replace(robot, contract=replace(robot.contract, rate_hz=rate_hz))
+
     @property
     def embodiment(self) -> Embodiment:
         return open_embodiment(self.name, self.contract)
+
+
+def camera_names(words: Sequence[str]) -> dict[str, str]:
+    """`NAME=OTHER` words as a mapping. ValueError for others."""
+    pairs = [word.partition("=") for word in words]
+    if wrong := [word for word, (left, _, right) in zip(words, pairs, strict=True) if not left or not right]:
+        raise ValueError(f"--camera {wrong[0]}: write NAME=OTHER_NAME")
+    return {left: right for left, _, right in pairs}
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,12 @@ class PolicyData:
     def codec(self) -> ActionCodec:
         return ActionCodec(self.robot.embodiment, self.normalisation)
 
+    @property
+    def pictures(self) -> dict[str, list[int]]:
+        """[height, width] of each camera's pictures, as the policy knows them."""
+        frames = self.learned[0].frames
+        return {camera: list(frame.image.shape[:2]) for camera, frame in frames.items()}
+
 
 def train_policy(
     recipe: VlaRecipe,
@@ -165,6 +171,7 @@ def policy_card(
             **data.facts,
             "learned": len(data.learned.episodes),
             "measured": 0 if data.held_out is None else len(data.held_out.episodes),
+            "pictures": data.pictures,
         },
     )
 

@@ -1,0 +1,113 @@
+"""`gemvlm vla evaluate`: a policy in closed loop beside blind ones, under the published protocol of its worlds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from gemvlm.data.episodes import LeRobotFolder
+from gemvlm.evaluation.blind_policies import BLIND, Blanked, Demonstration
+from gemvlm.evaluation.rollout.protocol import LIBERO_STEPS, Protocol, Task, libero_protocol, metaworld_protocol
+from gemvlm.evaluation.rollout.run import Player, run_rollout
+from gemvlm.evaluation.rollout_table import Rollouts, write_report
+from gemvlm.inference.policy import GemPolicy, load_policy
+from gemvlm.robot import ActionContract, Policy
+from gemvlm.worlds.open_world import WorldMaker
+
+EXPERT = "expert"
+"""The name of the world's own scripted expert, in place of a checkpoint."""
+BIMANUAL_STEPS = 400
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What is played: worlds by name (a LIBERO suite stands for its tasks), starts, and how chunks are carried out."""
+
+    worlds: tuple[str, ...]
+    trials: int
+    first: int | None = None
+    execute: int | None = None
+    delay: int = 0
+
+    def protocol(self, executed: int, turned: bool) -> Protocol:
+        """ValueError for worlds of several simulators: each has its own rule."""
+        simulators = sorted({name.partition("/")[0] for name in self.worlds})
+        if len(simulators) != 1:
+            raise ValueError(f"worlds of {simulators or 'no simulator'}: give those of one simulator at a time")
+        execute = self.execute or executed
+        if simulators[0] == "libero":
+            return self._libero(execute, turned)
+        first = 100 if self.first is None else self.first
+        protocol = metaworld_protocol(self.worlds, self.trials, first, execute)
+        if simulators[0] != "metaworld":
+            tasks = tuple(replace(task, steps=BIMANUAL_STEPS) for task in protocol.tasks)
+            protocol = replace(protocol, name=simulators[0], tasks=tasks)
+        return replace(protocol, delay=self.delay)
+
+    def _libero(self, execute: int, turned: bool) -> Protocol:
+        suites = [name.split("/")[1] for name in self.worlds if "/" in name]
+        whole = libero_protocol(
+            sorted(set(suites)), 10, self.trials, self.first or 0, execute, "half" if turned else "none"
+        )
+        named = {task.name: replace(task, name=f"libero/{task.name}") for task in whole.tasks}
+        wanted: list[Task] = []
+        for name in self.worlds:
+            words = name.split("/")[1:]
+            found = [task for key, task in named.items() if key == "/".join(words) or [key.split("/")[0]] == words]
+            if not found:
+                raise ValueError(f"{name}: write libero/SUITE or libero/SUITE/INDEX, of {', '.join(LIBERO_STEPS)}")
+            wanted += found
+        return replace(whole, tasks=tuple(wanted), delay=self.delay)
+
+
+def evaluate_policy(
+    path: str,
+    scored: Scored,
+    make: WorldMaker,
+    out: Path,
+    *,
+    blind: Sequence[Path] = (),
+    lanes: int = 8,
+    workers: int = 0,
+    videos: int = 1,
+    device: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> str:
+    """Plays into `out/NAME`, one folder for each player, and writes the report; the same call goes on after a kill.
+
+    `blind` are the demonstrations that blind policies are made of: with them the policy is also played without
+    pictures. Returns the report as Markdown. ValueError if the policy does not fit the worlds.
+    """
+    players = _players(path, blind, device)
+    executed = players[0].policy.executed if isinstance(players[0].policy, GemPolicy) else 8
+    protocol = scored.protocol(executed, make.turn)
+    played = []
+    for player in players:
+        folder = out / player.name.replace(" ", "-")
+        films = videos if player is players[0] else 0
+        run_rollout(protocol, player, make, folder, lanes=lanes, workers=workers, videos=films, progress=progress)
+        played.append(Rollouts.read(folder))
+    return write_report(played[0], played[1:], out)
+
+
+def _players(path: str, blind: Sequence[Path], device: str | None) -> list[Player]:
+    """Who is scored, then the blind ones."""
+    if path == EXPERT:
+        return [Player(EXPERT, None, {})]
+    policy = load_policy(path, device)
+    about = {"recipe": policy.card.recipe, "step": policy.card.step, "data": dict(policy.card.data)}
+    players = [Player(f"{policy.card.recipe}-{policy.card.step}", policy, about)]
+    if blind:
+        players.append(Player("no pictures", Blanked(policy), about))
+        players += blind_players(blind, policy.contract, policy.horizon)
+    return players
+
+
+def blind_players(folders: Sequence[Path], contract: ActionContract, horizon: int) -> list[Player]:
+    """Every blind policy of `BLIND`, made of these demonstrations."""
+    sets = [LeRobotFolder(folder) for folder in folders]
+    shown = Demonstration.read(one[number] for one in sets for number in range(len(one)))
+    about = {"demonstrations": len(shown), "sets": [folder.name for folder in folders]}
+    made: list[tuple[str, Policy]] = [(name, build(shown, contract, horizon)) for name, build in BLIND.items()]
+    return [Player(name, policy, about) for name, policy in made]
