@@ -70,9 +70,7 @@ class Robot:
                 raise ValueError(f"--control {control}: the embodiment {name} says itself; leave it out, or take plain")
             return cls.named(name, names, rate_hz)
         if control is None:
-            raise ValueError(
-                "--embodiment plain: episodes don't say what actions mean; add --control absolute or delta"
-            )
+            raise ValueError("--embodiment plain: episodes don't say what actions mean; add --control absolute|delta")
         robot = cls.plain(folder, control, names)
         return robot if rate_hz is None else replace(robot, contract=replace(robot.contract, rate_hz=rate_hz))
 
