@@ -37,6 +37,8 @@ CLEARANCE_M = 0.025
 LIFTED_M = 0.03
 TRIES = 4
 NEAR_M, EXACT_M = 0.02, 0.006
+CLOSE_M, LEARNT = 0.04, 0.15
+"""Where the aim begins to move by what is left, and how much of that at each step."""
 CLOSING_STEPS, OPENING_STEPS = 12, 8
 DIRECTIONS = 16
 WALL_M, PALM_GAP_M = 0.006, 0.007
@@ -118,12 +120,16 @@ class LiberoExpert:
     def _move(
         self, target: Float[np.ndarray, "3"], angle: float, grip: float, near: float, limit: int
     ) -> Iterator[Float[np.ndarray, "7"]]:
+        """Straight there. What the controller alone would leave, which is up to 2.5 cm, is added to its aim."""
+        aim = target.copy()
         for _ in range(limit):
             place, turn = self._hand()
-            away = self._turn_to(angle, turn)
-            if np.linalg.norm(target - place) < near and np.linalg.norm(away) < 0.1:
+            away, left = self._turn_to(angle, turn), target - place
+            if np.linalg.norm(left) < near and np.linalg.norm(away) < 0.1:
                 return
-            yield self._towards(target, angle, grip)
+            if np.linalg.norm(left) < CLOSE_M:
+                aim = np.clip(aim + LEARNT * left, target - CLOSE_M, target + CLOSE_M)
+            yield self._towards(aim, angle, grip)
 
     def _wait(self, angle: float, grip: float, steps: int) -> Iterator[Float[np.ndarray, "7"]]:
         place = self._hand()[0].copy()
