@@ -20,6 +20,7 @@ usage: gemvlm COMMAND ...        gemvlm COMMAND --help tells the options of a co
   compare RESULTS RESULTS        whether one model is better than another, with intervals
   verify MODEL --out DIR         one page about a checkpoint: what it is, and whether it is better than nothing
   probe MODEL --out DIR          how much geometry a model's image states hold
+  experiment NAME --out DIR      train arms on several seeds and compare them: does generating depth help?
   quickstart                     the whole walk in minutes: data, training, answers, depth, report
   curate PLAN --out DIR          make a set of samples: sources, depth, questions, filters, funnel
   inspect DIR                    count, judge and show a set on one page
@@ -47,6 +48,7 @@ COMMANDS = {
     "compare": "scores",
     "verify": "scores",
     "probe": "scores",
+    "experiment": "experiments",
     "curate": "sets",
     "inspect": "sets",
     "export-data": "sets",

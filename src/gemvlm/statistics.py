@@ -205,14 +205,49 @@ def difference_over_seeds(
     """
     if a.shape[1] != b.shape[1]:
         raise ValueError(f"paired scores must be of the same items: {a.shape[1]} against {b.shape[1]}")
-    sums, counts = _by_cluster(a.mean(axis=0) - b.mean(axis=0), clusters)
+    scatter = [float(np.std(rows.mean(axis=1), ddof=1)) for rows in (a, b) if len(rows) > 1]
+    most = max(len(a), len(b))
+    trainings = [
+        (deviation, len(rows), (len(rows) if len(rows) > 1 else most) - 1)
+        for rows, own in ((a, scatter[:1]), (b, scatter[-1:]))
+        for deviation in own
+    ]
+    return _scattered(a.mean(axis=0) - b.mean(axis=0), clusters, trainings, level, resamples, seed)
+
+
+def paired_over_seeds(
+    a: Float[np.ndarray, "seeds N"],
+    b: Float[np.ndarray, "seeds N"],
+    clusters: Sequence[Hashable] | None = None,
+    level: float = 0.95,
+    resamples: int = 4000,
+    seed: int = 0,
+) -> Difference:
+    """As `difference_over_seeds`, where row s of both began alike (same weights, same order of samples).
+
+    What scatters is then the difference within a seed. ValueError for a single seed, whose scatter nobody knows.
+    """
+    if a.shape != b.shape or len(a) < 2:
+        raise ValueError(f"needs the same items and seeds, two at least: {a.shape} against {b.shape} (seeds, items)")
+    differences = a - b
+    trainings = [(float(np.std(differences.mean(axis=1), ddof=1)), len(a), len(a) - 1)]
+    return _scattered(differences.mean(axis=0), clusters, trainings, level, resamples, seed)
+
+
+def _scattered(
+    differences: Float[np.ndarray, "N"],
+    clusters: Sequence[Hashable] | None,
+    trainings: Sequence[tuple[float, int, int]],
+    level: float,
+    resamples: int,
+    seed: int,
+) -> Difference:
+    """The mean difference; `trainings` are (deviation, number of seeds, degrees of freedom) that scatter besides."""
+    sums, counts = _by_cluster(differences, clusters)
     draws = _bootstrap_means(sums, counts, resamples, seed)
     rng = np.random.default_rng(seed + 1)
-    scatter = [float(np.std(rows.mean(axis=1), ddof=1)) for rows in (a, b) if len(rows) > 1]
-    for rows, own in ((a, scatter[:1]), (b, scatter[-1:])):
-        for deviation in own:
-            degrees = (len(rows) if len(rows) > 1 else max(len(a), len(b))) - 1
-            draws = draws + rng.standard_t(degrees, resamples) * deviation / math.sqrt(len(rows))
+    for deviation, seeds, degrees in trainings:
+        draws = draws + rng.standard_t(degrees, resamples) * deviation / math.sqrt(seeds)
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     smaller = min(int(np.sum(draws <= 0)), int(np.sum(draws >= 0)))
     p_value = min(1.0, 2 * (smaller + 1) / (resamples + 1))

@@ -16,6 +16,13 @@ from gemvlm.model.supervision import GenerativeSupervision
 
 PRIOR = "_prior"
 """`KIND_prior` is the loss of painting targets of that kind under the null condition: the backbone isn't run."""
+DETACHED = "_detached"
+"""`KIND_detached` is the loss of targets of that kind whose gradient stops before the backbone: a control."""
+
+
+def target_kind(loss: str) -> str:
+    """The kind of target that a loss of `Gem` needs; "text" needs none."""
+    return loss.removesuffix(PRIOR).removesuffix(DETACHED)
 
 
 class Gem(Learner):
@@ -45,18 +52,21 @@ class Gem(Learner):
         """The named losses of a batch, computing only what they need.
 
         "text" is the cross entropy of the supervised tokens; any other name is a kind of target, or a kind with the
-        suffix "_prior". A loss with nothing to average is left out.
+        suffix "_prior" or "_detached". A loss with nothing to average is left out.
         """
-        kinds = [name for name in losses if name != "text" and not name.endswith(PRIOR)]
-        targets = [target for target in batch.targets if target.kind in kinds]
+        seen = [target for target in batch.targets if target.kind in losses]
+        detached = [target for target in batch.targets if target.kind + DETACHED in losses]
         found: dict[str, Tensor] = {}
         with_text = "text" in losses and len(supervised_tokens(batch)) > 0
-        if with_text or targets:
+        if with_text or seen or detached:
             read = batch if with_text else until_last_image(batch)
             states = self.backbone(read).states
             if with_text:
                 found["text"] = self.backbone.text_loss(states, read)
-            found |= self.supervision(states, read.spans, self.token_grids(read), targets)
+            grids = self.token_grids(read)
+            found |= self.supervision(states, read.spans, grids, seen)
+            apart = self.supervision(states.detach(), read.spans, grids, detached)
+            found |= {kind + DETACHED: loss for kind, loss in apart.items()}
         priors = [target for target in batch.targets if target.kind + PRIOR in losses]
         found |= {kind + PRIOR: loss for kind, loss in self.supervision.prior(priors).items()}
         return {name: found[name] for name in losses if name in found}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+
+from transformers import PreTrainedTokenizerFast
 
 from gemvlm.batch import Batch
 from gemvlm.data.conversation import Segment, render
@@ -17,7 +19,7 @@ from gemvlm.model.config import GemConfig
 from gemvlm.model.gem import Gem
 from gemvlm.model.weights import uninitialised
 from gemvlm.recipes import get
-from gemvlm.recipes.callbacks import PREVIEW_STEPS, depth_preview, test_scores
+from gemvlm.recipes.callbacks import PREVIEW_STEPS, Callback, depth_preview, test_scores
 from gemvlm.recipes.data import cached_makers, check_set, development_samples, find_data, is_curated
 from gemvlm.recipes.feed import Feed
 from gemvlm.recipes.plan import check_memory
@@ -33,6 +35,8 @@ from gemvlm.training.loop import Run, train
 from gemvlm.training.parallel import Processes, Sharding
 from gemvlm.training.stage import Stage
 
+Callbacks = Callable[[PreTrainedTokenizerFast, CheckpointCard], Sequence[Callback]]
+
 MAX_BAD_SHARE = 0.01
 """Training refuses to start when more than this share of its samples is unusable."""
 
@@ -42,7 +46,7 @@ TESTED = 200
 
 
 def train_recipe(
-    name: str,
+    recipe: Recipe | str,
     out: Path,
     data: Path | None = None,
     device: str | None = None,
@@ -51,16 +55,19 @@ def train_recipe(
     sharding: Sharding | None = None,
     test: Path | None = None,
     workers: int = 0,
+    altered: Callable[[Sequence[Sample]], Sequence[Sample]] | None = None,
+    callbacks: Callbacks | None = None,
 ) -> bool:
-    """Train recipe `name` into `out`, from the newest checkpoint there if there is one.
+    """Train a recipe, given or named, into `out`, from the newest checkpoint there if there is one.
 
     The recipe's own samples are made once, into `data` (default: `out/data`); a set that `gemvlm curate` made is taken
     as it is. `start` holds the places of weights to begin with, as `Start.given` reads them. Of several processes each
     calls this; `sharding` says how the weights lie on them. `test` is a set whose scores are logged as training goes
-    on, `workers` processes prepare batches ahead. Returns False if `run.minutes` ended it early; the same call
-    continues it.
+    on, `workers` processes prepare batches ahead. `altered` makes other samples of the set's, for experiments;
+    `callbacks` are made of the tokenizer and the card, and called besides our own. Returns False if `run.minutes` ended
+    it early; the same call continues it.
     """
-    recipe = get(name)
+    recipe = get(recipe) if isinstance(recipe, str) else recipe
     run = run or Run(out)
     runtime = detect(device, recipe.precision)
     with Processes(runtime, sharding).joined() as processes:
@@ -69,7 +76,8 @@ def train_recipe(
             # a recipe's own samples fit into memory, a curated set may be of any size
             shards = ShardReader(folder, cache=not is_curated(folder))
             check_set(recipe.stages, shards)
-            reader = Usable(shards, out, MAX_BAD_SHARE)
+            reader: Sequence[Sample] = Usable(shards, out, MAX_BAD_SHARE)
+            reader = reader if altered is None else altered(reader)
             beginning = find_beginning(recipe, run.folder, start)
             tokenizer = make_tokenizer(recipe, reader, out / "tokenizer") if beginning is None else beginning.tokenizer
         model = recipe.model if beginning is None else beginning.model
@@ -95,13 +103,15 @@ def train_recipe(
         run = dataclasses.replace(run, facts={**run.facts, **facts}, seed=recipe.seed, operations=operations, peak=peak)
         card = card_of(recipe, model)
         pictures = run.folder / "preview" if runtime.is_main else None
-        callbacks = [depth_preview(preview_samples(recipe, shards), tokenizer, card, pictures, PREVIEW_STEPS)]
+        called = [depth_preview(preview_samples(recipe, shards), tokenizer, card, pictures, PREVIEW_STEPS)]
         if test is not None:
             fitted = list(islice(reader, TESTED))
             with main_first(processes):
                 tested = list(islice(Usable(ShardReader(test), out / "test", MAX_BAD_SHARE), TESTED))
-            callbacks.append(test_scores(tested, fitted, tokenizer, card))
-        return train(gem, stages, feed.stream, tokenizer, card, run, runtime, callbacks, sharding)
+            called.append(test_scores(tested, fitted, tokenizer, card))
+        if callbacks is not None:
+            called += callbacks(tokenizer, card)
+        return train(gem, stages, feed.stream, tokenizer, card, run, runtime, called, sharding)
 
 
 @contextmanager

@@ -39,7 +39,7 @@ import torch
 from gemvlm.batch import Batch
 from gemvlm.model.backbone import LARGEST_LOGITS, supervised_tokens, until_last_image
 from gemvlm.model.config import GemConfig
-from gemvlm.model.gem import GROUPS, Gem
+from gemvlm.model.gem import GROUPS, Gem, target_kind
 from gemvlm.model.tiled_attention import Tiles
 from gemvlm.runtime import Precision
 from gemvlm.training.stage import Stage
@@ -74,7 +74,8 @@ class Load:
     def of(cls, batch: Batch, stage: Stage, factor: int) -> Load:
         """Of a batch as the stage reads it; `factor` pixels to a latent."""
         text = "text" in stage.loss_weights
-        targets = [t for t in batch.targets if t.kind in stage.loss_weights]
+        kinds = {target_kind(name) for name in stage.loss_weights}
+        targets = [t for t in batch.targets if t.kind in kinds]
         read = batch if text or not len(batch.spans) else until_last_image(batch)
         spans = (read.spans[:, 1] - read.spans[:, 0]).tolist()
         return cls(

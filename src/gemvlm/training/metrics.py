@@ -94,6 +94,8 @@ class Speedometer:
             "images_per_s": processes * self._images / seconds,
             "tokens_per_s": processes * self._tokens / seconds,
         }
+        if self._operations:
+            found["operations_per_sample"] = self._work / max(self._samples, 1)
         if self._operations and self._peak:
             found["utilisation"] = self._work / seconds / self._peak
         self._restart()

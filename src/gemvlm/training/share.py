@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gemvlm.batch import IGNORE, Actions, Batch, Target
 from gemvlm.model.backbone import supervised_tokens
-from gemvlm.model.gem import PRIOR
+from gemvlm.model.gem import PRIOR, target_kind
 from gemvlm.model.learner import Learner
 
 ACTION = "action"
@@ -46,7 +46,7 @@ def supervised(batch: Batch, losses: Sequence[str]) -> dict[str, int]:
     kinds = [target.kind for target in batch.targets]
     steps = 0 if batch.actions is None else int(batch.actions.valid.sum())
     others = {"text": len(supervised_tokens(batch)), ACTION: steps}
-    return {name: others.get(name, kinds.count(name.removesuffix(PRIOR))) for name in losses}
+    return {name: others.get(name, kinds.count(target_kind(name))) for name in losses}
 
 
 def filling(ours: Mapping[str, int], everyones: Mapping[str, float]) -> str | None:
@@ -76,7 +76,7 @@ def with_filler(batch: Batch, model: Learner, loss: str) -> Batch:
         assert model.supervision is not None
         side = FILLER_LATENTS * model.supervision.latents.factor
         picture, valid = torch.zeros(3, side, side), torch.ones(side, side, dtype=torch.bool)
-        target = (Target(loss.removesuffix(PRIOR), images, picture, valid, key=0),)
+        target = (Target(target_kind(loss), images, picture, valid, key=0),)
     return replace(
         batch,
         input_ids=torch.cat([batch.input_ids, torch.tensor(ids)]),

@@ -1,0 +1,24 @@
+"""Arms x seeds of trainings, compared: experiments that settle a claim instead of repeating it."""
+
+from __future__ import annotations
+
+from gemvlm.experiments.experiment import Experiment
+
+
+def names() -> list[str]:
+    """The experiments there are."""
+    return sorted(_all())
+
+
+def get(name: str) -> Experiment:
+    """The experiment of that name, or an error that lists what there is."""
+    experiments = _all()
+    if name not in experiments:
+        raise ValueError(f"unknown experiment {name!r}; there are {', '.join(sorted(experiments))}")
+    return experiments[name]
+
+
+def _all() -> dict[str, Experiment]:
+    from gemvlm.experiments.verdict import VERDICT_DEBUG, VERDICT_NANO
+
+    return {experiment.name: experiment for experiment in (VERDICT_DEBUG, VERDICT_NANO)}

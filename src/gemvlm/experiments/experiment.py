@@ -1,0 +1,96 @@
+"""An experiment is data: a base training, arms, seeds, what is asked at the end, and which gaps are to be judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from gemvlm.experiments.arm import get_arm
+from gemvlm.recipes.recipe import Recipe
+
+PILOT = "pilot"
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """The gap `arm` - `control` and what it would show. The first contrast of an experiment is its primary one."""
+
+    arm: str
+    control: str
+    shows: str
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """Held-out scenes: a set of `tabletop_bench` from seed `first_seed` on, and how many questions of each family."""
+
+    name: str
+    scenes: int
+    per_family: int
+    first_seed: int
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that decides an outcome, fixed before the first run.
+
+    `base` has stages 0 to 3; stage 0 is trained once for each seed and shared by all arms. `rates` are factors of the
+    last stage's learning rates, of which each arm of `tuned` (others: their control's) takes the best on `development`,
+    tried with `pilot_seed`. `primary` names the families whose mean score on the shortcut-free subset is the primary
+    metric, `taught`, `untaught` and `metric` are further groups of families that are reported apart.
+    """
+
+    name: str
+    base: Recipe
+    arms: tuple[str, ...]
+    seeds: tuple[int, ...]
+    contrasts: tuple[Contrast, ...]
+    rates: tuple[float, ...]
+    tuned: tuple[str, ...]
+    pilot_seed: int
+    primary: tuple[str, ...]
+    taught: tuple[str, ...]
+    untaught: tuple[str, ...]
+    metric: tuple[str, ...]
+    development: TestSet
+    tests: tuple[TestSet, ...]
+    curve_every: int
+    plan: str
+
+    def __post_init__(self) -> None:
+        for arm in {*self.arms, *self.tuned, *(c.arm for c in self.contrasts), *(c.control for c in self.contrasts)}:
+            get_arm(arm)
+            if arm not in self.arms:
+                raise ValueError(f"experiment {self.name}: arm {arm!r} is compared or tuned but not among the arms")
+        if self.pilot_seed in self.seeds:
+            raise ValueError(f"experiment {self.name}: pilot_seed {self.pilot_seed} must not be one of the seeds")
+
+    def tasks(self) -> Iterator[Task]:
+        """Every training in an order in which each finds what it needs; the pilot first."""
+        pilots = [Task(arm, self.pilot_seed, rate) for arm in self.tuned for rate in self.rates]
+        if len(self.rates) > 1:
+            yield Task(None, self.pilot_seed)
+            yield from pilots
+        for seed in self.seeds:
+            yield Task(None, seed)
+            yield from (Task(arm, seed) for arm in self.arms)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One training: of an arm from the seed's stage 0, or (arm None) that stage 0. A pilot's has its own rate."""
+
+    arm: str | None
+    seed: int
+    rate: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Its folder below the experiment's: "seed-0/stage-0", "seed-0/depth", "pilot/depth-x0.5"."""
+        if self.rate is not None:
+            return f"{PILOT}/{self.arm}-x{self.rate:g}"
+        return f"seed-{self.seed}/{self.arm or 'stage-0'}"
+
+    def folder(self, out: Path) -> Path:
+        return out / self.name

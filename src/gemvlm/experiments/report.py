@@ -1,0 +1,198 @@
+"""An experiment as one page: the verdict, gaps with intervals, learning curves, and what is still to do."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from gemvlm.experiments.analysis import (
+    Gap,
+    Scores,
+    Selection,
+    gaps,
+    group_items,
+    mean_score,
+    primary_items,
+    reached_at,
+    verdict,
+)
+from gemvlm.experiments.arm import get_arm, recipe_of
+from gemvlm.experiments.execute import OPERATIONS, chosen_rates, is_done, place_of
+from gemvlm.experiments.experiment import Experiment, Task
+from gemvlm.experiments.measure import ItemScore, read_scores
+from gemvlm.figure import Report
+from gemvlm.figure.plots import INK, LINES, quieten
+from gemvlm.training.metrics import read_metrics
+
+CHANCE = 0.5
+"""Of every question of the primary metric: each has two answers, and shortcuts answer half of them."""
+
+METRICS: dict[str, Callable[[ItemScore], float]] = {
+    "score": lambda item: item.score,
+    "surprise": lambda item: item.surprise,
+}
+
+
+def finished_scores(experiment: Experiment, out: Path, test: str) -> Scores:
+    """What the finished arms answered on one of the test sets."""
+    found: dict[str, dict[int, list[ItemScore]]] = {}
+    for arm in experiment.arms:
+        for seed in experiment.seeds:
+            path = Task(arm, seed).folder(out) / f"{test}.jsonl"
+            if path.is_file():
+                found.setdefault(arm, {})[seed] = read_scores(path)
+    return found
+
+
+def write_report(experiment: Experiment, out: Path) -> Path:
+    """`report.html` and `results.json` in `out`, of whatever is finished."""
+    tests = [place_of(test, experiment, out).name for test in experiment.tests]
+    report = Report(f"Experiment {experiment.name}", f"planned in {experiment.plan}")
+    results: dict[str, object] = {"experiment": experiment.name, "tests": {}}
+    selections: dict[str, Selection] = {"primary": primary_items(experiment)}
+    for group in ("taught", "untaught", "metric"):
+        selections[group] = group_items(getattr(experiment, group))
+    for place, test in enumerate(tests):
+        scores = finished_scores(experiment, out, test)
+        report.heading(f"Test set {test}")
+        found = {
+            metric: gaps(experiment, scores, selections["primary"], metric, value) for metric, value in METRICS.items()
+        }
+        control = scores.get(experiment.contrasts[0].control)
+        mean = float(mean_score(control, selections["primary"], METRICS["score"]).mean()) if control else float("nan")
+        said = verdict(found["score"], mean, CHANCE)
+        if not place:
+            results["verdict"] = said
+            report.text(f"**{said}**")
+        report.table(*_means(experiment, scores, selections))
+        for metric, rows in found.items():
+            report.table(*_gaps(metric, rows))
+        results["tests"][test] = {  # type: ignore[index]
+            metric: [
+                {"arm": g.contrast.arm, "control": g.contrast.control, "p": g.p_value, **asdict(g.difference)}
+                for g in rows
+            ]
+            for metric, rows in found.items()
+        }
+    report.heading("As they learn")
+    report.text("How surprised each arm is by held-out answers, over the operations that it has spent (mean of seeds).")
+    curves = learning_curves(experiment, out)
+    if curves:
+        report.figure(curves_picture(curves), "nats per token; stage 0 is not counted")
+        report.table(*_thresholds(curves))
+    left = [task.name for task in experiment.tasks() if not is_done(task, experiment, out)]
+    report.heading("To do")
+    report.text(f"{len(left)} trainings are not finished: {', '.join(left)}" if left else "Everything is finished.")
+    (out / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    return report.write(out / "report.html")
+
+
+def _means(
+    experiment: Experiment, scores: Scores, selections: Mapping[str, Selection]
+) -> tuple[list[str], list[list[str]], str]:
+    rows = []
+    for arm, by_seed in scores.items():
+        cells = [arm, get_arm(arm).says, str(len(by_seed))]
+        for name, chosen in selections.items():
+            for metric in ("score", "surprise") if name == "primary" else ("score",):
+                try:
+                    each = mean_score(by_seed, chosen, METRICS[metric])
+                except ValueError:
+                    cells.append("-")
+                    continue
+                spread = f" ± {each.std(ddof=1):.3f}" if len(each) > 1 else ""
+                cells.append(f"{each.mean():.3f}{spread}")
+        rows.append(cells)
+    names = ["arm", "what it is", "seeds", "primary", "primary, nats", "taught", "untaught", "metric"]
+    return names, rows, "Mean over families; ± is the deviation between seeds. The primary metric's chance is 0.5."
+
+
+def _gaps(metric: str, rows: list[Gap]) -> tuple[list[str], list[list[str]], str]:
+    unit = "points" if metric == "score" else "nats"
+    factor = 100 if metric == "score" else 1
+    digits = 1 if metric == "score" else 3
+    cells = []
+    for gap in rows:
+        i = gap.difference.interval
+        cells.append(
+            [
+                f"{gap.contrast.arm} - {gap.contrast.control}",
+                gap.contrast.shows,
+                f"{factor * i.mean:+.{digits}f} [{factor * i.low:+.{digits}f}, {factor * i.high:+.{digits}f}]",
+                f"{gap.p_value:.3f}",
+                f"{factor * gap.difference.detectable:.{digits}f}",
+            ]
+        )
+    caption = f"Gaps of the primary metric's {metric} in {unit}; p corrected over all gaps (Holm); 95 % intervals."
+    return ["gap", "would show", unit, "p", "detectable"], cells, caption
+
+
+def learning_curves(experiment: Experiment, out: Path) -> dict[str, list[tuple[float, float]]]:
+    """Arm → (operations spent after stage 0, surprise), averaged over the seeds that are done at each point."""
+    curves = {}
+    rates = _rates(experiment, out)
+    for arm in experiment.arms:
+        if arm not in rates:
+            continue
+        lines = [_curve(experiment, arm, seed, rates[arm], out) for seed in experiment.seeds]
+        shortest = min((len(line) for line in lines if line), default=0)
+        if shortest:
+            points = np.array([line[:shortest] for line in lines if line]).mean(axis=0)
+            curves[arm] = [(float(x), float(y)) for x, y in points]
+    return curves
+
+
+def _rates(experiment: Experiment, out: Path) -> dict[str, float]:
+    try:
+        return chosen_rates(experiment, out)
+    except ValueError:
+        return {}
+
+
+def _curve(experiment: Experiment, arm: str, seed: int, rate: float, out: Path) -> list[tuple[float, float]]:
+    batch = {stage.name: stage.batch_size for stage in recipe_of(get_arm(arm), experiment.base, seed, rate).stages}
+    spent, step, each, found = 0.0, 0, 0.0, []
+    for line in read_metrics(Task(arm, seed).folder(out) / "metrics.jsonl"):
+        each = line.get(OPERATIONS, each)
+        spent += each * batch[line["stage"]] * (line["step"] - step)
+        step = line["step"]
+        if "curve/surprise" in line:
+            found.append((spent, line["curve/surprise"]))
+    return found
+
+
+def curves_picture(curves: Mapping[str, list[tuple[float, float]]]) -> bytes:
+    """An SVG file: one line for each arm."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure.patch.set_alpha(0)
+    axes = figure.add_subplot()
+    for colour, (arm, points) in zip([*LINES, *LINES], curves.items(), strict=False):
+        x, y = np.array(points).T
+        axes.plot(x, y, color=colour, label=arm, linewidth=1.8)
+    axes.set_xlabel("operations after stage 0", color=INK)
+    axes.set_ylabel("surprise, nats per token", color=INK)
+    axes.legend(frameon=False, labelcolor=INK)
+    quieten(axes)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def _thresholds(curves: Mapping[str, list[tuple[float, float]]]) -> tuple[list[str], list[list[str]], str]:
+    """Operations to the surprise that the control ends with."""
+    control = next(iter(curves))
+    goal = curves[control][-1][1]
+    rows = []
+    for arm, points in curves.items():
+        at = reached_at(points, goal)
+        share = "never" if at is None else f"{at / curves[control][-1][0]:.2f}"
+        rows.append([arm, f"{points[-1][1]:.3f}", share])
+    caption = f"Operations to {goal:.3f} nats, where {control} ends, as a share of what {control} spent."
+    return ["arm", "at the end", "operations"], rows, caption
