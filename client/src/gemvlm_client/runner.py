@@ -52,7 +52,7 @@ class RunReport:
 
 
 class ChunkRunner:
-    """Runs a robot by a server's chunks at `rate_hz` (the chunks' own by default).
+    """Runs a robot by a server's chunks at `rate_hz` (the policy's own by default).
 
     `real_time` chooses real-time chunking; `replan_steps` is after how many actions of a chunk the next one is asked
     for: half a chunk by default, a whole one without real-time chunking. A run ends in a stop when for `patience_s`

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gemvlm.robot import ActionChunk, Policy
-from gemvlm.robot.limits import Limits
+from gemvlm.robot.limits import Guard, Limits
 from gemvlm.runtime import get_log, versions
 from gemvlm.serving.queue import Busy, Closed
 from gemvlm.serving.robot_latency import Latencies
@@ -73,6 +73,7 @@ class RobotService:
     """One policy and all who ask it."""
 
     def __init__(self, policy: Policy, limits: Limits, settings: ServerSettings) -> None:
+        Guard(policy.contract, limits)  # limits that don't fit are told now, not to the first robot
         self.policy, self.limits, self.settings = policy, limits, settings
         self.reader = RequestReader(policy.contract, settings.cameras)
         self.worker = PolicyWorker(policy, settings.max_batch, settings.max_waiting, settings.answer_timeout_s)

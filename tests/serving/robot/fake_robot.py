@@ -66,9 +66,9 @@ class FakeRobot:
 
 def main(url: str, mode: str, steps: int) -> None:
     robot = FakeRobot((0.4, -0.3), frozen_after=3 if mode == "frozen" else None)
-    with RobotClient(url, clock=own_clock, deadline_s=2.0) as client:
+    with RobotClient(url, clock=own_clock, deadline_s=5.0) as client:
         client.reset(seed=1)
-        runner = ChunkRunner(client, robot, real_time=mode != "chunk", patience_s=3.0)
+        runner = ChunkRunner(client, robot, real_time=mode != "chunk", patience_s=10.0)
         report = runner.run(steps)
     sent = np.stack(robot.sent) if robot.sent else np.zeros((1, 2))
     told = {

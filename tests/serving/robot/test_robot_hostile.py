@@ -95,6 +95,17 @@ def test_fifty_connections_that_break(server_process: tuple[str, int]):
     assert memory_mib(pid) - before < 20
 
 
+def test_connections_that_say_nothing_keep_nobody_out(server_process: tuple[str, int]):
+    url = server_process[0]
+    place = urlsplit(url)
+    silent = [socket.create_connection((place.hostname, place.port), timeout=10) for _ in range(40)]
+    try:
+        assert serves(url)
+    finally:
+        for connection in silent:
+            connection.close()
+
+
 def metrics(url: str) -> str:
     from urllib.request import urlopen
 

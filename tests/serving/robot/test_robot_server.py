@@ -272,6 +272,14 @@ def test_a_policy_that_can_not_answer_is_not_served():
         pass
 
 
+def test_limits_that_do_not_fit_the_robot_are_told_at_the_start():
+    with (
+        pytest.raises(ValueError, match=r"workspace name.*elbow"),
+        serving(limits=Limits(workspace={"elbow": (0.0, 1.0)})),
+    ):
+        pass
+
+
 def test_a_page_in_a_browser_is_not_let_in(server: RobotServer):
     from websockets.exceptions import InvalidStatus
     from websockets.sync.client import connect
