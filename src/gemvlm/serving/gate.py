@@ -15,6 +15,8 @@ from typing import Any
 from gemvlm.serving.limits import Limits, Refusal, printable
 
 Receive = Callable[[], Any]
+BODIES_AT_ONCE = 16
+"""Requests of the largest size whose bodies may lie in memory together; smaller ones may be more."""
 OPEN_PATHS = ("/healthz", "/readyz")
 """Answered without a key: those who ask are machines that hold none."""
 
@@ -29,7 +31,7 @@ class Gate:
     ) -> None:
         self.app, self.limits, self.at_once, self.seen = app, limits, at_once, seen
         self._key = None if key is None else key.encode()
-        self._inside = 0
+        self._inside = self._held = 0
 
     async def __call__(self, scope: Any, receive: Receive, send: Any) -> None:
         if scope["type"] != "http":
@@ -55,12 +57,14 @@ class Gate:
             if scope["path"] in OPEN_PATHS:
                 await self.app(scope, receive, send)
                 return
+            pieces: list[bytes] = []
             self._inside += 1
             try:
-                body = await self._body(headers, receive)
-                await self.app(scope, _replayed(body, receive), send)
+                await self._read(headers, receive, pieces)
+                await self.app(scope, _replayed(b"".join(pieces), receive), send)
             finally:
                 self._inside -= 1
+                self._held -= sum(map(len, pieces))
         except Refusal as refusal:
             await _send(send, refusal)
 
@@ -76,18 +80,14 @@ class Gate:
                     code="invalid_api_key",
                 )
         if self._inside >= self.at_once:
-            raise Refusal(
-                f"{self._inside} requests are being served; try again in 1 s",
-                status=429,
-                code="rate_limit_exceeded",
-                wait_s=1,
-            )
+            raise self._busy()
 
-    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+    async def _read(self, headers: dict[bytes, bytes], receive: Receive, pieces: list[bytes]) -> None:
+        """Reads the body into `pieces`, counting what it and the others hold."""
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or len(length) > 15 or int(length) > self.limits.request_bytes:
             raise self._too_large()
-        pieces, size = [], 0
+        size = 0
         try:
             async with asyncio.timeout(self.limits.upload_seconds):
                 while True:
@@ -96,14 +96,25 @@ class Gate:
                         raise Refusal("the request was broken off", status=400, code="disconnected")
                     pieces.append(message.get("body", b""))
                     size += len(pieces[-1])
+                    self._held += len(pieces[-1])
                     if size > self.limits.request_bytes:
                         raise self._too_large()
+                    if self._held > BODIES_AT_ONCE * self.limits.request_bytes:
+                        raise self._busy()
                     if not message.get("more_body", False):
-                        return b"".join(pieces)
+                        return
         except TimeoutError:
             raise Refusal(
                 f"the request did not arrive within {self.limits.upload_seconds:g} s", status=408, code="upload_timeout"
             ) from None
+
+    def _busy(self) -> Refusal:
+        return Refusal(
+            f"{self._inside} requests of {self._held:,} bytes are being served; try again in 1 s",
+            status=429,
+            code="rate_limit_exceeded",
+            wait_s=1,
+        )
 
     def _too_large(self) -> Refusal:
         return Refusal(
@@ -144,7 +155,7 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
 async def _send(send: Any, refusal: Refusal) -> None:
     content = json.dumps(error_body(refusal)).encode()
     headers = {"content-type": "application/json", "content-length": str(len(content)), **error_headers(refusal)}
-    if refusal.status in (408, 413):
+    if refusal.status in (408, 413, 429):
         headers["connection"] = "close"  # the rest of the body is not read
     raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": refusal.status, "headers": raw})

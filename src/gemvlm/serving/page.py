@@ -86,8 +86,8 @@ class Page:
         words = "no pixel has depth"
         if known.size:
             near, far = np.percentile(known, [2, 98])
-            unit = " m" if depth.is_metric else " (no unit: known up to scale and shift)"
-            words = f"{depth.kind}: {near:.2f} to {far:.2f}{unit}; near is warm, far is cool."
+            unit = " m" if depth.is_metric else ", up to an unknown scale and shift"
+            words = f"Near is warm, far is cool: {near:.2f} to {far:.2f}{unit} (`{depth.kind}`)."
         return shown, surface, words
 
     def _stream(self, picture: Picture, question: str) -> Iterator[str]:
@@ -189,13 +189,11 @@ def _lay_out(gradio: Any, page: Page, name: str) -> None:
                 paint = gradio.Button("Paint the depth", variant="primary")
                 words = gradio.Markdown()
                 slider = gradio.ImageSlider(label="Picture and depth", interactive=False, format="png")
+                surface = gradio.Model3D(label="In 3-D: drag to turn", clear_color=(0.93, 0.94, 0.96, 1.0), height=380)
                 with gradio.Accordion("Settings", open=False):
                     steps = gradio.Slider(1, page.limits.depth_steps, 20, step=1, label="Steps of the painter")
                     seed = gradio.Slider(0, 99, 0, step=1, label="Seed")
                     fov = gradio.Slider(20, 100, 57, step=1, label="Vertical field of view in 3-D, degrees")
-                surface = gradio.Model3D(
-                    label="In 3-D: drag to turn, scroll to come closer", clear_color=(0.93, 0.94, 0.96, 1.0), height=380
-                )
     begun = [picture, question, expression]
     choices.click(page.example, choices, begun, api_visibility="private", show_progress="hidden")
     shared: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": MODEL}

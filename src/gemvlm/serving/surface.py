@@ -20,8 +20,10 @@ from gemvlm.figure.pictures import depth_limits
 
 LONGEST_SIDE = 160
 """Vertices along the longer side: 25,600 at most, which any browser turns with ease."""
-EDGE = 1.06
+EDGE = 1.1
 """Neighbours whose depths differ by more than this ratio lie on different things: no triangle joins them."""
+FARTHEST = 2.0
+"""In medians of the depth: what lies beyond is left out, so that the background does not make the scene tiny."""
 RELATIVE_RANGE = (1.0, 3.0)
 """Where depth without a unit is put, in front of the camera."""
 
@@ -35,6 +37,7 @@ def depth_surface(image: UInt8[np.ndarray, "H W 3"], depth: DepthMap, fov_y_deg:
     height, width = (max(2, round(side * shrink)) for side in image.shape[:2])
     colours = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
     z, valid = shown_z(depth.resized(width, height))
+    valid = valid & (z <= FARTHEST * np.median(z[valid])) if valid.any() else valid
     camera = Camera.from_fov(width, height, fov_y_deg)
     points = camera.rays() * z[..., None] * (1.0, -1.0, -1.0)
     triangles = _triangles(z, valid)
