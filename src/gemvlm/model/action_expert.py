@@ -310,7 +310,7 @@ class _Transformer(nn.Module):
 def _positions(actions: int, registers: int, width: int) -> Float32[Tensor, "1 n E"]:
     """Sine and cosine of the place among its like, plus those of its kind (0 action, 1 register)."""
     place = torch.cat([torch.arange(actions), torch.arange(registers)])
-    kind = torch.arange(2).repeat_interleave(torch.tensor([actions, registers]))
+    kind = torch.cat([torch.zeros(actions), torch.ones(registers)])
     frequencies = 1e4 ** (-torch.arange(width // 2, dtype=torch.float64) / (width // 2))
     place, kind = (n[:, None] * frequencies for n in (place, kind))
     both = torch.cat([place.sin(), place.cos()], -1) + torch.cat([kind.sin(), kind.cos()], -1)

@@ -185,10 +185,13 @@ class GemVla(Learner):
         valid = actions.valid.repeat_interleave(times, 0)
         return (error * valid).sum() / valid.sum()
 
+    def context(self, batch: Batch) -> Context:
+        """What the expert sees of the robot samples of a batch. ValueError if it has none."""
+        return self._context(self._run(batch, with_states=False, with_context=True), batch, robots(batch))
+
     def observe(self, batch: Batch) -> Observed:
         """What the flow needs of the robot samples of a batch. ValueError if it has none."""
-        actions = _actions_of(batch)
-        return self.expert.observe(self._context(self._run(batch, False, True), batch, actions), actions.state)
+        return self.expert.observe(self.context(batch), robots(batch).state)
 
     @torch.no_grad()
     def act(
@@ -206,8 +209,7 @@ class GemVla(Learner):
         weights trained with `condition_dropout`. `committed` are actions that the chunk must begin with, because they
         will have been executed before it arrives; `committed_weights` below 1 let it depart (`soft_mask`), 0 ignores.
         """
-        actions = _actions_of(batch)
-        context = self._context(self._run(batch, False, True), batch, actions)
+        actions, context = robots(batch), self.context(batch)
         observed = self.expert.observe(context, actions.state)
         config = self.config.expert
         noise = torch.stack([Draw.of(key).noise((config.horizon, config.action)) for key in actions.keys])
@@ -315,7 +317,8 @@ class _ScaledGradient(torch.autograd.Function):
         return gradient * ctx.factor, None
 
 
-def _actions_of(batch: Batch) -> Actions:
+def robots(batch: Batch) -> Actions:
+    """The actions of a batch. ValueError if none of its samples is a robot's."""
     if batch.actions is None or not len(batch.actions.samples):
         raise ValueError(
             f"nothing to act for: none of the {len(batch.lengths)} samples of the batch is a robot's; "
