@@ -162,7 +162,7 @@ def test_each_episode_may_have_its_own_words(folder: Path) -> None:
         _folder(folder)[1]
 
 
-def test_stored_chunks_override_actions(folder: Path) -> None:
+def test_stored_chunks_override_actions(folder: Path, tmp_path: Path) -> None:
     chunks = np.random.default_rng(1).normal(size=(LENGTH, 6, 14)).astype(np.float32)
     _write(folder / "pick" / "episode_0.hdf5", action_chunk=chunks)
     own = EpisodeDataset([[_folder(folder)[0]]], CONTRACT, horizon=8)
@@ -171,6 +171,8 @@ def test_stored_chunks_override_actions(folder: Path) -> None:
     statistics = episode_statistics(own, EMBODIMENTS["bimanual"])["action"]
     assert statistics.count == LENGTH * 6
     np.testing.assert_allclose(statistics.mean, chunks.reshape(-1, 14).mean(0), atol=1e-6)
+    with pytest.raises(ValueError, match="LeRobot holds one action"):
+        write_lerobot(tmp_path / "lerobot", own.episodes)
     with pytest.raises(ValueError, match="can't be moved by a latency"):
         _folder(folder, latency=Latency(arm=1))[0]
 
@@ -282,3 +284,4 @@ def test_it_becomes_a_lerobot_folder(folder: Path, tmp_path: Path) -> None:
     again = LeRobotFolder(tmp_path / "lerobot")
     assert [episode.id for episode in again] == [f"lerobot/{number:06d}" for number in range(3)]
     np.testing.assert_array_equal(again[1].action(), episodes[1].action())
+    assert again[1].wordings == ("pick the cube", "grab the cube")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ def test_lerobot_reads_ours(tmp_path: Path) -> None:
     cameras = {"front": CameraInfo(HEIGHT, WIDTH)}
     names = ("a", "b")
     own = Episode("e", "push", LENGTH, 10.0, cameras, data, state_names=names, action_names=names, success=True)
+    own = replace(own, wordings=("push", "shove"))
     write_lerobot(tmp_path / "ours", [own, own])
     theirs = lerobot.LeRobotDataset("gemvlm/ours", root=tmp_path / "ours", delta_timestamps={"action": [0, 0.1, 0.2]})
     assert (len(theirs), theirs.num_episodes, theirs.fps) == (2 * LENGTH, 2, 10)

@@ -107,7 +107,7 @@ def _shifted(values: Shaped[np.ndarray, "H W *channels"], down: int, right: int)
     height, width = values.shape[:2]
     rows = np.clip(np.arange(height) - down, 0, height - 1)
     columns = np.clip(np.arange(width) - right, 0, width - 1)
-    return values[rows[:, None], columns]
+    return values.take(rows, axis=0).take(columns, axis=1)
 
 
 def _shifted_depth(depth: DepthMap, down: int, right: int) -> DepthMap:

@@ -77,6 +77,7 @@ class LeRobotFolder:
             success=self._success(place),
             robot=str(self.layout.info.get("robot_type") or "unknown"),
             licence=self.licence or self._stated_licence,
+            wordings=place.wordings,
         )
 
     def __iter__(self) -> Iterator[Episode]:

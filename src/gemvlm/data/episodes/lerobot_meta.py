@@ -31,7 +31,10 @@ class VideoPlace:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where one episode lies: rows `first_row` .. `first_row + length` of `table`, and its videos by feature key."""
+    """Where one episode lies: rows `first_row` .. `first_row + length` of `table`, and its videos by feature key.
+
+    `wordings` are other ways of saying its task, where a writer of ours kept them.
+    """
 
     index: int
     tasks: tuple[str, ...]
@@ -39,6 +42,7 @@ class Placement:
     table: str
     first_row: int
     videos: Mapping[str, VideoPlace]
+    wordings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 Stated in huggingface/lerobot, `src/lerobot/datasets/dataset_writer.py` (commit 006ca66a) and `utils.py` (00448aa1):
 `meta/tasks.parquet`, and `meta/episodes/chunk-CCC/file-FFF.parquet` with a row per episode: `episode_index`, `tasks`,
 `length`, `dataset_from_index`, `data/chunk_index`, `data/file_index` and, for each video KEY, `videos/KEY/chunk_index`,
-`videos/KEY/file_index`, `videos/KEY/from_timestamp`.
+`videos/KEY/file_index`, `videos/KEY/from_timestamp`; and `wordings`, texts, in folders that were written here.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class LayoutV3(Layout):
             self.name("data_path", chunk_index=chunk, file_index=file),
             start - self._first_rows[chunk, file],
             {key: self._video(row, key, where) for key in self.video_keys},
+            task_texts(row.get("wordings") or [], where),
         )
 
     @cached_property

@@ -33,8 +33,8 @@ def write_lerobot(
 ) -> None:
     """Writes `episodes` to the new folder `path`; memory holds one episode's numbers and some frames at a time.
 
-    ValueError if the folder is not empty, if the episodes differ in cameras, names or rate, or if depths are outside
-    the range of `codes`.
+    ValueError if the folder is not empty, if the episodes differ in cameras, names or rate or store chunks, which the
+    format can't hold, or if depths are outside the range of `codes`.
     """
     if path.exists() and any(path.iterdir()):
         raise ValueError(f"{path}: not empty; give a new folder")
@@ -54,12 +54,13 @@ class _Schema:
     first: Episode
     has_subtasks: bool
     has_success: bool
+    has_wordings: bool
     licences: tuple[str, ...]
 
     @classmethod
     def of(cls, episodes: EpisodeSet) -> _Schema:
         first = episodes[0]
-        subtasks = success = False
+        subtasks = success = worded = False
         licences: dict[str, None] = {}
         for episode in (episodes[number] for number in range(len(episodes))):
             for name in ("fps", "cameras", "state_names", "action_names", "robot"):
@@ -68,9 +69,15 @@ class _Schema:
                         f"episode {episode.id!r}: {name} is {getattr(episode, name)} but that of {first.id!r} is "
                         f"{getattr(first, name)}; one folder holds episodes of one kind: write them apart"
                     )
+            if episode.chunk_length:
+                raise ValueError(
+                    f"episode {episode.id!r}: stores {episode.chunk_length} actions for every frame and LeRobot holds one "
+                    "action a frame: train on the episode as it is"
+                )
+            worded = worded or bool(episode.wordings)
             subtasks, success = subtasks or bool(episode.subtasks), success or episode.success is not None
             licences[episode.licence] = None
-        return cls(first, subtasks, success, tuple(licences))
+        return cls(first, subtasks, success, worded, tuple(licences))
 
     @property
     def keys(self) -> Mapping[str, str]:
@@ -146,6 +153,8 @@ class _Writer:
             self.file, self.in_file = self.file + 1, 0
         place = {"chunk_index": self.file // FILES_PER_CHUNK, "file_index": self.file % FILES_PER_CHUNK}
         row: dict[str, Any] = {"episode_index": number, "tasks": [episode.instruction], "length": episode.length}
+        if self.schema.has_wordings:  # a column of ours, which lerobot leaves alone
+            row["wordings"] = list(episode.wordings)
         row |= {f"data/{name}": value for name, value in place.items()}
         row |= {"dataset_from_index": self.total, "dataset_to_index": self.total + episode.length}
         self._add_rows(number, episode, place)
