@@ -98,6 +98,7 @@ class RobotClient:
         self._websocket: ClientConnection | None = None
         self._metadata: dict[str, Any] = {}
         self._answered = False
+        self._seed: int | None = None
         self._lock = threading.Lock()
         self.connections = 0
 
@@ -125,12 +126,13 @@ class RobotClient:
             self._drop()
 
     def reset(self, seed: int | None = None) -> None:
-        """Tells the server that an episode begins; `seed` makes its answers repeatable."""
+        """Tells the server that an episode begins; `seed` makes its answers repeatable, after a reconnection too."""
+        self._seed = seed
         self.connect()
         if self._metadata.get("server") == "gemvlm":
-            message = {"reset": True} if seed is None else {"reset": True, "seed": seed}
             with self._lock:
-                self._exchange(message, time.monotonic() + self.deadline_s)
+                self._exchange(_reset(seed), time.monotonic() + self.deadline_s)
+                self._answered = False
 
     def infer(
         self, observation: Observation, *, committed: int = 0, seed: int | None = None, deadline_s: float | None = None
@@ -217,6 +219,9 @@ class RobotClient:
             )
             metadata = _mapping(websocket.recv(timeout=timeout_s))
             self._check(metadata.get("contract"))
+            if self._seed is not None and metadata.get("server") == "gemvlm":
+                websocket.send(pack(_reset(self._seed)))
+                _mapping(websocket.recv(timeout=timeout_s))
         except BaseException:
             stack.close()
             raise
@@ -242,6 +247,10 @@ class RobotClient:
         stack, self._stack, self._websocket, self._answered = self._stack, None, None, False
         if stack is not None:
             stack.close()
+
+
+def _reset(seed: int | None) -> dict[str, Any]:
+    return {"reset": True} if seed is None else {"reset": True, "seed": seed}
 
 
 def _mapping(reply: bytes | str) -> dict[str, Any]:

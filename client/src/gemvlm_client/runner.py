@@ -77,11 +77,15 @@ class ChunkRunner:
         self.real_time, self.replan_steps, self.patience_s = real_time, replan_steps, patience_s
         self._clock, self._sleep = clock, sleep
 
-    def run(self, max_steps: int, done: Callable[[], bool] = lambda: False) -> RunReport:
-        """Takes up to `max_steps` actions, or until `done()`. Whatever is raised, the robot is told to stop first."""
+    def run(self, max_steps: int, done: Callable[[], bool] = lambda: False, *, seed: int | None = None) -> RunReport:
+        """One episode: up to `max_steps` actions, or until `done()`. `seed` makes the server's answers repeatable.
+
+        Whatever is raised, the robot is told to stop first.
+        """
         with ThreadPoolExecutor(1, "gemvlm-infer") as thread:
-            run = _Run(self, thread)
             try:
+                self.client.reset(seed)
+                run = _Run(self, thread)
                 return run.report(run.loop(max_steps, done))
             except BaseException as error:
                 self.robot.stop(f"{type(error).__name__}: {error}")

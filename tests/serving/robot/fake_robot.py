@@ -67,9 +67,8 @@ class FakeRobot:
 def main(url: str, mode: str, steps: int) -> None:
     robot = FakeRobot((0.4, -0.3), frozen_after=3 if mode == "frozen" else None)
     with RobotClient(url, clock=own_clock, deadline_s=5.0) as client:
-        client.reset(seed=1)
         runner = ChunkRunner(client, robot, real_time=mode != "chunk", patience_s=10.0)
-        report = runner.run(steps)
+        report = runner.run(steps, seed=1)
     sent = np.stack(robot.sent) if robot.sent else np.zeros((1, 2))
     told = {
         "distance": float(np.abs(robot.place - robot.target).max()),

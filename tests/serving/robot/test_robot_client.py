@@ -83,6 +83,30 @@ def test_after_a_reconnection_nothing_is_committed():
         client.close()
 
 
+def test_an_episodes_seed_survives_a_reconnection():
+    policy = ServoPolicy()
+    with serving(policy) as server:
+        port = server.port
+        client = RobotClient(server.url, deadline_s=20.0)
+        client.reset(seed=7)
+        client.infer(observation(step=3))
+        seed = policy.seeds[-1]
+    with serving(policy, port):
+        client.infer(observation(step=3))
+        assert policy.seeds[-1] == seed and client.connections == 2
+        client.reset()
+        client.infer(observation(step=3))
+        assert policy.seeds[-1] != seed
+        client.close()
+
+
+def test_each_run_is_an_episode():
+    with serving() as server, RobotClient(server.url, deadline_s=20.0) as client:
+        for _ in range(2):
+            report = ChunkRunner(client, Recorder(), patience_s=20.0).run(3, seed=5)
+            assert report.steps == 3 and not report.errors
+
+
 def test_a_policy_for_another_robot_is_refused():
     contract = dict(vars(CONTRACT))
     with serving() as server:
@@ -101,6 +125,10 @@ class Scripted:
     def __init__(self, length: int, answer: Callable[[Observation, int], Chunk] | None = None) -> None:
         self.length, self.answer = length, answer
         self.asked: list[tuple[int, int]] = []
+        self.resets: list[int | None] = []
+
+    def reset(self, seed: int | None = None) -> None:
+        self.resets.append(seed)
 
     def infer(self, observation: Observation, *, committed: int = 0) -> Chunk:
         self.asked.append((observation.step, committed))

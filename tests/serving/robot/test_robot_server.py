@@ -258,6 +258,9 @@ def test_metrics_count_what_happened():
         with pytest.raises(ServerError):
             client.infer(observation("fail", step=4))
         text = get(running, "/metrics")[1]
+    from prometheus_client.parser import text_string_to_metric_families
+
+    assert len(list(text_string_to_metric_families(text))) == 9
     assert "gemvlm_robot_answers_total 3\n" in text and "gemvlm_robot_stops_total 1\n" in text
     assert "gemvlm_robot_failures_total 1\n" in text and "gemvlm_robot_answer_seconds_count 4\n" in text
     assert "gemvlm_robot_inference_seconds_count 5\n" in text, "two of them to get warm"
