@@ -1,0 +1,101 @@
+"""Arms differ in what they say they differ in, and in nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from gemvlm.depth_map import DepthMap
+from gemvlm.experiments import get
+from gemvlm.experiments.altered import GRID, GRID_FAMILY, Alteration, Altered
+from gemvlm.experiments.arm import ARMS, get_arm, recipe_of
+from gemvlm.model.gem import Gem
+from gemvlm.sample import Frame, Sample
+
+BASE = get("verdict_debug").base
+
+
+def scene(number: int, size: int = 12) -> Sample:
+    depth = DepthMap.from_values(np.full((size, size), 1.0 + number, np.float32))
+    frame = Frame(np.zeros((size, size, 3), np.uint8), depth)
+    return Sample(f"s{number}", frames=(frame,), turns=(), scene=f"scene{number // 2}", source="test")
+
+
+SAMPLES = [scene(number) for number in range(8)]
+
+
+def test_another_scenes_depth_comes_from_another_scene() -> None:
+    altered = Altered(SAMPLES, Alteration("other_scene"), seed=0)
+    for sample, found in zip(SAMPLES, altered, strict=True):
+        assert found.id == sample.id and found.frames[0].image is sample.frames[0].image
+        level = float(found.frames[0].depth.values[0, 0]) - 1
+        assert level // 2 != int(sample.scene.removeprefix("scene"))
+
+
+def test_alterations_repeat_and_depend_on_the_seed() -> None:
+    first, again, other = (Altered(SAMPLES, Alteration("noise"), seed) for seed in (0, 0, 1))
+    values = [altered[3].frames[0].depth.values for altered in (first, again, other)]
+    assert np.array_equal(values[0], values[1]) and not np.array_equal(values[0], values[2])
+
+
+def test_a_set_of_one_scene_has_no_other() -> None:
+    with pytest.raises(ValueError, match="give more scenes"):
+        Altered(SAMPLES[:2], Alteration("other_scene"), seed=0)[0]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_only_a_share_of_the_samples_keeps_depth(share: float) -> None:
+    many = Altered([scene(number) for number in range(400)], Alteration(share=share), seed=0)
+    kept = sum(sample.frames[0].depth is not None for sample in many)
+    assert abs(kept / 400 - share) < 0.08
+
+
+def test_sparse_depth_is_right_where_it_is_known_and_noisy_depth_nearly() -> None:
+    sparse = Altered(SAMPLES, Alteration("sparse"), 0)[5].frames[0].depth
+    noisy = Altered(SAMPLES, Alteration("noisy"), 0)[5].frames[0].depth
+    assert 0 < sparse.valid.sum() < 40 and (sparse.values[sparse.valid] == 6).all()
+    assert 0.02 < np.abs(noisy.values / 6 - 1).mean() < 0.2
+
+
+def test_depth_in_words_is_the_depth() -> None:
+    turn = Altered(SAMPLES, Alteration(in_words=True), 0)[2].turns[-1]
+    assert turn.family == GRID_FAMILY and turn.answer.split() == ["30"] * GRID**2
+    shown = recipe_of(get_arm("depth_as_text"), BASE, 0).stages[-1]
+    assert shown.families[GRID_FAMILY] > 1e3 * max(w for name, w in shown.families.items() if name != GRID_FAMILY)
+
+
+@pytest.mark.parametrize("name", sorted(ARMS))
+def test_every_arm_is_a_training_of_its_own(name: str) -> None:
+    arm, recipe = get_arm(name), recipe_of(get_arm(name), BASE, seed=3)
+    last, told = recipe.stages[-1], BASE.stages[-1]
+    assert recipe.seed == 3 and recipe.name.endswith(name)
+    assert (last.steps, last.batch_size, last.schedule) == (told.steps, told.batch_size, told.schedule)
+    assert last.loss_weights["text"] == told.loss_weights["text"]
+    assert ("generator" in last.learning_rates) == (arm.target is not None and not arm.frozen_generator)
+    assert len(recipe.stages) == (3 if arm.target and arm.progressive else 1)
+    assert "naming" not in {n for n in ("naming",) if last.naming}
+
+
+def test_what_is_deployed_is_the_same_in_every_arm() -> None:
+    """Without the supervision, which inference drops, all arms have equal keys and shapes."""
+
+    def deployed(name: str) -> dict[str, tuple[int, ...]]:
+        model = recipe_of(get_arm(name), BASE, 0).model
+        return {key: tuple(value.shape) for key, value in Gem(model).backbone.state_dict().items()}
+
+    shapes = [deployed(name) for name in ("text", "depth", "regression", "encoding_spectral")]
+    assert all(found == shapes[0] for found in shapes)
+
+
+def test_an_unknown_arm_lists_what_there_is() -> None:
+    with pytest.raises(ValueError, match="there are text, text_long, depth"):
+        get_arm("detph")
+
+
+def test_stage_0_knows_nothing_of_depth() -> None:
+    first = get("verdict_nano").base.stages[0]
+    assert set(first.loss_weights) == {"text", "rgb_prior"} and first.targets == ("rgb",)
+    assert replace(first, families=None).families is None
+    assert set(first.families) == {"describe"}
