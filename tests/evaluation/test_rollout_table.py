@@ -67,8 +67,13 @@ def test_a_task_has_wilsons_interval_and_the_mean_one_over_starts_and_one_over_t
     wide, narrow = split.success("tasks"), alike.success("tasks")
     assert wide.mean == narrow.mean == 0.5
     assert wide.high - wide.low > 0.6 > 3 * (narrow.high - narrow.low) / 2 > 0.1
+    half = written(tmp_path / "half", "p", lambda task, *_: task == "a").success()
+    width = proportion_interval(20, 20).mean - proportion_interval(20, 20).low
+    assert (half.low, half.high) == pytest.approx((0.5 - width / 2, 0.5 + width / 2))  # not certain, though all alike
     alone = written(tmp_path / "one", "p", lambda task, start, _: start < 15, tasks=(("a", ""),))
-    assert alone.success() == proportion_interval(15, 20) and math.isnan(alone.success("tasks").low)
+    found, wilson = alone.success(), proportion_interval(15, 20)
+    assert (found.mean, found.low, found.high) == pytest.approx((wilson.mean, wilson.low, wilson.high))
+    assert math.isnan(alone.success("tasks").low)
 
 
 def test_suites_count_alike_whatever_their_number_of_tasks(tmp_path: Path) -> None:

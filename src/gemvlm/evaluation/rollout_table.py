@@ -1,8 +1,8 @@
 """Finished rollouts as tables and a page: success with intervals, beside the blind policies, compared start by start.
 
 Two intervals, since two things scatter: other starts of the same tasks, and other tasks. A rate of so many tries at one
-task has Wilson's interval; means over tasks are bootstrapped by start and by task. Players are compared on the same
-starts, with the p-values corrected for all that were asked (Holm).
+task has Wilson's interval, the mean over tasks one made of those, and over other tasks a bootstrap of both. Players are
+compared on the same starts, with the p-values corrected for all that were asked (Holm).
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from gemvlm.figure.report import Score as Bar
 from gemvlm.statistics import (
     Interval,
     grouped_difference,
-    grouped_interval,
     less_certain,
     mean_interval,
     minimum_detectable_difference,
@@ -96,16 +95,21 @@ class Rollouts:
         return [f"{one.task}/{one.start}" for one in self.episodes]
 
     def success(self, over: Literal["starts", "tasks"] = "starts") -> Interval:
-        """The mean over tasks. Over other tasks it has no ends (NaN) where there are too few to tell."""
-        if over == "starts" and len(self.tasks) == 1:
-            return self.of_task(self.tasks[0])
-        found = grouped_interval(self.values, self.groups, self.weights, self.starts)
+        """The mean over tasks. Over other tasks it has no ends (NaN) where there are too few to tell.
+
+        Over starts the distances to the ends of the tasks' own intervals add up as deviations do (Zou and Donner,
+        2008), so that a task without any success, or failure, is not taken for certain as a bootstrap would.
+        """
+        rates, weights = [self.of_task(task) for task in self.tasks], self.weights
+        mean, count = float(weights @ [rate.mean for rate in rates]), len(self.episodes)
         if over == "starts":
-            return less_certain(found, len(set(self.starts)))
+            below = math.hypot(*(weights * [rate.mean - rate.low for rate in rates]))
+            above = math.hypot(*(weights * [rate.high - rate.mean for rate in rates]))
+            return Interval(mean, mean - below, mean + above, count)
         if len(self.tasks) < FEWEST_TASKS:
-            return Interval(found.mean, math.nan, math.nan, found.n)
+            return Interval(mean, math.nan, math.nan, count)
         low, high = np.quantile(self._other_tasks(), [0.025, 0.975])
-        return less_certain(Interval(found.mean, float(low), float(high), found.n), len(self.tasks))
+        return less_certain(Interval(mean, float(low), float(high), count), len(self.tasks))
 
     def _other_tasks(self, resamples: int = 2000, seed: int = 0) -> Float[np.ndarray, "R"]:
         """Means as other tasks of each suite, and other starts of those, would have given (a bootstrap of both)."""
@@ -239,7 +243,7 @@ def _tables(player: Rollouts, others: Sequence[Rollouts]) -> list[tuple[str, Tab
          f"other starts, both near 50 %, could be told apart from {100 * reach:.0f} points on."),
     ]  # fmt: skip
     if len(player.tasks) > 1:
-        found.append(("Each task", task_table(everybody), "Wilson's 95 % intervals; the mean's is over starts."))
+        found.append(("Each task", task_table(everybody), "Wilson's 95 % intervals; the mean's is made of them."))
     failures = [[played.player, told] for played in everybody if (told := _errors(played))]
     if failures:
         found.append(("Errors", (["player", "errors"], failures), "Episodes that were not played to their end."))
@@ -262,7 +266,7 @@ def _subtitle(player: Rollouts) -> str:
     rule = {"any_step": "at any step", "last_step": "at the last step"}[told["success"]]
     return (
         f"success {rule}, {told['execute']} actions of each chunk, seeds {', '.join(map(str, told['seeds']))}; "
-        + ", ".join(f"{key} {value}" for key, value in world.items())
+        + ", ".join(f"{key} {value}" for key, value in world.items() if key not in ("success", "horizon"))
     )
 
 
