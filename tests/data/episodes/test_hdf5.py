@@ -225,6 +225,13 @@ def _external(file: Path) -> None:
         )
 
 
+def _claiming(file: Path) -> None:
+    """More rows than there is memory, none of them on the disk."""
+    with h5py.File(file, "a") as content:
+        del content["observations/state"]
+        content.create_dataset("observations/state", (1 << 40, 14), "f4", chunks=(1024, 14))
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -236,6 +243,7 @@ def _external(file: Path) -> None:
         ({"observations/images/left_stereo": np.zeros((LENGTH, 4, 4), np.uint8)}, "of uint8, or N encoded pictures"),
         ({"observations/images/left_stereo": [np.zeros(9, np.uint8)] * LENGTH}, "not a readable picture"),
         (_linked, "is a link"),
+        (_claiming, "is larger than"),
         (_external, "is no data set of this file"),
     ],
 )

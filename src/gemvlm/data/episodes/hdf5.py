@@ -23,7 +23,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +42,7 @@ ColourOrder = Literal["rgb", "bgr"]
 DepthAs = Literal["none", "m", "mm", "spectral"]
 LARGEST_VECTOR = 4096
 LARGEST_CHUNK_BYTES = 256 << 20
+LARGEST_TABLE_BYTES = 2 << 30
 LARGEST_JSON = 16 << 20
 OPEN_FILES = 8
 CONFIDENT = 0.5
@@ -77,10 +78,13 @@ class Hdf5Folder:
             raise IndexError(f"{self.path}: episode {position} of {len(self)}")
         return self._episode(self.files[position])
 
-    @property
+    @cached_property
     def files(self) -> tuple[Path, ...]:
         """Every HDF5 file, in an order that is the same everywhere."""
-        return _files(self.path)
+        found = [file for file in self.path.rglob("*.hdf5") if file.is_file()]
+        if not found:
+            raise ValueError(f"{self.path}: no .hdf5 files in it; is this the folder of the converted episodes?")
+        return tuple(sorted(found, key=lambda file: (str(file.parent), _number(file), file.name)))
 
     def _episode(self, file: Path) -> Episode:
         with _Named(file):
@@ -224,16 +228,10 @@ class _Named:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, (OSError, KeyError, TypeError, RuntimeError, OverflowError, RecursionError)):
+        unnamed = isinstance(error, ValueError) and str(self.file.parent) not in str(error)
+        kinds = (OSError, KeyError, TypeError, RuntimeError, OverflowError, RecursionError, MemoryError, AttributeError)
+        if unnamed or isinstance(error, kinds):
             raise ValueError(f"{self.file}: not a readable episode ({error}); fetch or convert it again") from error
-
-
-@lru_cache(maxsize=64)
-def _files(path: Path) -> tuple[Path, ...]:
-    found = [file for file in path.rglob("*.hdf5") if file.is_file()]
-    if not found:
-        raise ValueError(f"{path}: no .hdf5 files in it; is this the folder of the converted episodes?")
-    return tuple(sorted(found, key=lambda file: (str(file.parent), _number(file), file.name)))
 
 
 def _number(file: Path) -> int:
@@ -260,6 +258,8 @@ def _dataset(content: Any, name: str, file: Path, dimensions: int) -> Any:
     own = _checked(content, name, file)
     if own.ndim != dimensions or own.dtype.kind != "f" or not 0 < max(own.shape[1:]) <= LARGEST_VECTOR:
         raise ValueError(f"{file}: {name} is {own.shape} of {own.dtype}; {dimensions} axes of float are needed")
+    if float(np.prod(own.shape, dtype=np.float64)) * own.dtype.itemsize > LARGEST_TABLE_BYTES:
+        raise ValueError(f"{file}: {name} of {own.shape} is larger than {LARGEST_TABLE_BYTES} bytes")
     return own
 
 
@@ -285,9 +285,9 @@ def _checked(content: Any, name: str, file: Path) -> Any:
         walked = walked[part]
     if not isinstance(walked, h5py.Dataset) or walked.external or walked.is_virtual:
         raise ValueError(f"{file}: {name} is no data set of this file")
-    piece = int(np.prod(walked.chunks, dtype=np.float64)) * walked.dtype.itemsize if walked.chunks else 0
+    piece = float(np.prod(walked.chunks or (1,), dtype=np.float64)) * walked.dtype.itemsize
     if piece > LARGEST_CHUNK_BYTES:
-        raise ValueError(f"{file}: {name} is stored in pieces of {piece} bytes; more than {LARGEST_CHUNK_BYTES}")
+        raise ValueError(f"{file}: {name} is stored in pieces of {piece:.3g} bytes; more than {LARGEST_CHUNK_BYTES}")
     return walked
 
 

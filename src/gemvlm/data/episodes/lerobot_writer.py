@@ -71,7 +71,7 @@ class _Schema:
                     )
             if episode.chunk_length:
                 raise ValueError(
-                    f"episode {episode.id!r}: stores {episode.chunk_length} actions for every frame and LeRobot holds one "
+                    f"episode {episode.id!r}: stores {episode.chunk_length} actions for every frame; LeRobot holds one "
                     "action a frame: train on the episode as it is"
                 )
             worded = worded or bool(episode.wordings)

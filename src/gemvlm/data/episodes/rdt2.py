@@ -17,7 +17,7 @@ import json
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,13 +60,19 @@ class Rdt2Shards:
     licence: str = "unknown"
 
     def __len__(self) -> int:
-        return len(_shards(self.path))
+        return len(self.shards)
+
+    @cached_property
+    def shards(self) -> tuple[Path, ...]:
+        found = tuple(sorted(self.path.glob("shard-*.tar")))
+        if not found:
+            raise ValueError(f"{self.path}: no shard-*.tar in it; is this the folder of the shards?")
+        return found
 
     def __getitem__(self, position: int) -> Episode:
-        shards = _shards(self.path)
-        if not -len(shards) <= position < len(shards):
-            raise IndexError(f"{self.path}: shard {position} of {len(shards)}")
-        shard = shards[position]
+        if not -len(self) <= position < len(self):
+            raise IndexError(f"{self.path}: shard {position} of {len(self)}")
+        shard = self.shards[position]
         reader = _Shard(shard, self._instruction_file())
         moments = reader.moments
         frame, chunk = reader.picture(0), reader.chunk(0)
@@ -142,14 +148,6 @@ class _Shard:
             own = both[:, :half] if camera == "left" else both[:, half:]
             found.append(Frame(np.ascontiguousarray(own)))
         return tuple(found)
-
-
-@lru_cache(maxsize=KNOWN_SHARDS)
-def _shards(path: Path) -> tuple[Path, ...]:
-    shards = tuple(sorted(path.glob("shard-*.tar")))
-    if not shards:
-        raise ValueError(f"{path}: no shard-*.tar in it; is this the folder of the shards?")
-    return shards
 
 
 @lru_cache(maxsize=KNOWN_SHARDS)
