@@ -43,16 +43,17 @@ def depth_bytes(depth: DepthMap, form: Literal["png", "npz"]) -> tuple[bytes, st
 def depth_json(prediction: DepthPrediction) -> DepthAnswer:
     """Depth and what its values mean; as .npz inside where a PNG in millimetres can't hold it."""
     depth = prediction.depth
+    form: Literal["png16", "npz"] = "png16"
     try:
-        content, form, scale = depth_bytes(depth, "png")[0], "png16", MILLIMETRE
+        content = depth_bytes(depth, "png")[0]
     except Refusal:
-        content, form, scale = depth_bytes(depth, "npz")[0], "npz", None
+        form, content = "npz", depth_bytes(depth, "npz")[0]
     known = depth.values[depth.valid]
     near, far = np.percentile(known, [2, 98]) if known.size else (0.0, 0.0)
     return DepthAnswer(
         kind=depth.kind,
         unit=depth.unit,
-        scale=scale,
+        scale=MILLIMETRE if form == "png16" else None,
         source=depth.source,
         width=depth.values.shape[1],
         height=depth.values.shape[0],

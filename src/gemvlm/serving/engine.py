@@ -126,7 +126,6 @@ class Engine:
 
     def depth(self, picture: Picture, **settings: Any) -> Job:
         """A job whose result is a `DepthPrediction`; `settings` are those of `GemPipeline.depth_batch`."""
-        self.check_shape(picture)
         return self.queue.submit(Key("depth", tuple(sorted(settings.items()))), picture, weight=picture.nbytes)
 
     def locate(self, request: LocateRequest, weight: int, **settings: Any) -> Job:

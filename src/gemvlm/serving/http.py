@@ -111,7 +111,9 @@ class Service:
             content = data_url_bytes(url, self.limits, param)
         else:
             content = fetch_image(url, self.config.image_hosts, self.limits, param)
-        return decode_image(content, self.limits, param)
+        picture = decode_image(content, self.limits, param)
+        self.engine.check_shape(picture)
+        return picture
 
     def frame(self, url: str, param: str) -> Frame:
         return self.engine.frame(self.picture(url, param))
@@ -278,7 +280,7 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
         place = wire.Place(x=points[0].x, y=points[0].y) if points else None
         return _json(wire.PointAnswer(point=place, text=reply.text, usage=wire.usage(reply)))
 
-    files = {"image/png": {}, "application/x-npz": {}}
+    files: dict[str, Any] = {"image/png": {}, "application/x-npz": {}}
 
     @app.post("/v1/depth", response_model=wire.DepthAnswer, responses={200: {"content": files}, **REFUSALS})
     async def depth(request: Request, body: wire.DepthRequest) -> Response:
@@ -298,7 +300,6 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
         """Where in space the thing is that an expression names."""
         settings = painting(body, service.limits)
         asked, weight = await service.prepared(locate_request, body, service.picture, service.limits)
-        engine.check_shape(asked.image)
         found: Location = await service.done(request, engine.locate(asked, weight, **settings))
         return _json(locate_answer(found))
 

@@ -255,7 +255,7 @@ class WorkQueue:
                 job.fail(error)
             return
         get_log().warning("a batch of %d failed (%s); each is tried alone", len(batch.jobs), error)
-        again = {}
+        again: dict[Job, None] = {}
         for job in left:
             if job.spoke:
                 job.fail(error)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from gemvlm.camera import Camera
 from gemvlm.depth_map import DepthMap
-from gemvlm.depth_map.depth import from_space
+from gemvlm.depth_map.depth import AFFINE_KINDS, from_space
 from gemvlm.figure.pictures import depth_limits
 
 LONGEST_SIDE = 160
@@ -37,7 +37,6 @@ def depth_surface(image: UInt8[np.ndarray, "H W 3"], depth: DepthMap, fov_y_deg:
     height, width = (max(2, round(side * shrink)) for side in image.shape[:2])
     colours = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
     z, valid = shown_z(depth.resized(width, height))
-    valid = valid & (z <= FARTHEST * np.median(z[valid])) if valid.any() else valid
     camera = Camera.from_fov(width, height, fov_y_deg)
     points = camera.rays() * z[..., None] * (1.0, -1.0, -1.0)
     triangles = _triangles(z, valid)
@@ -51,10 +50,11 @@ def depth_surface(image: UInt8[np.ndarray, "H W 3"], depth: DepthMap, fov_y_deg:
 
 
 def shown_z(depth: DepthMap) -> tuple[Float[np.ndarray, "H W"], Bool[np.ndarray, "H W"]]:
-    """Depth along the axis, for the eye: in metres, or for kinds without a unit within `RELATIVE_RANGE`."""
+    """Depth along the axis, for the eye: in metres up to `FARTHEST`, or without a unit within `RELATIVE_RANGE`."""
     if depth.is_metric:
-        return np.where(depth.valid, depth.values, 1.0), depth.valid
-    space = depth.kind.removeprefix("affine_")
+        z = np.where(depth.valid, depth.values, 1.0)
+        return z, depth.valid & (z <= FARTHEST * np.median(z[depth.valid])) if depth.valid.any() else depth.valid
+    space = next(space for space, kind in AFFINE_KINDS.items() if kind == depth.kind)
     low, high = depth_limits(depth.values, depth.valid)
     share = np.clip((depth.values - low) / (high - low), 0, 1)
     near, far = RELATIVE_RANGE
