@@ -20,10 +20,10 @@ from gemvlm.data.frames import ImageConfig
 from gemvlm.data.tokenizer import SpecialIds
 from gemvlm.inference import GemPipeline
 from gemvlm.inference.locate import LocateRequest
+from gemvlm.inference.reply_text import ReplyText
 from gemvlm.sample import Frame
 from gemvlm.serving.limits import Limits, Refusal
 from gemvlm.serving.queue import Job, WorkQueue
-from gemvlm.inference.reply_text import ReplyText
 
 Picture = UInt8[np.ndarray, "H W 3"]
 Kind = Literal["chat", "depth", "locate"]
