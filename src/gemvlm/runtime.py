@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -76,13 +77,15 @@ def available_cores() -> int:
 
 
 def memory_bytes() -> tuple[int, int]:
-    """Main memory of this machine, or of its container, and how much of it is free; 0 where that can't be known."""
+    """Main memory of this machine, or of its container, and how much of it can be had; 0 where that can't be known."""
     try:
         page = os.sysconf("SC_PAGE_SIZE")
         total, free = page * os.sysconf("SC_PHYS_PAGES"), page * os.sysconf("SC_AVPHYS_PAGES")
     except (AttributeError, OSError, ValueError):  # not on Windows, and not all of it on macOS
         return 0, 0
-    limit = Path("/sys/fs/cgroup/memory.max")
+    table, limit = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
+    said = re.search(r"MemAvailable:\s+(\d+) kB", table.read_text()) if table.is_file() else None
+    free = int(said[1]) * 1024 if said else free
     allowed = limit.read_text().strip() if limit.is_file() else ""
     total = min(total, int(allowed)) if allowed.isdecimal() else total
     return total, min(free, total)

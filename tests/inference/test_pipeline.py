@@ -10,9 +10,11 @@ import torch
 from PIL import Image
 
 from gemvlm.inference import GemPipeline
+from gemvlm.inference import pipeline as pipeline_module
+from gemvlm.inference.examples import examples
 from gemvlm.inference.images import read_image
 from gemvlm.inference.pipeline import _noise_keys
-from gemvlm.sample import Frame
+from gemvlm.sample import Box, Frame, Point
 
 LONG = "Which is closer, the red mug or the blue bowl?"
 
@@ -180,3 +182,67 @@ def test_a_photo_is_turned_upright(tmp_path: Path, image: np.ndarray) -> None:
     exif[0x0112] = 6
     Image.fromarray(image).save(path, exif=exif)
     np.testing.assert_array_equal(read_image(path), np.rot90(image, -1))
+
+
+def test_text_alone_is_answered(pipeline: GemPipeline, image: np.ndarray) -> None:
+    alone = pipeline.ask(None, LONG, max_new_tokens=6)
+    assert alone.text and alone == pipeline.ask([], LONG, max_new_tokens=6)
+    mixed = pipeline.ask_batch([(None, LONG), (image, LONG)], max_new_tokens=6)
+    assert mixed == [alone, pipeline.ask(image, LONG, max_new_tokens=6)]
+
+
+def test_earlier_turns_are_read(pipeline: GemPipeline, image: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def reply(batch: object, *_: object, **__: object) -> list[torch.Tensor]:
+        asked.append(pipeline.tokenizer.decode(batch.input_ids.tolist()))  # type: ignore[attr-defined]
+        return [torch.tensor(pipeline.tokenizer.encode("yes"))]
+
+    monkeypatch.setattr(pipeline.gem.backbone, "generate", reply)
+    pipeline.ask(image, "Is it red?", history=[("What is it?", "a mug")])
+    assert asked[0].count("<|vision_start|>") == 1
+    assert asked[0].index("What is it?") < asked[0].index("a mug") < asked[0].index("Is it red?")
+
+
+def test_boxes_plans_and_points_of_a_batch_are_those_of_each(
+    pipeline: GemPipeline, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replies = iter(["(100, 200, 300, 400)", "no box", "(100, 200), (300, 400)", "none", "red mug, blue box", "nothing"])
+    asked: list[str] = []
+
+    def reply(batch: object, *_: object, **__: object) -> list[torch.Tensor]:
+        asked.append(pipeline.tokenizer.decode(batch.input_ids.tolist()))  # type: ignore[attr-defined]
+        rows = range(len(batch.lengths))  # type: ignore[attr-defined]
+        return [torch.tensor(pipeline.tokenizer.encode(next(replies))) for _ in rows]
+
+    monkeypatch.setattr(pipeline.gem.backbone, "generate", reply)
+    first, second = pipeline.box_batch([(image, "mug"), (image, "bowl")])
+    assert first == Box(0.1, 0.2, 0.3, 0.4) and second is None
+    several, none = pipeline.points_batch([(image, "mug"), (image, "bowl")])
+    assert several == (Point(0.1, 0.2), Point(0.3, 0.4)) and none == ()
+    lift, done = pipeline.plan_batch([(image, "lift the tray"), ([image, image], "put the mug on the box")])
+    assert lift.steps == ("remove the red mug", "remove the blue box") and done.steps == ()
+    assert "What must be removed, in order, to lift the tray?" in asked[2]
+    assert "Which steps remain after what the last image shows, in order?" in asked[2]
+
+
+def test_a_reply_that_was_cut_says_so(pipeline: GemPipeline, image: np.ndarray) -> None:
+    assert not pipeline.ask(image, LONG, max_new_tokens=3).finished
+
+
+def test_a_conversation_that_is_too_long_is_refused(pipeline: GemPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline_module, "MOST_TOKENS", 10)
+    monkeypatch.setattr(pipeline.gem.backbone.qwen.config.text_config, "max_position_embeddings", 10)
+    with pytest.raises(ValueError, match="tokens; the model reads at most 10"):
+        pipeline.ask(None, LONG)
+
+
+def test_the_shipped_pictures_are_whole() -> None:
+    for example in examples():
+        image, depth = example.image(), example.depth()
+        assert image.shape == (192, 192, 3) and depth.values.shape == (192, 192) and len(example.things) >= 4
+        camera = example.view.camera
+        assert (camera.width, camera.height) == (192, 192)
+        np.testing.assert_allclose(np.linalg.det(example.view.camera_to_world[:3, :3]), 1, atol=1e-4)
+    folder = examples()[0].path.parent
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 60_000

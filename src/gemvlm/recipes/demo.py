@@ -53,7 +53,12 @@ def _show(page: Report, pipeline: GemPipeline, example: Example, out: Path) -> N
     picture = draw_points_boxes(
         image, [(p.point.x, p.point.y) for p in marked if p.point], labels=[p.expression for p in marked]
     )
-    questions = ("What is on the table?", "How many objects are on the table?")
+    first, second = things[:2]
+    questions = (
+        f"Which is further left in the image, the {first} or the {second}?",
+        f"Which is closer to the camera, the {first} or the {second}?",
+        f"What must be removed, in order, to lift the {first}?",
+    )
     answers = [pipeline.describe(image), *pipeline.ask_batch([(image, question) for question in questions])]
     asked = ("Describe the scene.", *questions)
     page.conversation(
