@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from rich.console import Console
@@ -15,11 +16,14 @@ from rich.table import Table
 
 from gemvlm.depth_map import target_size
 from gemvlm.model.config import GemConfig
-from gemvlm.recipes.recipe import Recipe
+from gemvlm.recipes.recipe import Recipe, TabletopData
+from gemvlm.recipes.vla import VlaRecipe
+from gemvlm.robot.embodiments import open_embodiment
 from gemvlm.runtime import Runtime
 from gemvlm.training.budget import Budget, Load, Memory
 from gemvlm.training.gpus import ASSUMED_UTILISATION, GPUS, RESERVED, Gpu, find_gpu
 from gemvlm.training.parallel import Sharding
+from gemvlm.training.policy_budget import PolicyBudget
 from gemvlm.training.stage import Stage
 
 PICTURE = (480, 640)
@@ -33,8 +37,25 @@ GPUS_PER_MACHINE = 8
 GIB = 2**30
 
 
+def budget_of(recipe: Recipe) -> Budget:
+    """The costs of a recipe's model."""
+    if isinstance(recipe, VlaRecipe):
+        return PolicyBudget(recipe.policy(recipe.expert.state, recipe.expert.action), recipe.model)
+    return Budget(recipe.model)
+
+
+def moment_load(recipe: VlaRecipe, stage: Stage, factor: int) -> Load:
+    """What one assumed moment of an episode is for a stage: every camera's picture, and what the robot is told."""
+    cameras = len(open_embodiment(recipe.embodiment).contract.cameras)
+    one = sample_load(replace(recipe, data=TabletopData(1, 1, PICTURE, 0)), replace(stage, turns_per_sample=0), factor)
+    tokens = cameras * (one.conditions[0] if one.conditions else one.tokens - FRAME_TOKENS) + FRAME_TOKENS + TURN_TOKENS
+    return Load((tokens,), one.images * cameras, 0, one.latents * cameras, one.conditions * cameras)
+
+
 def sample_load(recipe: Recipe, stage: Stage, factor: int) -> Load:
     """What one assumed sample is for a stage."""
+    if isinstance(recipe, VlaRecipe) and recipe.data is None:
+        return moment_load(recipe, stage, factor)
     height, width = PICTURE if recipe.data is None else recipe.data.size
     grid = recipe.image.grid(height, width)
     seen = recipe.image.tokens(grid)
@@ -91,7 +112,7 @@ def show_plan(
     if gpus < 1:
         raise ValueError(f"--gpus {gpus}: a plan is for at least one")
     chosen = list(GPUS.values()) if gpu is None else [find_gpu(gpu)]
-    budget = Budget(recipe.model)
+    budget = budget_of(recipe)
     console.print(f"[bold]{recipe.name}[/bold] on {gpus} GPU{'s' * (gpus > 1)}: a plan, computed from sizes")
     console.print(_parameters(recipe, budget))
     loads = {stage.name: micro_load(recipe, stage, budget.factor, gpus) for stage in recipe.stages}
@@ -102,9 +123,11 @@ def show_plan(
     console.print(_times(recipe, works, memories, chosen, gpus))
     height, width = PICTURE if recipe.data is None else recipe.data.size
     turns = f"{TURNS} questions" if recipe.data is None else "as many questions as a stage shows,"
+    shown = f"samples of one {width} x {height} image and {turns} of {TURN_TOKENS} tokens, a target for each"
+    if isinstance(recipe, VlaRecipe):
+        shown = f"moments of one {width} x {height} image from each camera and {TURN_TOKENS} tokens of instruction"
     console.print(
-        f"Assumed: samples of one {width} x {height} image and {turns} "
-        f"of {TURN_TOKENS} tokens, a target for each; {ASSUMED_UTILISATION:.0%} of the peak of bfloat16 products; "
+        f"Assumed: {shown}; {ASSUMED_UTILISATION:.0%} of the peak of bfloat16 products; "
         f"{RESERVED:.0%} of a GPU's memory for the driver and fragments. Planned, not measured: docs/training.md."
     )
 
@@ -112,6 +135,8 @@ def show_plan(
 def _parameters(recipe: Recipe, budget: Budget) -> Table:
     table = Table("module", "parameters", title="Parameters")
     for group, count in budget.groups.items():
+        if not count:
+            continue
         table.add_row(group, f"{count / 1e6:,.1f} M")
     table.add_row("all", f"{sum(budget.groups.values()) / 1e6:,.1f} M")
     return table

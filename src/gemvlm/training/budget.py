@@ -46,7 +46,7 @@ from gemvlm.training.stage import Stage
 
 WEIGHT, GRADIENT, ADAM, MUON, COPY = 4, 4, 8, 4, 2
 """Bytes a parameter."""
-TEMPORARIES = {"vision": 0.35, "merger": 0.35, "language": 0.35, "connector": 0.0, "generator": 0.0}
+TEMPORARIES = {"vision": 0.35, "merger": 0.35, "language": 0.35, "connector": 0.0, "generator": 0.0, "expert": 0.35}
 """Of a part's kept activations: what its backward pass holds beside them. Fitted; the generator's holds no more than it
 has freed."""
 ENCODER_MAPS = 3
@@ -352,7 +352,7 @@ class Budget:
     def operations(self, stage: Stage, load: Load, precision: Precision = "bfloat16") -> dict[str, float]:
         """Of one forward and backward pass, by group; `latents` is the encoding of targets, which has no backward."""
         learns, through = set(stage.learning_rates), False
-        found = dict.fromkeys(GROUPS, 0.0)
+        found = dict.fromkeys(self.groups, 0.0)
         for part in self.parts(load, precision):
             times = 1.0 + (1.0 if through else 0.0) + (1.0 if part.group in learns else 0.0)
             found[part.group] += times * part.forward
