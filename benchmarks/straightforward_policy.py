@@ -3,7 +3,7 @@
 Frozen: it only changes when the libraries that it stands on change their names. As in the authors' release every layer
 of the backbone runs, pictures go through the vision tower one at a time, and each step of the flow computes all
 modulations and all keys and values of the expert's cross-attention again, with key heads repeated for their queries.
-Unlike the release it spares the logits.
+The stock class computes logits of the whole prompt, too, unless it is told not to (`with_logits`).
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ class StraightforwardPolicy(nn.Module):
         self.sizes, self.weights = sizes, expert
 
     @torch.no_grad()
-    def act(self, seen: Seen, noise: Tensor, steps: int) -> Tensor:
+    def act(self, seen: Seen, noise: Tensor, steps: int, with_logits: bool = True) -> Tensor:
         """(1, H, action) from noise of that shape, by equal Euler steps in float32."""
-        tokens = [self.adaptor("lang_adaptor", states) for states in self.layer_inputs(seen)]
+        tokens = [self.adaptor("lang_adaptor", states) for states in self.layer_inputs(seen, with_logits)]
         state = self.adaptor("state_adaptor", seen.state) + self.weights["model.state_pos_emb"][:, 0]
         action = noise
         for step in range(steps):
@@ -62,7 +62,7 @@ class StraightforwardPolicy(nn.Module):
             action = action + self.velocity(action, time, tokens, state).float() / steps
         return action
 
-    def layer_inputs(self, seen: Seen) -> list[Tensor]:
+    def layer_inputs(self, seen: Seen, with_logits: bool) -> list[Tensor]:
         """What the decoder layers that the expert looks at receive."""
         model = self.qwen.model
         features = [model.visual(patches.to(model.visual.dtype), grid_thw=grid) for patches, grid in seen.pictures]
@@ -76,7 +76,7 @@ class StraightforwardPolicy(nn.Module):
             layer.register_forward_pre_hook(lambda module, args, i=i: found.__setitem__(i, args[0]))
             for i, layer in enumerate(model.language_model.layers)
         ]
-        model.language_model(
+        out = model.language_model(
             inputs_embeds=embeds,
             position_ids=seen.position_ids,
             visual_pos_masks=seen.is_image,
@@ -85,6 +85,8 @@ class StraightforwardPolicy(nn.Module):
         )
         for hook in hooks:
             hook.remove()
+        if with_logits:
+            self.qwen.lm_head(out.last_hidden_state)
         return [found[i] for i in self.sizes.layers]
 
     def velocity(self, action: Tensor, time: Tensor, tokens: list[Tensor], state: Tensor) -> Tensor:
