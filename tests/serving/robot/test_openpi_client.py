@@ -19,6 +19,7 @@ import pytest
 from servo_policy import PER_ACTION, SIZE, ServoPolicy, picture
 
 from gemvlm.robot import ActionChunk, Policy, RobotObservation
+from gemvlm.robot.limits import Limits
 from gemvlm.serving.robot_server import ServerSettings, background_server
 
 OPENPI = os.environ.get("GEMVLM_OPENPI_PYTHON", "")
@@ -56,7 +57,8 @@ class OpenpiClient:
 
 
 def serving(policy: Policy, size: int = SIZE, key: str | None = None):
-    return background_server(policy, settings=ServerSettings(picture_size=(size, size), api_key=key))
+    settings = ServerSettings(picture_size=(size, size), api_key=key)
+    return background_server(policy, limits=Limits(stale_after_s=60.0), settings=settings)
 
 
 def test_chunks_and_brokered_actions_arrive_as_they_were_sent():
