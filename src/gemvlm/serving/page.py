@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +66,10 @@ class Page:
         yield text, self._drawn(picture, text)
 
     def point(self, path: str | None, expression: str) -> Iterator[tuple[str, Enlarged]]:
-        yield from self.ask(path, point_to(self._named(expression)))
+        yield from self.ask(path, self._asked(point_to, expression))
 
     def box(self, path: str | None, expression: str) -> Iterator[tuple[str, Enlarged]]:
-        yield from self.ask(path, box_of(self._named(expression)))
+        yield from self.ask(path, self._asked(box_of, expression))
 
     def depth(
         self, path: str | None, steps: float | int, seed: float | int, fov_y_deg: float | int
@@ -113,10 +113,13 @@ class Page:
             raise _told(refusal.message) from None
 
     @staticmethod
-    def _named(expression: str) -> str:
+    def _asked(phrase: Callable[[str], str], expression: str) -> str:
         if not expression.strip():
             raise _told("Name a thing first: red mug")
-        return expression
+        try:
+            return phrase(expression)
+        except ValueError as error:
+            raise _told(str(error)) from None
 
     @staticmethod
     def _folder() -> str:
