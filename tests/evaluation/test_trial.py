@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections import Counter
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from gemvlm.evaluation.trial import (
     COLUMNS,
     SEALED,
     SHEET,
-    as_json,
     plan_trial,
     policy_of,
     read_trial,
@@ -120,9 +118,8 @@ def test_a_filled_sheet_is_read_back_to_the_right_policy(tmp_path: Path, separat
     assert result.better == "new" and result.policies == ("old", "new") and result.stopped_after is not None
     text = trial_report(result)
     assert "**new is better**" in text and "| pour |" in text and "0 of 24 pairs were not played" in text
-    told = json.loads(json.dumps(as_json(result)))
-    assert told["better"] == "new" and len(told["pairs"]) == 24
-    wins = sum(a["success"] > b["success"] for a, b in told["pairs"])
+    assert len(result.pairs) == 24 and all(a.pair == b.pair and a.task == b.task for a, b in result.pairs)
+    wins = sum(a.success > b.success for a, b in result.pairs)
     assert f"old alone succeeded in {wins} pairs" in text
 
 

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Int64
 
 from gemvlm.statistics import Interval
 
@@ -78,7 +79,7 @@ def power(better: float, worse: float, pairs: int, level: float = LEVEL, runs: i
     count = wins + losses
     found = factorials[wins] + factorials[losses] - factorials[count + 1] + count * math.log(2) >= -math.log(level)
     stopped, first = found.any(axis=1), found.argmax(axis=1)
-    ahead = np.take_along_axis(wins - losses, first[:, None], axis=1)[:, 0]
+    ahead: Int64[np.ndarray, "R"] = np.take_along_axis(wins - losses, first[:, None], axis=1)[:, 0]
     typical = float(np.median(first[stopped] + 1)) if stopped.any() else math.nan
     return Power(float(stopped.mean()), float((stopped & (ahead < 0)).mean()), typical)
 

@@ -19,7 +19,7 @@ import io
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -299,15 +299,3 @@ def _page(plan: Mapping[str, Any], rows: Sequence[Sequence[object]], out: Path) 
     report.table(COLUMNS, rows, f"Fill in {SHEET}, or write here and copy.")
     report.details("Plan", json.dumps(dict(plan), indent=1, ensure_ascii=False))
     report.write(out / "sheet.html")
-
-
-def as_json(result: TrialResult) -> dict[str, Any]:
-    """What programs read."""
-    return {
-        "policies": list(result.policies),
-        "planned": result.planned,
-        "level": result.level,
-        "stopped_after": result.stopped_after,
-        "better": result.better,
-        "pairs": [[asdict(a), asdict(b)] for a, b in result.pairs],
-    }
