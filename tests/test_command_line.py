@@ -14,6 +14,7 @@ from PIL import Image
 
 import gemvlm.inference
 from gemvlm.__main__ import COMMANDS, HELP, main
+from gemvlm.commands.vla import HELP as VLA_HELP
 from gemvlm.depth_map import DepthMap
 from gemvlm.inference import Answer, DepthPrediction
 from gemvlm.sample import Box, Point
@@ -45,7 +46,10 @@ def test_help_and_the_bare_package_import_nothing_heavy(words: str) -> None:
 
 
 def test_help_names_every_command() -> None:
-    assert all(f"\n  {name} " in HELP for name in COMMANDS)
+    plain = [name for name in COMMANDS if not name.startswith("vla ")]
+    assert all(f"\n  {name} " in HELP for name in plain) and "\n  vla " in HELP
+    robots = [name.removeprefix("vla ") for name in COMMANDS if name not in plain]
+    assert robots and all(f"\n  {name} " in VLA_HELP for name in robots)
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))

@@ -11,8 +11,17 @@ gemvlm: an embodied vision-language model that learns from generating depth
 
 usage: gemvlm COMMAND ...        gemvlm COMMAND --help tells the options of a command
 
-  ask MODEL IMAGE... QUESTION    answer a question about one image or several
+  ask MODEL [IMAGE...] QUESTION  answer a question about images, a video, or none
+  point MODEL IMAGE EXPRESSION   point to what an expression names
+  box MODEL IMAGE EXPRESSION     box it
+  plan MODEL IMAGE... GOAL       list the steps that remain toward a goal
   depth MODEL IMAGE... --out DIR paint the depth of images: colours, 16-bit PNG, .npz
+  locate MODEL IMAGE EXPRESSION  find where it is in space, in metres
+  page MODEL                     a page to try a model on: ask, point, depth, 3-D
+  serve MODEL                    answer over HTTP: OpenAI's protocol with pictures, points, depth, places
+  demo --out DIR                 a model on the pictures inside the package, on one page
+  doctor                         what machine this is, what is missing, and whether a model runs
+
   export-model MODEL --to LAYOUT write a checkpoint for transformers, vLLM and SGLang, or in the authors' layout
   train RECIPE --out DIR         carry a training recipe out, or go on with it; --plan tells what it takes
   adapt MODEL FRAMES --out DIR   adapt a model to RGB-D frames of one place, tested on the last of them
@@ -28,7 +37,9 @@ usage: gemvlm COMMAND ...        gemvlm COMMAND --help tells the options of a co
   encode DIR                     keep the latents of a set's depth beside it
   fingerprint DIR --out FILE     what `curate --benchmark` needs to keep a benchmark out of a set
 
-MODEL is a folder that `train` wrote, or the name of a shipped model: nano
+  vla COMMAND                    robots that act: record, train, evaluate, run, distill, serve, trial
+
+MODEL is a folder that `train` wrote, owner/model of a hub, or the name of a shipped model: nano
 
   gemvlm ask nano desk.png "Which is closer, the mug or the book?"
   gemvlm depth nano desk.png --out depth
@@ -37,9 +48,18 @@ MODEL is a folder that `train` wrote, or the name of a shipped model: nano
   --version  the version
 """
 
+VLA = "vla"
 COMMANDS = {
     "ask": "models",
+    "point": "using",
+    "box": "using",
+    "plan": "using",
     "depth": "models",
+    "locate": "using",
+    "page": "serving",
+    "serve": "serving",
+    "demo": "using",
+    "doctor": "using",
     "export-model": "models",
     "train": "training",
     "adapt": "training",
@@ -54,15 +74,38 @@ COMMANDS = {
     "export-data": "sets",
     "encode": "sets",
     "fingerprint": "sets",
+    **{f"{VLA} {name}": VLA for name in ("record", "train", "evaluate", "run", "distill", "serve", "trial")},
 }
-"""Name → file of `commands/` whose function has that name."""
+"""Name → file of `commands/` whose function has that name; `vla NAME` is the function NAME."""
+
+EXTRAS = {
+    "mujoco": "worlds",
+    "metaworld": "worlds",
+    "ray": "curate",
+    "av": "curate",
+    "fsspec": "curate",
+    "peft": "lora",
+    "h5py": "robots",
+    "fastapi": "serve",
+    "msgpack": "serve",
+    "prometheus_client": "serve",
+    "starlette": "serve",
+    "uvicorn": "serve",
+    "websockets": "serve",
+    "gradio": "web",
+    "rerun": "rerun",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "onnxscript": "onnx",
+}
+"""Package → the extra that brings it."""
 
 
 def command(name: str) -> Callable[..., None]:
     """The function of a command. ValueError lists those there are."""
     if name not in COMMANDS:
         raise ValueError(f"unknown command {name!r}; there are {', '.join(COMMANDS)} (see gemvlm --help)")
-    return getattr(import_module(f"gemvlm.commands.{COMMANDS[name]}"), name.replace("-", "_"))
+    return getattr(import_module(f"gemvlm.commands.{COMMANDS[name]}"), name.split()[-1].replace("-", "_"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,6 +120,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"gemvlm {__version__}")
         return 0
     name, *rest = arguments
+    if name == VLA:
+        if not rest or rest[0] in ("-h", "--help"):
+            from gemvlm.commands.vla import HELP as VLA_HELP
+
+            print(VLA_HELP, end="")
+            return 0
+        name, *rest = f"{VLA} {rest[0]}", *rest[1:]
     from tyro import cli
 
     try:
@@ -87,7 +137,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if (error.name or "").split(".")[0] == "gemvlm":
             raise
         if isinstance(error, ModuleNotFoundError):
-            return _refuse(f"{error.name} is not installed; pip install 'gemvlm[worlds,curate]'")
+            extra = EXTRAS.get((error.name or "").split(".")[0])
+            wanted = f"'gemvlm[{extra}]'" if extra else error.name
+            return _refuse(f"{error.name} is not installed: pip install {wanted}")
         return _refuse(str(error))
     except KeyboardInterrupt:
         return 130
