@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -22,6 +22,7 @@ DOWN = np.diag([1.0, -1.0, -1.0])
 UP = np.array([0.0, 0.0, 1.0])
 
 
+@runtime_checkable
 class Hands(Protocol):
     """What an expert must know of its world."""
 

@@ -41,7 +41,9 @@ CLOSE_M, LEARNT = 0.04, 0.15
 """Where the aim begins to move by what is left, and how much of that at each step."""
 CLOSING_STEPS, OPENING_STEPS = 12, 8
 DIRECTIONS = 16
-WALL_M, PALM_GAP_M = 0.006, 0.007
+WALL_M, PALM_GAP_M, PAD_M = 0.006, 0.007, 0.018
+GRAZE_M = 0.004
+"""By how little a grasp may seem to hit something and still count as free: what it stands on gives way as much."""
 WIDTH_COST, ROOM_GAIN = 6.0, 10.0
 """Radians of turning that a metre of width costs, and a metre of room is worth."""
 UP = np.array([0.0, 0.0, 1.0])
@@ -176,14 +178,14 @@ class LiberoExpert:
     def _grasps(self) -> list[Grasp]:
         """Grasps that differ, best first: where fingers and palm are free, across little, with little turning."""
         points, now = self._points(), self._hand()[1][:, 0]
-        found: list[tuple[bool, float, Grasp]] = []
+        found: list[tuple[float, float, Grasp]] = []
         for angle in np.arange(DIRECTIONS) * np.pi / DIRECTIONS:
             along = np.array([np.cos(angle), np.sin(angle), 0.0])
             turn = float(np.arccos(np.clip(abs(along @ now), 0, 1)))
             for place, width in _places(points, along):
                 room = self._relief.room(place, along, self.subject)
                 cost = turn + WIDTH_COST * width - ROOM_GAIN * min(room, 0.01)
-                found.append((room < 0, cost, Grasp(place, float(angle))))
+                found.append((max(0.0, -room - GRAZE_M), cost, Grasp(place, float(angle))))
         found.sort(key=lambda each: each[:2])
         chosen: list[Grasp] = []
         for _, _, grasp in found:
@@ -200,10 +202,14 @@ def _places(
     centre, spread = (low + high) / 2, points @ along
     width = float(np.ptp(spread))
     if width <= WIDEST_M:
+        across = np.array([-along[1], along[0], 0.0])
+        aside = max(0.0, float(np.ptp(points @ across)) / 2 - PAD_M)
         place = centre + along * ((spread.max() + spread.min()) / 2 - centre @ along)
-        return [(np.array([*place[:2], max(low[2] + TIP_M, high[2] - PALM_M + PALM_GAP_M)]), width)]
+        height = max(low[2] + TIP_M, high[2] - PALM_M + PALM_GAP_M)
+        shifts = (0.0, aside, -aside) if aside > 0.005 else (0.0,)
+        return [(np.array([*(place + shift * across)[:2], height]), width + abs(shift)) for shift in shifts]
     out = (width / 2 - WALL_M) * along
-    return [(np.array([*(centre + sign * out)[:2], high[2] - RIM_M]), 0.0) for sign in (1, -1)]
+    return [(np.array([*(centre + sign * out)[:2], max(low[2] + TIP_M, high[2] - RIM_M)]), 0.0) for sign in (1, -1)]
 
 
 class Relief:
@@ -212,6 +218,7 @@ class Relief:
     def __init__(self, world: LiberoWorld) -> None:
         self.world = world
         self._model = copy.copy(world.model)
+        self._model.geom_rgba[:, 3] = self._model.mat_rgba[:, 3] = 1.0  # rays go through what is not drawn
         robot = world.view.things[world.ids["robot"] - 1].geoms
         solid = (world.model.geom_contype > 0) | (world.model.geom_conaffinity > 0)
         solid[list(robot)] = False
