@@ -245,3 +245,27 @@ def test_nothing_outside_is_named_in_the_document(http: TestClient) -> None:
     document = http.get("/openapi.json").text
     assert '"422"' not in document and "ValidationError" not in document
     assert http.get("/docs").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(RuntimeError("hidden"), 500), (MemoryError("hidden"), 503), (ValueError("the steps are odd"), 400)],
+)
+def test_failures_of_our_own_tell_nothing_but_that(
+    http: TestClient,
+    nano: GemPipeline,
+    monkeypatch: pytest.MonkeyPatch,
+    picture: np.ndarray,
+    data_url: DataUrl,
+    error: Exception,
+    status: int,
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(nano, "depth_batch", fails)
+    reply = http.post("/v1/depth", json={"image": data_url(picture), "steps": 1})
+    assert reply.status_code == status
+    assert "hidden" not in reply.text and reply.json()["error"]["message"]
+    monkeypatch.undo()
+    assert http.post("/v1/depth", json={"image": data_url(picture), "steps": 1}).status_code == 200

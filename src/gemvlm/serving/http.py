@@ -338,7 +338,17 @@ def _add_errors(app: FastAPI) -> None:
         refusal = _refusal(error)
         return JSONResponse(error_body(refusal), refusal.status, error_headers(refusal) | _allowed(error))
 
-    for kind in (Refusal, Busy, Closed, HTTPException, RequestValidationError, ValueError, MemoryError, RuntimeError):
+    for kind in (
+        Refusal,
+        Busy,
+        Closed,
+        HTTPException,
+        RequestValidationError,
+        ValueError,
+        MemoryError,
+        RuntimeError,
+        Exception,
+    ):
         app.add_exception_handler(kind, told)
 
 

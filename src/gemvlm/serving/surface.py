@@ -10,7 +10,7 @@ import json
 import struct
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8, UInt32
 from PIL import Image
 
 from gemvlm.camera import Camera
@@ -79,9 +79,9 @@ def _triangles(z: Float[np.ndarray, "H W"], valid: Bool[np.ndarray, "H W"]) -> I
 
 
 def _glb(
-    places: Float[np.ndarray, "v 3"], colours: Float[np.ndarray, "v 3"], triangles: Int[np.ndarray, "n 3"]
+    places: Float[np.ndarray, "v 3"], colours: Float[np.ndarray, "v 3"], triangles: UInt32[np.ndarray, "n 3"]
 ) -> bytes:
-    parts = [places.tobytes(), colours.tobytes(), triangles.astype("<u4").tobytes()]
+    parts = [places.tobytes(), colours.tobytes(), triangles.tobytes()]
     starts = np.cumsum([0, *(len(part) for part in parts)]).tolist()
     low, high = (places.min(axis=0), places.max(axis=0)) if len(places) else (np.zeros(3), np.zeros(3))
     count = len(places)
