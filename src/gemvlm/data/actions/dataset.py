@@ -61,7 +61,7 @@ class EpisodeDataset(Sequence[Any]):  # of RobotItem: a type checker at run time
         self._views = [EpisodeView.of(episode, contract, camera_names or {}) for episode in self.episodes]
         counts = np.array([-(-episode.length // every) for episode in self.episodes])
         self._ends: Int64[np.ndarray, "E"] = np.cumsum(counts)
-        self._numbers: ByteCache[int, tuple[np.ndarray, np.ndarray]] = ByteCache(NUMBER_BYTES, _number_bytes)
+        self._signals: ByteCache[tuple[int, str], np.ndarray] = ByteCache(NUMBER_BYTES, _bytes)
         self._pictures: ByteCache[tuple[int, str, int], Frame] = ByteCache(picture_bytes, frame_bytes)
         self._run = RUN if self._decoded_bytes() <= picture_bytes else 1
 
@@ -93,15 +93,14 @@ class EpisodeDataset(Sequence[Any]):  # of RobotItem: a type checker at run time
             f"{episode.id}@{time}",
             self._words(episode, time),
             {camera: self._frame(number, camera, time) for camera in self.contract.cameras},
-            self.numbers(number)[0][time],
+            self._state(number)[time],
             actions[0],
             valid[0],
         )
 
     def numbers(self, number: int) -> tuple[Float32[np.ndarray, "T S"], Float32[np.ndarray, "T A"]]:
         """States and actions of a whole episode, in the contract's order."""
-        view = self._views[number]
-        return self._numbers.get(number, lambda: (view.state(), view.action()))
+        return self._state(number), self._signals.get((number, "action"), self._views[number].action)
 
     def chunks(
         self, number: int, part: slice = slice(None)
@@ -120,6 +119,9 @@ class EpisodeDataset(Sequence[Any]):  # of RobotItem: a type checker at run time
             for values in self.numbers(number):
                 digest.update(np.ascontiguousarray(values).tobytes())
         return digest.hexdigest()[:16]
+
+    def _state(self, number: int) -> Float32[np.ndarray, "T S"]:
+        return self._signals.get((number, "state"), self._views[number].state)
 
     def _chunk(
         self, number: int, times: Int64[np.ndarray, "N"]
@@ -188,8 +190,8 @@ def episode_statistics(dataset: EpisodeDataset, embodiment: Embodiment) -> dict[
     return {"state": Statistics.of(states(), names), "action": Statistics.of(actions(), moved)}
 
 
-def _number_bytes(numbers: tuple[np.ndarray, np.ndarray]) -> int:
-    return numbers[0].nbytes + numbers[1].nbytes
+def _bytes(values: np.ndarray) -> int:
+    return values.nbytes
 
 
 def split_episodes(episodes: EpisodeSet, held_out: float, seed: int = 0) -> tuple[list[Episode], list[Episode]]:

@@ -17,34 +17,25 @@ said, and are checked against what a file does say (attributes `fps` and `colour
 
 from __future__ import annotations
 
-import io
-import json
-import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float32, UInt8
-from PIL import Image
+from jaxtyping import Float32
 
 from gemvlm.data.episodes.episode import CameraInfo, Episode
+from gemvlm.data.episodes.hdf5_file import Named, cameras, checked, decoded, open_file, pictures_of, table, wordings
 from gemvlm.data.episodes.latency import NO_LATENCY, Latency
 from gemvlm.data.episodes.lerobot_meta import LONGEST_EPISODE
-from gemvlm.data.episodes.video import LARGEST_SIDE
 from gemvlm.depth_map import DepthMap, Encoding, decode
 from gemvlm.sample import Frame
 
 ColourOrder = Literal["rgb", "bgr"]
 DepthAs = Literal["none", "m", "mm", "spectral"]
-LARGEST_VECTOR = 4096
-LARGEST_CHUNK_BYTES = 256 << 20
-LARGEST_TABLE_BYTES = 2 << 30
-LARGEST_JSON = 16 << 20
-OPEN_FILES = 8
 CONFIDENT = 0.5
 """A painted pixel less like any colour of the map than this has no depth."""
 
@@ -87,34 +78,33 @@ class Hdf5Folder:
         return tuple(sorted(found, key=lambda file: (str(file.parent), _number(file), file.name)))
 
     def _episode(self, file: Path) -> Episode:
-        with _Named(file):
-            content = _open(file)
+        with Named(file):
+            content = open_file(file)
             self._check_attributes(content, file)
-            state = _dataset(content, "observations/state", file, 2)
+            state = table(content, "observations/state", file, 2)
             chunked = "action_chunk" in content
-            action = _dataset(content, "action_chunk" if chunked else "action", file, 3 if chunked else 2)
+            action = table(content, "action_chunk" if chunked else "action", file, 3 if chunked else 2)
             pictures = {
-                name: _pictures(content, f"observations/images/{name}", file) for name in _cameras(content, file)
+                name: pictures_of(content, f"observations/images/{name}", file) for name in cameras(content, file)
             }
-            depths = {name for name in pictures if f"observations/depth_images/{name}" in content}
+            depths = self._depths(content, file)
             counts = {"state": len(state), "action": len(action)}
             if len(state) != len(action) or not 0 < len(state) <= LONGEST_EPISODE:
                 raise ValueError(f"{file}: rows differ or are none: {counts}; convert the episode again")
             if chunked and (self.latency.arm or self.latency.gripper):
                 raise ValueError(f"{file}: action_chunk can't be moved by a latency; convert again, or set it to 0")
-            length = self.latency.length(len(state), min(len(own) for own in pictures.values()))
+            length = self.latency.length(len(state), min(len(own) for own in (*pictures.values(), *depths.values())))
             if not length:
                 raise ValueError(f"{file}: {counts} rows leave nothing after {self.latency}")
-            wordings = _wordings(file)
+            told = wordings(file)
             return Episode(
                 id=str(file.relative_to(self.path).with_suffix("")),
-                instruction=wordings[0],
-                wordings=wordings if len(wordings) > 1 else (),
+                instruction=told[0],
+                wordings=told if len(told) > 1 else (),
                 length=length,
                 fps=self.fps,
                 cameras={
-                    name: CameraInfo(*self._size(own, file), has_depth=self.depth != "none" and name in depths)
-                    for name, own in pictures.items()
+                    name: CameraInfo(*self._size(own, file), has_depth=name in depths) for name, own in pictures.items()
                 },
                 data=_Reader(self, file, len(state)),
                 state_names=self.state_names or _numbered("state", state.shape[1]),
@@ -123,6 +113,12 @@ class Hdf5Folder:
                 licence=self.licence,
                 chunk_length=action.shape[1] if chunked else 0,
             )
+
+    def _depths(self, content: Any, file: Path) -> dict[str, Any]:
+        """The data sets of depth by camera, if they are wanted."""
+        keys = {name: f"observations/depth_images/{name}" for name in cameras(content, file)}
+        wanted = self.depth != "none"
+        return {name: checked(content, key, file) for name, key in keys.items() if wanted and key in content}
 
     def _check_attributes(self, content: Any, file: Path) -> None:
         """What the file says about itself must not contradict what was said about it."""
@@ -134,7 +130,7 @@ class Hdf5Folder:
             raise ValueError(f"{file}: says {float(fps):g} frames per second, the folder was opened at {self.fps:g}")
 
     def _size(self, pictures: Any, file: Path) -> tuple[int, int]:
-        height, width = pictures.shape[1:3] if pictures.ndim == 4 else _decoded(pictures[0], file).shape[:2]
+        height, width = pictures.shape[1:3] if pictures.ndim == 4 else decoded(pictures[0], file).shape[:2]
         return int(height), int(width)
 
 
@@ -158,8 +154,8 @@ class _Reader:
     rows: int
 
     def signal(self, name: str, start: int, stop: int) -> Float32[np.ndarray, "T D"]:
-        with _Named(self.file):
-            content, latency = _open(self.file), self.folder.latency
+        with Named(self.file):
+            content, latency = open_file(self.file), self.folder.latency
             if name == "state":
                 values = np.asarray(content["observations/state"][start:stop], np.float32)
             elif "action_chunk" in content:
@@ -170,13 +166,13 @@ class _Reader:
         return self._finite(values, name, start)
 
     def chunk(self, index: int) -> Float32[np.ndarray, "H A"]:
-        with _Named(self.file):
-            values = np.asarray(_open(self.file)["action_chunk"][index], np.float32)
+        with Named(self.file):
+            values = np.asarray(open_file(self.file)["action_chunk"][index], np.float32)
         return self._finite(values, "action_chunk", index)
 
     def frames(self, camera: str, indices: Sequence[int]) -> tuple[Frame, ...]:
-        with _Named(self.file):
-            content = _open(self.file)
+        with Named(self.file):
+            content = open_file(self.file)
             pictures = content[f"observations/images/{camera}"]
             key = f"observations/depth_images/{camera}"
             depths = content[key] if self.folder.depth != "none" and key in content else None
@@ -185,14 +181,14 @@ class _Reader:
     def _frame(self, pictures: Any, depths: Any, index: int) -> Frame:
         row = self.folder.latency.picture(index)
         raw = pictures.ndim == 4
-        image = pictures[row] if raw else _decoded(pictures[row], self.file)
+        image = pictures[row] if raw else decoded(pictures[row], self.file)
         order = self.folder.raw_order if raw else self.folder.encoded_order
         image = np.ascontiguousarray(image if order == "rgb" else image[..., ::-1])
         depth = None if depths is None else self._depth(depths, row)
         return Frame(image, depth, time_s=index / self.folder.fps)
 
     def _depth(self, depths: Any, row: int) -> DepthMap:
-        values = depths[row] if depths.ndim >= 3 else _decoded(depths[row], self.file, colour=False)
+        values = depths[row] if depths.ndim >= 3 else decoded(depths[row], self.file, colour=False)
         source = f"{self.file.name}, row {row}"
         if self.folder.depth == "spectral":
             if values.ndim != 3 or values.dtype != np.uint8:
@@ -218,115 +214,9 @@ class _Reader:
         return values
 
 
-class _Named:
-    """Whatever a damaged file raises becomes a ValueError with its name: the one place of this source."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        unnamed = isinstance(error, ValueError) and str(self.file.parent) not in str(error)
-        kinds = (OSError, KeyError, TypeError, RuntimeError, OverflowError, RecursionError, MemoryError, AttributeError)
-        if unnamed or isinstance(error, kinds):
-            raise ValueError(f"{self.file}: not a readable episode ({error}); fetch or convert it again") from error
-
-
 def _number(file: Path) -> int:
     digits = re.search(r"(\d{1,12})$", file.stem)
     return int(digits[1]) if digits else -1
-
-
-def _open(file: Path) -> Any:
-    """An open file of this process: an HDF5 handle must not cross a fork."""
-    return _opened(file, file.stat().st_mtime_ns, os.getpid())
-
-
-@lru_cache(maxsize=OPEN_FILES)
-def _opened(file: Path, changed: int, process: int) -> Any:
-    try:
-        import h5py
-    except ImportError as error:
-        raise ImportError("HDF5 files are read by h5py: pip install 'gemvlm[robots]'") from error
-    return h5py.File(file, "r")
-
-
-def _dataset(content: Any, name: str, file: Path, dimensions: int) -> Any:
-    """A table of floats, checked before anything of it is read."""
-    own = _checked(content, name, file)
-    if own.ndim != dimensions or own.dtype.kind != "f" or not 0 < max(own.shape[1:]) <= LARGEST_VECTOR:
-        raise ValueError(f"{file}: {name} is {own.shape} of {own.dtype}; {dimensions} axes of float are needed")
-    if float(np.prod(own.shape, dtype=np.float64)) * own.dtype.itemsize > LARGEST_TABLE_BYTES:
-        raise ValueError(f"{file}: {name} of {own.shape} is larger than {LARGEST_TABLE_BYTES} bytes")
-    return own
-
-
-def _pictures(content: Any, name: str, file: Path) -> Any:
-    own = _checked(content, name, file)
-    if own.ndim == 4 and own.dtype == np.uint8 and own.shape[3] == 3 and 0 < max(own.shape[1:3]) <= LARGEST_SIDE:
-        return own
-    if own.ndim == 1 and own.dtype.kind in "SO" and len(own):
-        return own
-    raise ValueError(f"{file}: {name} is {own.shape} of {own.dtype}; (N, H, W, 3) of uint8, or N encoded pictures")
-
-
-def _checked(content: Any, name: str, file: Path) -> Any:
-    """A data set that lies in this very file, and whose pieces are of a bearable size."""
-    import h5py
-
-    walked = content
-    for part in name.split("/"):
-        if not isinstance(walked, h5py.Group) or part not in walked:
-            raise ValueError(f"{file}: no {name}; there are {sorted(walked) if hasattr(walked, 'keys') else []}")
-        if not isinstance(walked.get(part, getlink=True), h5py.HardLink):
-            raise ValueError(f"{file}: {name} is a link; an episode must lie in its own file")
-        walked = walked[part]
-    if not isinstance(walked, h5py.Dataset) or walked.external or walked.is_virtual:
-        raise ValueError(f"{file}: {name} is no data set of this file")
-    piece = float(np.prod(walked.chunks or (1,), dtype=np.float64)) * walked.dtype.itemsize
-    if piece > LARGEST_CHUNK_BYTES:
-        raise ValueError(f"{file}: {name} is stored in pieces of {piece:.3g} bytes; more than {LARGEST_CHUNK_BYTES}")
-    return walked
-
-
-def _cameras(content: Any, file: Path) -> list[str]:
-    images = content.get("observations/images")
-    names = sorted(images) if images is not None and hasattr(images, "keys") else []
-    if not names:
-        raise ValueError(f"{file}: no camera under observations/images; convert the episode with its pictures")
-    return names
-
-
-def _decoded(data: Any, file: Path, colour: bool = True) -> UInt8[np.ndarray, "H W 3"] | np.ndarray:
-    content = data.tobytes() if isinstance(data, np.ndarray) else bytes(data)
-    try:
-        image = Image.open(io.BytesIO(content))
-        if max(image.size) > LARGEST_SIDE:
-            raise ValueError(f"{image.size} pixels are too many")
-        return np.array(image.convert("RGB") if colour else image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{file}: not a readable picture ({error}); convert the episode again") from error
-
-
-def _wordings(file: Path) -> tuple[str, ...]:
-    """All ways in which this very episode was asked for."""
-    path = file.parent / "instructions.json"
-    if not path.is_file() or path.stat().st_size > LARGEST_JSON:
-        raise ValueError(f"{path}: missing or larger than {LARGEST_JSON} bytes; it holds the episodes' instructions")
-    try:
-        stated = json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not JSON ({error})") from error
-    if isinstance(stated, Mapping):
-        if file.stem not in stated:
-            raise ValueError(f"{path}: nothing about {file.stem!r}; it names {len(stated)} other episodes")
-        stated = stated[file.stem]
-    said = [stated] if isinstance(stated, str) else stated
-    if not isinstance(said, list) or not said or not all(isinstance(one, str) and one.strip() for one in said):
-        raise ValueError(f"{path}: the instructions of {file.stem!r} are {said!r:.80}; give texts")
-    return tuple(dict.fromkeys(one.strip() for one in said))
 
 
 def _numbered(name: str, count: int) -> tuple[str, ...]:
