@@ -2,7 +2,8 @@
 
 The sizes of `Augmentation.published()` are those of the released GEM-VLA code (zhaorw02/GEM, commit 5500948,
 `GEM-VLA/train/dataset.py` and `image_corrupt.py`): half of the pictures get a jitter, a corruption or both; of its
-kinds of noise and blur the Gaussian ones are here. Every draw comes from a key that names the sample, the epoch and the camera: equal in every process, different in every epoch.
+kinds of noise and blur the Gaussian ones are here. Every draw comes from a key that names the sample, the epoch and the
+camera: equal in every process, different in every epoch.
 """
 
 from __future__ import annotations
