@@ -13,9 +13,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gemvlm.inference import Answer, DepthPrediction, GemPipeline, load
+    from gemvlm.inference import (
+        Answer,
+        DepthPrediction,
+        GemPipeline,
+        LocateRequest,
+        Location,
+        Plan,
+        TextStream,
+        load,
+        read_video,
+    )
 
-__all__ = ["Answer", "DepthPrediction", "GemPipeline", "__version__", "load"]
+__all__ = [
+    "Answer",
+    "DepthPrediction",
+    "GemPipeline",
+    "LocateRequest",
+    "Location",
+    "Plan",
+    "TextStream",
+    "__version__",
+    "load",
+    "read_video",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -78,8 +78,9 @@ def median_interval(
     values = np.asarray(scores, np.float64)
     if not values.size or np.isnan(values).any():
         raise ValueError(f"{values.size} scores, {int(np.isnan(values).sum())} of them NaN, have no median")
+    names = range(len(values)) if clusters is None else clusters
     numbers: dict[Hashable, int] = {}
-    place = np.array([numbers.setdefault(name, len(numbers)) for name in clusters or range(len(values))])
+    place = np.array([numbers.setdefault(name, len(numbers)) for name in names])
     order = np.argsort(values, kind="stable")
     medians = []
     for drawn in _drawings(len(numbers), resamples, seed):

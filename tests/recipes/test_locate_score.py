@@ -12,7 +12,7 @@ import pytest
 
 from gemvlm.camera import Camera, View
 from gemvlm.depth_map import DepthMap
-from gemvlm.inference import DepthPrediction, LocateRequest, Location
+from gemvlm.inference import DepthPrediction, GemPipeline, LocateRequest, Location
 from gemvlm.recipes import locate_score
 from gemvlm.recipes.locate_score import (
     ALIGNED,
@@ -89,8 +89,11 @@ def test_no_point_is_nowhere_and_the_blind_still_answers() -> None:
     assert set(estimates(replace(sought(), table_m=None), pointing(MIDDLE_OF_PLATE))) == {TRUE, GENERATED, ALIGNED}
 
 
-class Pipeline:
-    """Points to the middle of the plate, except in scene "none"."""
+class Pipeline(GemPipeline):
+    """Points to the middle of the plate, except for what is called "none"."""
+
+    def __init__(self) -> None:
+        pass
 
     def locate_batch(self, requests: Sequence[LocateRequest], **_: float) -> list[Location]:
         return [pointing(None if request.expression == "none" else MIDDLE_OF_PLATE) for request in requests]
@@ -102,7 +105,7 @@ def test_scores_count_a_missing_point_as_infinitely_far() -> None:
         thing = sought(f"scene {number}")
         if number >= 6:
             thing = replace(thing, expression="none")
-        errors += measured(Pipeline(), [thing])  # type: ignore[arg-type]
+        errors += measured(Pipeline(), [thing])
     scores = summary("test", "plates", errors)
     assert scores.things == scores.scenes == 9 and scores.pointed_at.mean == pytest.approx(6 / 9)
     assert scores.methods[TRUE]["centre_m"].mean == pytest.approx(0, abs=1e-6)
@@ -121,7 +124,7 @@ def test_a_median_has_an_interval_by_cluster() -> None:
     draws = rng.normal(size=400)
     alone = median_interval(draws)
     assert alone.low < np.median(draws) < alone.high and alone.high - alone.low == pytest.approx(0.25, abs=0.1)
-    together = median_interval(np.repeat(draws[:40], 10), np.repeat(np.arange(40), 10))
+    together = median_interval(np.repeat(draws[:40], 10), np.repeat(np.arange(40), 10).tolist())
     assert together.high - together.low > 2 * (alone.high - alone.low)
     with pytest.raises(ValueError, match="1 of them NaN"):
         median_interval([np.nan, 1.0])
@@ -150,7 +153,7 @@ def test_of_unlabelled_frames_depth_alone_is_scored(tmp_path: Path, monkeypatch:
     if not frames.is_dir():
         pytest.skip("the frames of 7-Scenes are not beside the repository")
 
-    class Painter:
+    class Painter(Pipeline):
         def depth(self, image: np.ndarray, **_: float) -> DepthPrediction:
             flat = np.full(image.shape[:2], 2.0, np.float32)
             return DepthPrediction(DepthMap.from_values(flat), np.ones_like(flat), image)
