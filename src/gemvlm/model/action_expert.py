@@ -16,7 +16,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -186,11 +186,15 @@ class _Modulation(nn.Sequential):
     def __init__(self, width: int, outputs: int):
         super().__init__(nn.SiLU(), nn.Linear(2 * width, outputs * width))
 
+    @property
+    def linear(self) -> nn.Linear:
+        return cast(nn.Linear, self[1])
+
     def of_time(self, time: Float[Tensor, "K E"]) -> Tensor:
-        return F.linear(F.silu(time), self[1].weight[:, : time.shape[-1]])
+        return F.linear(F.silu(time), self.linear.weight[:, : time.shape[-1]])
 
     def of_state(self, state: Float[Tensor, "R E"]) -> Tensor:
-        return F.linear(F.silu(state), self[1].weight[:, -state.shape[-1] :], self[1].bias)
+        return F.linear(F.silu(state), self.linear.weight[:, -state.shape[-1] :], self.linear.bias)
 
 
 def _modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -198,6 +202,8 @@ def _modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 class _Block(nn.Module):
+    """Self-attention, cross-attention and feed-forward, each shifted, scaled and gated."""
+
     def __init__(self, config: ExpertConfig):
         super().__init__()
         projects = config.conditioning == "layer_inputs"
@@ -211,6 +217,10 @@ class _Block(nn.Module):
         self.ffn = _FeedForward(config)
         self.adaLN_modulation = _Modulation(config.width, 9)
 
+    def keys_values(self, tokens: Float[Tensor, "R L E"]) -> KeysValues:
+        """What the cross-attention reads of adapted states."""
+        return self.cross_attn.keys_values(self.cond_norm(tokens))
+
     def forward(
         self, x: Float[Tensor, "R n E"], modulation: Float[Tensor, "R E9"], context: KeysValues, mask: Tensor | None
     ) -> Float[Tensor, "R n E"]:
@@ -222,6 +232,8 @@ class _Block(nn.Module):
 
 
 class _FinalLayer(nn.Module):
+    """From the width to the numbers of an action, shifted and scaled."""
+
     def __init__(self, config: ExpertConfig):
         super().__init__()
         self.ffn_norm = _Norm(config.width, eps=config.norm_eps)
@@ -236,15 +248,15 @@ class _FinalLayer(nn.Module):
 
 
 class _TimeEmbedder(nn.Module):
+    """Sinusoids of the scaled time, then two layers."""
+
     def __init__(self, config: ExpertConfig):
         super().__init__()
         self.scale = config.time_scale
-        self.mlp = nn.Sequential(
-            nn.Linear(TIME_CHANNELS, config.width), nn.SiLU(), nn.Linear(config.width, config.width)
-        )
+        self.mlp = _adaptor(TIME_CHANNELS, config.width, 2)
 
     def forward(self, time: Float[Tensor, "K"]) -> Float[Tensor, "K E"]:
-        return self.mlp(time_channels(self.scale * time).to(self.mlp[0].weight.dtype))
+        return self.mlp(time_channels(self.scale * time).to(_dtype(self.mlp)))
 
 
 def time_channels(time: Float[Tensor, "K"]) -> Float32[Tensor, "K 256"]:
@@ -272,7 +284,8 @@ class _Transformer(nn.Module):
 
     @property
     def modulations(self) -> list[_Modulation]:
-        return [module.adaLN_modulation for module in (*self.blocks, self.final_layer)]
+        """Of all blocks, then of the final layer."""
+        return [cast(_Modulation, module.adaLN_modulation) for module in (*self.blocks, self.final_layer)]
 
     def forward(
         self, x: Float[Tensor, "R H E"], modulations: Sequence[Tensor], observed: Observed
@@ -294,14 +307,14 @@ class _Transformer(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        for layer in (self.t_embedder.mlp[0], self.t_embedder.mlp[2]):
-            nn.init.normal_(layer.weight, std=0.02)
-        for last in (*(m[1] for m in self.modulations), self.final_layer.ffn["fc2"]):
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
-        for module in self.modules():
-            if isinstance(module, nn.RMSNorm):
+            elif isinstance(module, nn.RMSNorm):
                 module.reset_parameters()
+        for layer in self.t_embedder.mlp:
+            if isinstance(layer, nn.Linear):
+                nn.init.normal_(layer.weight, std=0.02)
+        for last in (*(modulation.linear for modulation in self.modulations), self.final_layer.ffn["fc2"]):
+            for parameter in last.parameters():
+                nn.init.zeros_(parameter)
         nn.init.normal_(self.register_tokens)
         nn.init.zeros_(self.state_pos_emb)
         self.x_pos_emb.copy_(_positions(self.config.horizon, self.config.registers, self.config.width))
@@ -322,6 +335,10 @@ def _adaptor(inputs: int, outputs: int, layers: int) -> nn.Sequential:
     for _ in range(layers - 1):
         modules += [nn.SiLU(), nn.Linear(outputs, outputs)]
     return nn.Sequential(*modules)
+
+
+def _dtype(module: nn.Module) -> torch.dtype:
+    return next(module.parameters()).dtype
 
 
 class ActionExpert(nn.Module):
@@ -351,7 +368,7 @@ class ActionExpert(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.act_adaptor[0].weight.dtype
+        return _dtype(self.act_adaptor)
 
     def checkpoint_activations(self, on: bool = True) -> None:
         """In training, keep only the inputs of blocks and recompute the rest backwards."""
@@ -368,10 +385,8 @@ class ActionExpert(nn.Module):
         if self.config.conditioning == "keys_values":
             return tuple(context.keys_values[i % number] for i in range(self.config.depth))
         tokens = [self.lang_adaptor(states.to(self.dtype)) for states in context.states]
-        return tuple(
-            block.cross_attn.keys_values(block.cond_norm(tokens[i % number]))
-            for i, block in enumerate(self.model.blocks)
-        )
+        blocks = (cast(_Block, block) for block in self.model.blocks)
+        return tuple(block.keys_values(tokens[i % number]) for i, block in enumerate(blocks))
 
     def velocity(
         self, noisy: Float[Tensor, "R H action"], time: Float[Tensor, "R"], observed: Observed
