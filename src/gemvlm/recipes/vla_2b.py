@@ -44,7 +44,7 @@ ALONE = Stage(
 JOINT = replace(
     ALONE,
     name="joint",
-    learning_rates=ALONE.learning_rates | dict.fromkeys(("connector", "generator"), RATE),
+    learning_rates={**ALONE.learning_rates, "connector": RATE, "generator": RATE},
     loss_weights={"action": 1.0, "depth": DEPTH_WEIGHT},  # 0.1 [code]
     targets=("depth",),
 )

@@ -58,7 +58,7 @@ class PolicyBudget(Budget):
         ]
         return [*found, self._expert(load, precision)]
 
-    def memory(self, stage: Stage, load: Load, precision: Precision, **options: bool | int) -> Memory:  # type: ignore[override]
+    def memory(self, stage: Stage, load: Load, precision: Precision, **options: bool | int) -> Memory:
         self._whole = _reads_all(stage)
         return super().memory(stage, load, precision, **options)  # type: ignore[arg-type]
 
