@@ -53,7 +53,7 @@ def occupied(queue: WorkQueue) -> Job:
 
 
 def test_equal_keys_share_batches_in_order(worker: Worker) -> None:
-    queue = WorkQueue(worker, batch_size=3, at_once=1, gather_s=0)
+    queue = WorkQueue(worker, batch_size=3, at_once=1, gather_s=0.0)
     first = occupied(queue)
     jobs = [queue.submit(key, number) for number, key in enumerate("aabaab")]
     alone = queue.submit("a", "alone", alone=True)
@@ -81,7 +81,7 @@ def test_a_full_queue_says_when_to_come_back(worker: Worker) -> None:
 
 
 def test_who_leaves_costs_nothing(worker: Worker) -> None:
-    queue = WorkQueue(worker, at_once=1, gather_s=0)
+    queue = WorkQueue(worker, at_once=1, gather_s=0.0)
     first = occupied(queue)
     jobs = [queue.submit("a", number) for number in range(4)]
     jobs[1].future.cancel()
@@ -95,7 +95,7 @@ def test_who_leaves_costs_nothing(worker: Worker) -> None:
 def test_a_running_job_stops_when_all_have_left() -> None:
     worker = Worker(steps=100_000)
     worker.gate.set()
-    queue = WorkQueue(worker, gather_s=0)
+    queue = WorkQueue(worker, gather_s=0.0)
     job = occupied(queue)
     job.future.cancel()
     assert queue.close(PATIENCE_S)
@@ -104,7 +104,7 @@ def test_a_running_job_stops_when_all_have_left() -> None:
 
 def test_batches_take_turns() -> None:
     worker = Worker(steps=50)
-    queue = WorkQueue(worker, at_once=2, gather_s=0)
+    queue = WorkQueue(worker, at_once=2, gather_s=0.0)
     first = occupied(queue)
     second = queue.submit("second", "second")
     worker.gate.set()
@@ -114,7 +114,7 @@ def test_batches_take_turns() -> None:
 
 
 def test_one_bad_request_does_not_take_its_neighbours_along(worker: Worker) -> None:
-    queue = WorkQueue(worker, at_once=1, gather_s=0)
+    queue = WorkQueue(worker, at_once=1, gather_s=0.0)
     first = occupied(queue)
     good, bad, other = [queue.submit("a", payload) for payload in (1, "poison", 2)]
     worker.gate.set()
@@ -126,7 +126,7 @@ def test_one_bad_request_does_not_take_its_neighbours_along(worker: Worker) -> N
 
 
 def test_pieces_are_heard_once_even_if_the_batch_fails(worker: Worker) -> None:
-    queue = WorkQueue(worker, at_once=1, gather_s=0)
+    queue = WorkQueue(worker, at_once=1, gather_s=0.0)
     first, heard = occupied(queue), []
     listener = queue.submit("a", 1, on_piece=heard.append)
     poison = queue.submit("a", "poison")
@@ -173,7 +173,7 @@ def test_a_job_that_would_wait_too_long_is_refused() -> None:
         jobs[0].finish(None)
         yield
 
-    queue = WorkQueue(slow, batch_size=1, patience_s=0.2, gather_s=0)
+    queue = WorkQueue(slow, batch_size=1, patience_s=0.2, gather_s=0.0)
     queue.submit("a", 0).future.result(PATIENCE_S)
     with pytest.raises(Busy):
         for number in range(60):
