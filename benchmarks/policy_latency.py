@@ -1,6 +1,6 @@
 """From pictures to actions: the time of our policy against a straightforward one, `straightforward_policy.py`.
 
-    python benchmarks/policy_latency.py                                  # small, float32, a CPU: under a minute
+    python benchmarks/policy_latency.py                                  # small, float32, a CPU: two minutes
     python benchmarks/policy_latency.py --size 2b --device cuda          # the paper's size in bfloat16, random weights
     python benchmarks/policy_latency.py --steps 10 --cameras 2
     python benchmarks/policy_latency.py --cpu-time                       # where others use the machine, too
@@ -249,7 +249,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default=None, help="float32, bfloat16 on a GPU")
     parser.add_argument("--cameras", type=int, default=3)
     parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--cpu-time", action="store_true", help="count this process's computing, not the clock")
     options = parser.parse_args()
