@@ -117,9 +117,9 @@ def test_a_surface_is_cut_where_depth_jumps() -> None:
 
 
 def test_surfaces_of_depth_without_a_unit_and_of_nothing() -> None:
-    image, ramp = np.zeros((16, 16, 3), np.uint8), np.tile(np.linspace(0, 1, 16, dtype=np.float32), (16, 1))
+    image, ramp = np.zeros((64, 64, 3), np.uint8), np.tile(np.linspace(0, 1, 64, dtype=np.float32), (64, 1))
     for kind in ("affine_depth", "affine_disparity", "affine_log_depth", "affine_sqrt_disparity"):
         _, places, triangles = surface_parts(depth_surface(image, DepthMap.from_values(ramp, kind), 60.0))
         far = np.ptp(places[:, 2])
         assert 1.5 < far <= 2.01 and len(triangles) > 100, (kind, far)
-    assert len(surface_parts(depth_surface(image, DepthMap.from_values(np.zeros((16, 16))), 60.0))[1]) == 0
+    assert len(surface_parts(depth_surface(image, DepthMap.from_values(np.zeros((64, 64))), 60.0))[1]) == 0
