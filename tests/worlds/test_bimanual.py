@@ -12,6 +12,8 @@ from gemvlm.worlds.bimanual.world import REACH, SPEED_M_S
 from gemvlm.worlds.robot_world import RobotWorld
 
 SIZE = 16
+LONGEST = 200
+"""Actions; the expert needs 160 at most."""
 
 
 @pytest.fixture(scope="module", params=TASKS)
@@ -22,7 +24,7 @@ def world(request) -> BimanualWorld:
 def played(world: BimanualWorld, start: int, still: str = "") -> bool:
     """Whether the expert succeeds, with one hand held where it began if asked."""
     held = world.reset(start).state.reshape(2, 7).copy()
-    for _ in range(world.horizon):
+    for _ in range(LONGEST):
         action = world.expert_action().reshape(2, 7)
         if still:
             index = ("left", "right").index(still)
