@@ -16,7 +16,8 @@ from gemvlm.batch import IGNORE
 from gemvlm.data.conversation import ImageSlot, Segment
 from gemvlm.data.tokenizer import SpecialIds
 
-CACHED_TEXTS = 200_000
+CACHED_CHARACTERS = 5_000_000
+"""Of texts whose ids are remembered; strangers may send any number of long ones."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Encoder:
         self._plain = Tokenizer.from_str(self._markup.to_str())
         self._plain.encode_special_tokens = True
         self._cache: dict[tuple[str, bool], np.ndarray] = {}
+        self._cached_characters = 0
 
     def __reduce__(self) -> tuple[type[Encoder], tuple[PreTrainedTokenizerFast]]:
         return Encoder, (self._tokenizer,)  # pickling a backend tokenizer forgets encode_special_tokens
@@ -69,7 +71,9 @@ class Encoder:
         if ids is None:
             tokenizer = self._markup if markup else self._plain
             ids = np.array(tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
-            if len(self._cache) >= CACHED_TEXTS:
+            self._cached_characters += len(text)
+            if self._cached_characters > CACHED_CHARACTERS:
                 self._cache.clear()
+                self._cached_characters = len(text)
             self._cache[text, markup] = ids
         return ids
