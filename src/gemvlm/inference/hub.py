@@ -1,14 +1,30 @@
-"""A name on the Hugging Face hub → a folder here: safetensors and JSON alone, nothing that could run."""
+"""A name on the Hugging Face hub ⇄ a folder here: safetensors and JSON alone, nothing that could run.
+
+The token is the hub client's own affair: it reads HF_TOKEN, or what `hf auth login` keeps. It is no option, no field,
+and taken out of every message.
+"""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from gemvlm.model.card import CARD_FILE
 
 HUB_NAME = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>\w[\w./-]*))?")
 TAKEN = ("*.safetensors", "*.json", "*.jinja")
+PUBLISHED = re.compile(r"model(-\d+-of-\d+)?\.safetensors|[\w.-]+\.(json|jinja)|README\.md|LICEN[SC]E(\.txt|\.md)?")
+KEPT = ("state.json", "manifest.json")
+"""JSON that stays: where a run stood, and the list of a shipped folder's files, some of which are not published."""
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """Where a checkpoint now is, and the names of what was not sent."""
+
+    url: str
+    left: tuple[str, ...]
 
 
 def is_hub_name(name: str) -> bool:
@@ -16,8 +32,11 @@ def is_hub_name(name: str) -> bool:
     return HUB_NAME.fullmatch(name) is not None
 
 
-def hub_folder(name: str) -> Path:
-    """The checkpoint's files, fetched unless they are in the hub's cache. ValueError says why it can't be had."""
+def hub_folder(name: str, card: str = CARD_FILE) -> Path:
+    """The checkpoint's files, fetched unless they are in the hub's cache. ValueError says why it can't be had.
+
+    `card` is the description that it must hold: a GEM's, or a policy's.
+    """
     from huggingface_hub import hf_hub_download, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -25,11 +44,52 @@ def hub_folder(name: str) -> Path:
     assert parts is not None
     repository, revision = parts["repository"], parts["revision"]
     try:
-        hf_hub_download(repository, CARD_FILE, revision=revision)  # what is no checkpoint of ours is not fetched whole
+        hf_hub_download(repository, card, revision=revision)  # what is no checkpoint of ours is not fetched whole
         return Path(snapshot_download(repository, revision=revision, allow_patterns=list(TAKEN)))
     except (HfHubHTTPError, HFValidationError, OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
-            f"{name}: no such folder here, and as a model of the Hugging Face hub it can't be had ({reason}); check "
-            f"the name, the network and HF_TOKEN, and that the repository holds {CARD_FILE}"
+            f"{name}: no such folder here, and as a model of the Hugging Face hub it can't be had ({_reason(error)}); "
+            f"check the name, the network and HF_TOKEN, and that the repository holds {card}"
         ) from error
+
+
+def push_folder(folder: Path, name: str, *, message: str, public: bool = False, revision: str | None = None) -> Pushed:
+    """Puts a checkpoint's weights, descriptions, card and licence on the hub, in one commit; makes the repository.
+
+    Only files directly in `folder` that `PUBLISHED` names are sent: no optimiser, no log, nothing in folders.
+    `revision` is a branch, made if there is none. ValueError for a name that is none, for a folder without weights or
+    card, and for whatever the hub refuses.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    parts = HUB_NAME.fullmatch(name)
+    if parts is None or parts["revision"]:
+        raise ValueError(f"{name!r} is no repository: write OWNER/NAME, and the branch as an option")
+    there = sorted(path.name for path in folder.iterdir())
+    sent = [n for n in there if PUBLISHED.fullmatch(n) and n not in KEPT and (folder / n).is_file()]
+    if "README.md" not in sent or not any(n.endswith(".safetensors") for n in sent):
+        raise ValueError(f"{folder}: weights or README.md missing; give a whole checkpoint and write its card first")
+    api = HfApi()
+    try:
+        api.create_repo(name, private=not public, exist_ok=True)
+        if revision is not None:
+            api.create_branch(name, branch=revision, exist_ok=True)
+        done = api.upload_folder(
+            repo_id=name, folder_path=folder, commit_message=message, revision=revision, allow_patterns=sent
+        )
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{name}: the Hugging Face hub did not take {folder} ({_reason(error)}); log in with `hf auth login` or "
+            "set HF_TOKEN to a token that may write there, and check the name and the network"
+        ) from None
+    return Pushed(str(done.commit_url), tuple(n for n in there if n not in sent))
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what went wrong, without the token should the client have written it."""
+    from huggingface_hub import get_token
+
+    lines = str(error).strip().splitlines()
+    token = get_token()
+    return (lines[0].replace(token, "***") if token else lines[0]) if lines else type(error).__name__
