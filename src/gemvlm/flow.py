@@ -14,12 +14,46 @@ holds their numbers (sigma = 1 - t) and the one place that flips directions is t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+Solver = Literal["euler", "midpoint", "heun"]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How a flow is followed from noise to data.
+
+    `solver`: "euler" is of first order; "midpoint" (at half of each step) and "heun" (at both ends of it, the last step
+    by Euler, as no network learns at t = 1 itself) are of second order and ask twice for each step. `shift` spaces the
+    steps by a shift of the noise levels other than the model's own: 1 is uniform, more takes smaller steps near noise.
+    """
+
+    count: int
+    solver: Solver = "euler"
+    shift: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or self.solver not in get_args(Solver) or (self.shift is not None and not self.shift > 0):
+            raise ValueError(
+                f"steps ({self.count}) must be at least 1, the solver ({self.solver!r}) one of "
+                f"{', '.join(get_args(Solver))}, and the shift ({self.shift}) positive"
+            )
+
+    @classmethod
+    def of(cls, steps: int | Steps) -> Steps:
+        """A plain number means so many Euler steps, spaced as the model's own."""
+        return steps if isinstance(steps, Steps) else cls(steps)
+
+    @property
+    def evaluations(self) -> int:
+        """How often the network is asked."""
+        return {"euler": self.count, "midpoint": 2 * self.count, "heun": 2 * self.count - 1}[self.solver]
 
 
 def interpolate(
@@ -38,19 +72,41 @@ def velocity(noise: Float[Tensor, "N *shape"], data: Float[Tensor, "N *shape"]) 
 
 @torch.no_grad()
 def integrate(
-    velocity_at: Callable[[Tensor, Tensor], Tensor], noise: Float[Tensor, "N *shape"], times: Float[Tensor, "K_plus_1"]
+    velocity_at: Callable[[Tensor, Tensor], Tensor],
+    noise: Float[Tensor, "N *shape"],
+    times: Float[Tensor, "K_plus_1"],
+    solver: Solver = "euler",
 ) -> Float[Tensor, "N *shape"]:
-    """Euler's method from times[0] to times[-1]: x <- x + (t_next - t) velocity_at(x, t).
+    """From times[0] to times[-1], by Euler's method x <- x + (t_next - t) velocity_at(x, t) or another (see `Steps`).
 
-    `velocity_at` gets the state (N, ...) and the time of each item (N,). `times` increase from 0 to 1 to sample.
+    `velocity_at` gets the state (N, ...) and the time of each item (N,), in the order of `evaluation_times`. `times`
+    increase from 0 to 1 to sample.
     """
     if times.ndim != 1 or len(times) < 2 or not bool((times[1:] > times[:-1]).all()):
         raise ValueError(f"times must increase and be at least two, got {times.tolist()}")
     state, times = precise(noise), precise(times).to(noise.device)
+
+    def slope(at: Tensor, time: Tensor) -> Tensor:
+        return precise(velocity_at(at, time.to(state.dtype).expand(len(state))))
+
     for now, later in pairwise(times):
         step = (later - now).to(state.dtype)
-        state = state + step * precise(velocity_at(state, now.to(state.dtype).expand(len(state))))
+        found = slope(state, now)
+        if solver == "midpoint":
+            found = slope(state + 0.5 * step * found, (now + later) / 2)
+        elif solver == "heun" and bool(later < times[-1]):
+            found = 0.5 * (found + slope(state + step * found, later))
+        state = state + step * found
     return state
+
+
+def evaluation_times(times: Float[Tensor, "K_plus_1"], solver: Solver = "euler") -> Float[Tensor, "E"]:
+    """The times at which `integrate` asks for a velocity, in order: what depends on time alone can be had before."""
+    if solver == "midpoint":
+        return torch.stack([times[:-1], (times[:-1] + times[1:]) / 2], dim=1).flatten()
+    if solver == "heun":
+        return torch.stack([times[:-1], times[1:]], dim=1).flatten()[:-1]
+    return times[:-1]
 
 
 def uniform_times(steps: int) -> Float[Tensor, "K_plus_1"]:
@@ -124,6 +180,11 @@ class SigmaTable:
     def sampling_times(self, count: int) -> Float[Tensor, "K_plus_1"]:
         """The same steps as times of this package, t = 1 - sigma, from 0 to 1."""
         return 1 - self.sampling(count)[1]
+
+    def times(self, steps: Steps) -> Float[Tensor, "K_plus_1"]:
+        """`sampling_times`, by the steps' own shift if they have one."""
+        table = self if steps.shift is None else replace(self, shift=steps.shift)
+        return table.sampling_times(steps.count)
 
 
 def precise(x: Float[Tensor, "*N"]) -> Float[Tensor, "*N"]:

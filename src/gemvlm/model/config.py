@@ -15,7 +15,8 @@ class GemConfig:
     """The parts of a model, each by the keyword arguments of its class.
 
     `backbone`   of transformers' `Qwen3VLConfig`
-    `generator`  {"kind": "sana", ... of diffusers' `SanaTransformer2DModel`} or
+    `generator`  {"kind": "sana", ... of diffusers' `SanaTransformer2DModel`}; with the same weights and fields
+                 {"kind": "sana_guided", "guidance": number, ...} or {"kind": "sana_one_step", ...}; or
                  {"kind": "regression", ... of `generator.RegressionConfig`}
     `latents`    {"kind": "dc_ae", ... of diffusers' `AutoencoderDC`} or
                  {"kind": "patch", ... of `latents.PatchLatents`}
@@ -34,7 +35,9 @@ class GemConfig:
     training_steps: int = 1000
 
     def __post_init__(self) -> None:
-        _check_kind("generator", self.generator, ("sana", "regression"))
+        _check_kind("generator", self.generator, ("sana", "sana_guided", "sana_one_step", "regression"))
+        if self.generator["kind"] == "sana_guided" and not self.generator.get("guidance", 0) >= 1:
+            raise ValueError('generator: kind "sana_guided" needs "guidance", the number (at least 1) that it folds in')
         _check_kind("latents", self.latents, ("dc_ae", "patch"))
         if not 0 <= self.condition_dropout <= 1:
             raise ValueError(f"condition_dropout is a share in [0, 1], got {self.condition_dropout}")

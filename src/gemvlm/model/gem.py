@@ -9,6 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from gemvlm.batch import Batch
+from gemvlm.flow import Steps
 from gemvlm.model.backbone import Backbone, supervised_tokens, until_last_image
 from gemvlm.model.config import GemConfig
 from gemvlm.model.learner import Learner
@@ -87,7 +88,7 @@ class Gem(Learner):
         height: int,
         width: int,
         *,
-        steps: int,
+        steps: int | Steps,
         guidance: float,
         seed: int = 0,
         keys: Sequence[int] | None = None,

@@ -18,8 +18,9 @@ from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from gemvlm.flow import SigmaTable, integrate, interpolate, velocity
+from gemvlm.flow import SigmaTable, Steps, evaluation_times, integrate, interpolate, velocity
 from gemvlm.model.attention import kernel_for
+from gemvlm.model.sana_steps import SanaSteps
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,11 @@ class Condition:
     states: Float[Tensor, "M L C"]
     mask: Bool[Tensor, "M L"] | None = None
     grid: Int64[Tensor, "M 2"] | None = None
+
+    def picked(self, rows: Int64[Tensor, "P"]) -> Condition:
+        """Those of the given numbers, in that order."""
+        mask, grid = (None if t is None else t[rows.to(t.device)] for t in (self.mask, self.grid))
+        return Condition(self.states[rows.to(self.states.device)], mask, grid)
 
 
 @dataclass(frozen=True)
@@ -74,17 +80,31 @@ class Generator(nn.Module, ABC):
     def losses(
         self,
         condition: Condition,
+        null: Condition,
         latents: Float32[Tensor, "M C h w"],
         weight: Float32[Tensor, "M h w"],
         draws: Sequence[Draw],
     ) -> Float32[Tensor, "M"]:
-        """The loss of each target: mean over channels, weighted mean over places; 0 where the weights are all 0."""
+        """The loss of each target: mean over channels, weighted mean over places; 0 where the weights are all 0.
+
+        `null` is one condition: what stands for any picture's in the unconditional branch.
+        """
 
     @abstractmethod
     def sample(
-        self, condition: Condition, null: Condition, noise: Float32[Tensor, "M C h w"], *, steps: int, guidance: float
-    ) -> Float32[Tensor, "M C h w"]:
-        """Latents for each condition; `null` is the condition of the unconditional branch."""
+        self,
+        condition: Condition,
+        null: Condition,
+        noise: Float32[Tensor, "P C h w"],
+        *,
+        steps: int | Steps,
+        guidance: float,
+        rows: Int64[Tensor, "P"] | None = None,
+    ) -> Float32[Tensor, "P C h w"]:
+        """Latents for each noise, painted from the condition of number `rows[i]`; from its own, if not given.
+
+        `null` is the condition of the unconditional branch, one for all or one for each noise.
+        """
 
 
 class SanaFlow(Generator):
@@ -124,6 +144,7 @@ class SanaFlow(Generator):
     def losses(
         self,
         condition: Condition,
+        null: Condition,
         latents: Float32[Tensor, "M C h w"],
         weight: Float32[Tensor, "M h w"],
         draws: Sequence[Draw],
@@ -147,18 +168,128 @@ class SanaFlow(Generator):
 
     @torch.no_grad()
     def sample(
-        self, condition: Condition, null: Condition, noise: Float32[Tensor, "M C h w"], *, steps: int, guidance: float
-    ) -> Float32[Tensor, "M C h w"]:
-        """Euler steps from noise; at guidance 1 the unconditional branch isn't computed."""
-        both = condition if guidance == 1 else _stacked(null, condition)
+        self,
+        condition: Condition,
+        null: Condition,
+        noise: Float32[Tensor, "P C h w"],
+        *,
+        steps: int | Steps,
+        guidance: float,
+        rows: Int64[Tensor, "P"] | None = None,
+    ) -> Float32[Tensor, "P C h w"]:
+        """From noise to data; at guidance 1 the unconditional branch isn't computed.
 
-        def velocity_at(state: Tensor, time: Tensor) -> Tensor:
-            if guidance == 1:
-                return self.velocity(state, 1 - time, condition)
-            without, given = self.velocity(torch.cat([state, state]), 1 - torch.cat([time, time]), both).chunk(2)
-            return without + guidance * (given - without)
+        What the cross-attentions read of a condition is computed once, for all steps, all noises and both branches, and
+        what depends on time alone once for all steps and pictures (`SanaSteps`).
+        """
+        steps = Steps.of(steps)
+        times = self.table.times(steps)
+        asked = self.table.steps * (1 - evaluation_times(times, steps.solver).to(noise))
+        sana = SanaSteps(self.sana)
+        with kernel_for(condition.states):
+            seen = sana.look(condition.states, condition.mask)
+            seen = seen if rows is None else seen.picked(rows)
+            without = None if guidance == 1 else sana.look(null.states, null.mask)
+            modulations = iter(sana.modulations(asked))
+            positions = sana.positions(*noise.shape[-2:])
 
-        return integrate(velocity_at, noise, self.table.sampling_times(steps))
+            def velocity_at(state: Tensor, time: Tensor) -> Tensor:
+                if without is None:
+                    return -sana(state, next(modulations), positions, (seen,)).float()
+                both = -sana(torch.cat([state, state]), next(modulations), positions, (without, seen)).float()
+                free, given = both.chunk(2)
+                return free + guidance * (given - free)
+
+            return integrate(velocity_at, noise, times, steps.solver)
+
+
+class GuidedSanaFlow(SanaFlow):
+    """A Sana whose one branch gives the velocity that guidance would extrapolate from two: half the work of a step.
+
+    Trained towards (data − noise) + (1 − 1/g) (own − own without the image), both without gradient: at rest its
+    velocity is u + g (v − u), with v the plain and u the unconditional one. No teacher is kept; where the condition is
+    dropped both are equal, so the unconditional branch learns as ever.
+
+        Tang et al., Diffusion Models without Classifier-free Guidance, 2025 (arXiv 2502.12154)
+    """
+
+    def __init__(self, config: Mapping[str, Any], table: SigmaTable, guidance: float):
+        if not guidance >= 1:
+            raise ValueError(f"guidance={guidance} to be folded into a generator must be at least 1")
+        super().__init__(config, table)
+        self.guidance = guidance
+
+    def losses(
+        self,
+        condition: Condition,
+        null: Condition,
+        latents: Float32[Tensor, "M C h w"],
+        weight: Float32[Tensor, "M h w"],
+        draws: Sequence[Draw],
+    ) -> Float32[Tensor, "M"]:
+        noise = torch.stack([draw.noise(latents.shape[1:]) for draw in draws]).to(latents.device)
+        sigma = self.table.training(torch.tensor([draw.time for draw in draws]))[1].to(latents.device)
+        state = interpolate(noise, latents, 1 - sigma)
+        predicted = self.velocity(state, sigma, condition)
+        with torch.no_grad():
+            everyones = Condition(null.states.expand(len(latents), -1, -1), null.mask)
+            free = self.velocity(state, sigma, everyones)
+            wanted = velocity(noise, latents) + (1 - 1 / self.guidance) * (predicted - free)
+        return _weighted_mean((predicted - wanted).square(), weight)
+
+    def sample(
+        self,
+        condition: Condition,
+        null: Condition,
+        noise: Float32[Tensor, "P C h w"],
+        *,
+        steps: int | Steps,
+        guidance: float,
+        rows: Int64[Tensor, "P"] | None = None,
+    ) -> Float32[Tensor, "P C h w"]:
+        """As any flow by one branch; `guidance` doesn't matter, it is in the weights."""
+        return super().sample(condition, null, noise, steps=steps, guidance=1.0, rows=rows)
+
+
+class OneStepSana(SanaFlow):
+    """A Sana that paints in one pass: the velocity at the noise level 1 from a noise of zeros is the picture itself.
+
+    Trained by regression, so it paints the mean of what may be, from the same zeros each time: there is nothing to
+    guide and no ensemble to draw. It begins with the weights of a flow.
+
+        Martin Garcia et al., Fine-Tuning Image-Conditional Diffusion Models is Easier than You Think, 2024
+        (arXiv 2409.11355)
+    """
+
+    def predict(self, condition: Condition, height: int, width: int) -> Float32[Tensor, "M C h w"]:
+        channels = self.sana.config.in_channels
+        zeros = condition.states.new_zeros(len(condition.states), channels, height, width, dtype=torch.float32)
+        return self.velocity(zeros, zeros.new_ones(len(zeros)), condition)
+
+    def losses(
+        self,
+        condition: Condition,
+        null: Condition,
+        latents: Float32[Tensor, "M C h w"],
+        weight: Float32[Tensor, "M h w"],
+        draws: Sequence[Draw],
+    ) -> Float32[Tensor, "M"]:
+        return _weighted_mean((self.predict(condition, *latents.shape[-2:]) - latents).square(), weight)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        condition: Condition,
+        null: Condition,
+        noise: Float32[Tensor, "P C h w"],
+        *,
+        steps: int | Steps,
+        guidance: float,
+        rows: Int64[Tensor, "P"] | None = None,
+    ) -> Float32[Tensor, "P C h w"]:
+        """The prediction, once for each condition; steps, guidance and noise don't matter."""
+        painted = self.predict(condition, *noise.shape[-2:])
+        return painted if rows is None else painted[rows.to(painted.device)]
 
 
 def _recomputed(block: nn.Module, *inputs: Any) -> Any:
@@ -203,6 +334,7 @@ class RegressionHead(Generator):
     def losses(
         self,
         condition: Condition,
+        null: Condition,
         latents: Float32[Tensor, "M C h w"],
         weight: Float32[Tensor, "M h w"],
         draws: Sequence[Draw],
@@ -211,10 +343,17 @@ class RegressionHead(Generator):
 
     @torch.no_grad()
     def sample(
-        self, condition: Condition, null: Condition, noise: Float32[Tensor, "M C h w"], *, steps: int, guidance: float
-    ) -> Float32[Tensor, "M C h w"]:
+        self,
+        condition: Condition,
+        null: Condition,
+        noise: Float32[Tensor, "P C h w"],
+        *,
+        steps: int | Steps,
+        guidance: float,
+        rows: Int64[Tensor, "P"] | None = None,
+    ) -> Float32[Tensor, "P C h w"]:
         """The prediction; steps, guidance and noise don't matter."""
-        return self.predict(condition, *noise.shape[-2:])
+        return self.predict(condition if rows is None else condition.picked(rows), *noise.shape[-2:])
 
 
 class _Residual(nn.Sequential):
@@ -244,13 +383,12 @@ def _weighted_mean(error: Float32[Tensor, "M C h w"], weight: Float32[Tensor, "M
     return (error.mean(1) * weight).sum((1, 2)) / torch.where(total > 0, total, 1.0)
 
 
-def _stacked(null: Condition, condition: Condition) -> Condition:
-    """Both conditions as one batch, null first."""
-    mask = None if condition.mask is None else torch.cat([condition.mask, condition.mask])
-    return Condition(torch.cat([null.states.expand_as(condition.states), condition.states]), mask)
-
-
 def build_generator(config: Mapping[str, Any], table: SigmaTable) -> Generator:
     """The generator of `GemConfig.generator`."""
     options = {key: value for key, value in config.items() if key != "kind"}
-    return SanaFlow(options, table) if config["kind"] == "sana" else RegressionHead(RegressionConfig(**options))
+    if config["kind"] == "regression":
+        return RegressionHead(RegressionConfig(**options))
+    if config["kind"] == "sana_guided":
+        guidance = options.pop("guidance")
+        return GuidedSanaFlow(options, table, guidance)
+    return (OneStepSana if config["kind"] == "sana_one_step" else SanaFlow)(options, table)

@@ -16,7 +16,7 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 
 from gemvlm.batch import Target
-from gemvlm.flow import SigmaTable
+from gemvlm.flow import SigmaTable, Steps
 from gemvlm.model.connector import Connector
 from gemvlm.model.generator import Condition, Draw, Generator, build_generator
 from gemvlm.model.latents import Latents, build_latents
@@ -88,7 +88,7 @@ class GenerativeSupervision(nn.Module):
             group = [target for _, target in members]
             draws = [Draw.of(target.key) for target in group]
             weight = torch.stack([self._weight(target) for target in group])
-            each = self.generator.losses(condition_of(group, draws), self._latents(group), weight, draws)
+            each = self.generator.losses(condition_of(group, draws), self.null(1), self._latents(group), weight, draws)
             for target, loss, counts in zip(group, each, (weight > 0).flatten(1).any(1).tolist(), strict=True):
                 if counts:
                     found.setdefault(target.kind, []).append(loss)
@@ -145,7 +145,7 @@ class GenerativeSupervision(nn.Module):
         height: int,
         width: int,
         *,
-        steps: int,
+        steps: int | Steps,
         guidance: float,
         seed: int = 0,
         keys: Sequence[int] | None = None,
@@ -157,7 +157,8 @@ class GenerativeSupervision(nn.Module):
         `condition_on` names the image whose states each picture is painted from (default: its own, 0..N-1): give
         another's to see whether the states matter. `unconditional` paints from the null condition. Picture i starts
         from the noise of `keys[i]`, by default a key of (seed, i); a key of the picture's content instead makes it
-        independent of its neighbours. ValueError unless there are as many keys as pictures.
+        independent of its neighbours. An image's condition is computed once, however many pictures are painted from it.
+        ValueError unless there are as many keys as pictures.
         """
         images = list(range(len(spans))) if condition_on is None else list(condition_on)
         keys = [(seed << 32) + i for i in range(len(images))] if keys is None else list(keys)
@@ -165,12 +166,15 @@ class GenerativeSupervision(nn.Module):
             raise ValueError(f"{len(images)} pictures are painted but {len(keys)} keys are given; give one for each")
         if not images:
             return torch.zeros(0, 3, height, width, device=states.device)
-        null = self.null(len(images))
-        condition = null if unconditional else self.condition(states, spans, grids, images)
+        null, (asked, rows) = self.null(1), torch.unique(torch.tensor(images), return_inverse=True)
+        if unconditional:
+            condition, rows = null, torch.zeros_like(rows)
+        else:
+            condition = self.condition(states, spans, grids, asked.tolist())
         shape = (self.latents.channels, *self.latents.grid(height, width))
         noise = torch.stack([Draw.of(key).noise(shape) for key in keys]).to(condition.states.device)
         painted = self.generator.sample(
-            condition, null, noise, steps=steps, guidance=1.0 if unconditional else guidance
+            condition, null, noise, steps=steps, guidance=1.0 if unconditional else guidance, rows=rows
         )
         return self.latents.decode(painted).clamp(-1, 1)
 

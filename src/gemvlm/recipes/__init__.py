@@ -30,10 +30,12 @@ def _all() -> dict[str, Recipe]:
     from gemvlm.recipes.gem_2b_lora import GEM_2B_LORA
     from gemvlm.recipes.gem_8b import GEM_8B
     from gemvlm.recipes.gem_nano import GEM_NANO
+    from gemvlm.recipes.gem_nano_one_step import GEM_NANO_GUIDED, GEM_NANO_ONE_STEP
     from gemvlm.recipes.quickstart import QUICKSTART
 
+    small = (GEM_NANO, GEM_NANO_ONE_STEP, GEM_NANO_GUIDED)
     large = (GEM_2B, GEM_8B, GEM_2B_LORA, GEM_2B_CONTINUE)
-    return {recipe.name: recipe for recipe in (DEBUG, QUICKSTART, GEM_NANO, *large)}
+    return {recipe.name: recipe for recipe in (DEBUG, QUICKSTART, *small, *large)}
 
 
 def get_policy(name: str) -> VlaRecipe:

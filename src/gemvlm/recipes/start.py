@@ -100,7 +100,11 @@ def _whole(recipe: Recipe, trained: tuple[str, ...], place: str) -> Beginning:
         checkpoint_folder(folder)  # says what is missing
     if (folder / CARD_FILE).is_file():
         card = CheckpointCard.read(checkpoint_folder(folder))
-        model = replace(card.model, condition_dropout=recipe.model.condition_dropout)
+        model = replace(
+            card.model,
+            condition_dropout=recipe.model.condition_dropout,
+            generator=_taught(recipe.model.generator, card.model.generator),
+        )
         missing = sorted(set(trained) - set(card.trained_groups))
         if missing:
             raise ValueError(
@@ -112,6 +116,14 @@ def _whole(recipe: Recipe, trained: tuple[str, ...], place: str) -> Beginning:
         model = replace(recipe.model, backbone=read_config(folder))
     _refuse_other_sizes(recipe, model, str(folder))
     return Beginning(model, load_tokenizer(folder), {"checkpoint": folder})
+
+
+def _taught(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The generator found, painting as the recipe teaches it to: kinds of Sana share their weights."""
+    if not all(str(generator["kind"]).startswith("sana") for generator in (wanted, found)):
+        return found
+    kept = {name: value for name, value in found.items() if name != "guidance"}
+    return kept | {name: wanted[name] for name in ("kind", "guidance") if name in wanted}
 
 
 def _refuse_other_sizes(recipe: Recipe, found: GemConfig, where: str) -> None:

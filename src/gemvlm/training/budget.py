@@ -206,7 +206,7 @@ class Budget:
     def _generator(self, name: str, parameters: int, linear: int, load: Load, half: bool, tuned: bool) -> Part:
         options = self.config.generator
         cells, context = sum(h * w for h, w in load.latents), _padded(load.conditions)
-        if options["kind"] != "sana":
+        if options["kind"] == "regression":
             width = options["width"]
             return Part(name, "generator", parameters, linear, 4 * 5 * width * cells, 2 * linear * cells)
         width = options["num_attention_heads"] * options["attention_head_dim"]
