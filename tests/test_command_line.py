@@ -16,6 +16,7 @@ import gemvlm.inference
 from gemvlm.__main__ import COMMANDS, HELP, main
 from gemvlm.commands.vla import HELP as VLA_HELP
 from gemvlm.depth_map import DepthMap
+from gemvlm.flow import Steps
 from gemvlm.inference import Answer, DepthPrediction
 from gemvlm.sample import Box, Point
 
@@ -142,7 +143,8 @@ def test_depth_writes_colours_millimetres_and_floats(
     out = tmp_path / "new"
     words = ["depth", "nano", "x/desk.png", "--out", str(out), "--steps", "5", "--guidance", "2", "--seed", "7"]
     assert main(words) == 0
-    assert model.asked[0][1] == {"steps": 5, "guidance": 2.0, "seed": 7, "ensemble": 1}  # type: ignore[index]
+    asked = {"steps": Steps(5), "guidance": 2.0, "seed": 7, "ensemble": 1, "combine": "median"}
+    assert model.asked[0][1] == asked  # type: ignore[index]
     there = ["desk-depth.json", "desk-depth.npz", "desk-depth.png", "desk-view.png"]
     assert sorted(path.name for path in out.iterdir()) == there
     assert len(capsys.readouterr().out.splitlines()) == 3

@@ -71,7 +71,11 @@ def depth(
     steps: int = 30,
     guidance: float = 1.0,
     seed: int = 0,
+    solver: Literal["euler", "midpoint", "heun"] = "euler",
+    shift: float | None = None,
     ensemble: int = 1,
+    combine: Literal["median", "mean"] = "median",
+    uncertainty: bool = False,
     format: Formats = (),
     device: Device = None,
 ) -> None:
@@ -82,10 +86,14 @@ def depth(
         images: Image files.
         out: Folder for what is written: NAME-view.png in colours (near is warm), NAME-depth.png in 16-bit millimetres
             with NAME-depth.json (metric models only), NAME-depth.npz in float32.
-        steps: Integration steps of the generator.
+        steps: Integration steps of the generator; 4 to 8 do for most pictures.
         guidance: 1 samples what the model believes; more exaggerates what the image says.
         seed: Of the noise that painting starts from.
-        ensemble: Median of so many paintings.
+        solver: euler asks the generator once for each step, midpoint and heun twice.
+        shift: Spacing of the steps: 1 is even, more takes smaller ones near noise; the model's own by default.
+        ensemble: Paint so many times.
+        combine: What is taken of several paintings, for each pixel.
+        uncertainty: Write NAME-uncertainty.npz: how far the paintings of the ensemble lie apart.
         format: What to write; all that the model can, by default.
         device: cpu, cuda or mps; the best there is by default.
     """
@@ -94,10 +102,20 @@ def depth(
     names = [image.stem for image in images]
     if len(set(names)) < len(names):
         raise ValueError("two images have the same name, so one result would overwrite the other; run them one by one")
+    if uncertainty and ensemble < 2:
+        raise ValueError(f"--uncertainty needs several paintings to compare: add --ensemble 8 (it is {ensemble})")
     from gemvlm.figure import colour_depth, png_bytes
+    from gemvlm.flow import Steps
     from gemvlm.inference import load
 
-    found = load(model, device).depth_batch(images, steps=steps, guidance=guidance, seed=seed, ensemble=ensemble)
+    found = load(model, device).depth_batch(
+        images,
+        steps=Steps(steps, solver, shift),
+        guidance=guidance,
+        seed=seed,
+        ensemble=ensemble,
+        combine=combine,
+    )
     out.mkdir(parents=True, exist_ok=True)
     for name, prediction in zip(names, found, strict=True):
         result = prediction.depth
@@ -107,6 +125,10 @@ def depth(
                 path.write_bytes(png_bytes(colour_depth(result.values, result.valid)))
             else:
                 result.save(path)
+            print(path)
+        if uncertainty and prediction.spread is not None:
+            path = out / f"{name}-uncertainty.npz"
+            prediction.spread.save(path)
             print(path)
 
 

@@ -107,6 +107,20 @@ def align(
     return np.where(prediction.valid, z, 1).astype(np.float32)
 
 
+def interval_coverage(
+    low: DepthMap, high: DepthMap, truth: DepthMap, mask: Bool[np.ndarray, "H W"] | None = None
+) -> float:
+    """The share of pixels whose true depth lies between `low` and `high`, all of them metric.
+
+    An honest ensemble covers the share that it states. ValueError with fewer than two pixels, or for depth in no unit.
+    """
+    if not (low.kind == high.kind == truth.kind == "metric_z"):
+        raise ValueError(f"coverage: {low.kind} to {high.kind} of {truth.kind}; give metric z-depth (see DepthMap.to_z)")
+    mask = _common(low, truth, mask) & high.valid
+    within = (low.values <= truth.values) & (truth.values <= high.values)
+    return float(within[mask].mean())
+
+
 def boundary_f1(
     prediction_m: Float[np.ndarray, "H W"],
     truth_m: Float[np.ndarray, "H W"],

@@ -17,8 +17,9 @@ from gemvlm.data.collate import Collator, Prompt, keyed
 from gemvlm.data.conversation import CoordinateFormat
 from gemvlm.data.frames import ImageConfig
 from gemvlm.depth_map import DepthMap, Encoding, target_size
+from gemvlm.flow import Steps
 from gemvlm.inference.answer import Answer, generate_replies
-from gemvlm.inference.depth import DepthPrediction, decode_pictures
+from gemvlm.inference.depth import Combine, DepthPrediction, decode_pictures
 from gemvlm.inference.images import ImageLike, Images, read_image, read_images
 from gemvlm.inference.locate import LocateRequest, Location, check_request, located
 from gemvlm.inference.phrases import Plan, box_of, point_to, point_to_every, read_plan, steps_to
@@ -178,7 +179,7 @@ class GemPipeline:
         *,
         depth: DepthMap | None = None,
         fit: DepthMap | None = None,
-        steps: int = 30,
+        steps: int | Steps = 30,
         guidance: float = 1.0,
         seed: int = 0,
         ensemble: int = 1,
@@ -195,7 +196,7 @@ class GemPipeline:
         self,
         requests: Sequence[LocateRequest],
         *,
-        steps: int = 30,
+        steps: int | Steps = 30,
         guidance: float = 1.0,
         seed: int = 0,
         ensemble: int = 1,
@@ -228,38 +229,48 @@ class GemPipeline:
         self,
         image: ImageLike,
         *,
-        steps: int = 30,
+        steps: int | Steps = 30,
         guidance: float = 1.0,
         seed: int = 0,
         ensemble: int = 1,
+        combine: Combine = "median",
         as_image: bool = True,
     ) -> DepthPrediction:
         """The depth of one image; see `depth_batch`."""
         return self.depth_batch(
-            [image], steps=steps, guidance=guidance, seed=seed, ensemble=ensemble, as_image=as_image
+            [image],
+            steps=steps,
+            guidance=guidance,
+            seed=seed,
+            ensemble=ensemble,
+            combine=combine,
+            as_image=as_image,
         )[0]
 
     def depth_batch(
         self,
         images: Sequence[ImageLike],
         *,
-        steps: int = 30,
+        steps: int | Steps = 30,
         guidance: float = 1.0,
         seed: int = 0,
         ensemble: int = 1,
+        combine: Combine = "median",
         as_image: bool = True,
         unconditional: bool = False,
     ) -> list[DepthPrediction]:
         """The depth of each image, painted from the states of that image alone.
 
         Guidance 1 samples what the model believes; more exaggerates what the image says over what scenes are usually
-        like, at twice the work. `ensemble` takes the median of several paintings. Depth has the image's size, or with
-        `as_image` False the size at which it was painted. `unconditional` leaves the image out: what the generator
-        paints for any scene. Noise is a function of `seed` and the image's pixels, so an image's depth doesn't depend
-        on what is painted beside it.
+        like, at twice the work. `steps` is a number of Euler steps, or `Steps` with another solver or spacing.
+        `ensemble` takes the median (or mean) of several paintings, and says how far they lie apart (`spread`). Depth
+        has the image's size, or with `as_image` False the size at which it was painted. `unconditional` leaves the
+        image out: what the generator paints for any scene. Noise is a function of `seed` and the image's pixels, so an
+        image's depth doesn't depend on what is painted beside it.
         """
-        if steps < 1 or ensemble < 1:
-            raise ValueError(f"depth: steps ({steps}) and ensemble ({ensemble}) must be at least 1")
+        if ensemble < 1:
+            raise ValueError(f"depth: ensemble ({ensemble}) must be at least 1")
+        steps = Steps.of(steps)
         frames = [Frame(read_image(image)) for image in images]
         predictions: dict[int, DepthPrediction] = {}
         with _evaluating(self.gem):
@@ -280,7 +291,7 @@ class GemPipeline:
                     pictures = painted.float().cpu().numpy().reshape(len(chunk), ensemble, 3, height, width)
                     source = f"gemvlm {self.card.recipe}, step {self.card.step}"
                     for place, its_own in zip(chunk, pictures, strict=True):
-                        predictions[place] = decode_pictures(its_own, self.encoding, source)
+                        predictions[place] = decode_pictures(its_own, self.encoding, source, combine)
         found = [predictions[place] for place in range(len(frames))]
         if not as_image:
             return found
