@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +101,7 @@ def test_noise_is_executed_but_not_recorded_and_spares_the_gripper(tmp_path):
     assert 0 < np.abs(np.diff(episode.state()[:, 0]) - 1).max() < 0.5
 
 
-def test_an_interrupted_recording_goes_on_and_does_nothing_twice(tmp_path, monkeypatch):
+def test_an_interrupted_recording_goes_on_and_does_nothing_twice(tmp_path):
     recording = Recording(("a", "b"), 2, noise=0.1)
     record_worlds(tmp_path / "whole", Line, recording)
 
@@ -112,10 +113,11 @@ def test_an_interrupted_recording_goes_on_and_does_nothing_twice(tmp_path, monke
 
     with pytest.raises(KeyboardInterrupt):
         record_worlds(tmp_path / "set", Breaks, recording)
-    with pytest.raises(ValueError, match="another recording was begun here"):
+    with pytest.raises(ValueError, match=r"another recording was begun here \(tasks: .*noise: 0.1 there, 0.0 now"):
         record_worlds(tmp_path / "set", Line, Recording(("a",), 2))
+    (tmp_path / "set.draft").mkdir()
+    (tmp_path / "set.draft" / "torn").write_text("")  # as if it had been broken off while it was written
     played = []
-    monkeypatch.setattr("gemvlm.recipes.record_worlds._WORLD", None)
 
     class Counts(Line):
         def reset(self, start: int) -> RobotObservation:
@@ -126,6 +128,34 @@ def test_an_interrupted_recording_goes_on_and_does_nothing_twice(tmp_path, monke
     assert {name for name, _ in played} == {"b"}
     for one, other in zip(LeRobotFolder(tmp_path / "whole"), LeRobotFolder(tmp_path / "set"), strict=True):
         np.testing.assert_array_equal(one.state(), other.state())
+
+
+@dataclass(frozen=True)
+class Sized:
+    """Makes the line's worlds, and tells their size as `WorldMaker` does."""
+
+    size: int
+
+    def __call__(self, name: str) -> Line:
+        if name == "nowhere":
+            raise ValueError("nowhere: names no world")
+        return Line(name)
+
+
+def test_pictures_of_two_kinds_are_never_mixed(tmp_path):
+    """A recording that goes on with another size of pictures; and the world of another maker, kept from before."""
+    with pytest.raises(ValueError, match="names no world"):
+        record_worlds(tmp_path / "set", Sized(32), Recording(("a", "nowhere"), 1))
+    assert list(tmp_path.iterdir()) == []  # refused before anything was begun
+    (tmp_path / "set.parts").mkdir()
+    before = {"tasks": ["a"], "demonstrations": 1, "noise": 0.0, "afterwards": 5, "seed": 0, "depth": True}
+    (tmp_path / "set.parts" / "plan.json").write_text(json.dumps(before | {"worlds": {"size": "32"}}))
+    with pytest.raises(ValueError, match=r"worlds: \{'size': '32'\} there, \{'size': '64'\} now"):
+        record_worlds(tmp_path / "set", Sized(64), Recording(("a",), 1))
+    made = Line.made
+    for size in (32, 64):
+        record_worlds(tmp_path / str(size), Sized(size), Recording(("a",), 1))
+    assert Line.made == made + 2
 
 
 def test_no_expert_and_a_weak_one_are_refused(tmp_path):

@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,10 @@ class Recording:
     depth: bool = True
 
     def __post_init__(self) -> None:
-        if not self.tasks or len(set(self.tasks)) != len(self.tasks) or self.demonstrations < 1:
-            raise ValueError(f"recording: {self.demonstrations} demonstrations of {self.tasks}; name tasks, each once")
+        if not self.tasks or len(set(self.tasks)) != len(self.tasks):
+            raise ValueError(f"recording: {list(self.tasks)} are no tasks to record; name at least one, each once")
+        if self.demonstrations < 1:
+            raise ValueError(f"recording: {self.demonstrations} demonstrations of each task; give at least 1")
         if self.noise < 0 or self.afterwards < 0 or self.seed < 0:
             raise ValueError("recording: noise, afterwards and seed must not be negative")
 
@@ -74,17 +76,24 @@ class Recorded:
 def record_worlds(out: Path, make: Callable[[str], RobotWorld], recording: Recording, processes: int = 1) -> Recorded:
     """Records into the new folder `out`; `make` is pickled into each process. Goes on where it was broken off.
 
-    ValueError if `out` holds anything, if another recording was begun there, or if an expert is missing or fails more
-    starts than it solves.
+    ValueError if `out` holds anything, if another recording was begun there (other worlds or pictures, too), if a world
+    can't be made, or if an expert is missing or fails more starts than it solves.
     """
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out}: not empty; give a new folder")
-    parts = _begun(out, recording)
-    with _workers(processes) as pool:
-        solved = {task: _gather(pool, parts, make, recording, task) for task in recording.tasks}
+    try:
+        for task in recording.tasks:  # all of them can be made, before hours go into the first
+            _world(make, task)
+        parts = _begun(out, make, recording)
+        with _workers(processes) as pool:
+            solved = {task: _gather(pool, parts, make, recording, task) for task in recording.tasks}
+    finally:
+        _forget_world()
     order = [solved[task][0][turn] for turn in range(recording.demonstrations) for task in recording.tasks]
     episodes = [_read(path) for path in order]  # descriptions: pictures are read when they are written
-    write_lerobot(out, episodes, CODES)
+    draft = out.with_name(f"{out.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)  # of a recording that was broken off while it was written
+    write_lerobot(draft, episodes, CODES)
     failures = {task: len(failed) for task, (_, failed) in solved.items()}
     steps = sum(episode.length for episode in episodes)
     report = {
@@ -95,19 +104,25 @@ def record_worlds(out: Path, make: Callable[[str], RobotWorld], recording: Recor
         "steps": steps,
         "worlds": {task: json.loads(_facts(kept[0])["protocol"]) for task, (kept, _) in solved.items()},
     }
-    (out / REPORT).write_text(json.dumps(report, indent=2) + "\n")
+    (draft / REPORT).write_text(json.dumps(report, indent=2) + "\n")
+    draft.replace(out)
     shutil.rmtree(parts)
     return Recorded(out, len(episodes), steps, failures)
 
 
-def _begun(out: Path, recording: Recording) -> Path:
-    """The folder of what is finished. ValueError if it belongs to another recording."""
+def _begun(out: Path, make: Callable[[str], RobotWorld], recording: Recording) -> Path:
+    """The folder of what is finished. ValueError, with the differences, if it belongs to another recording."""
     parts = out.with_name(f"{out.name}.parts")
     parts.mkdir(parents=True, exist_ok=True)
-    plan = json.dumps(asdict(recording), indent=2)
-    if (parts / PLAN).is_file() and (parts / PLAN).read_text() != plan:
-        raise ValueError(f"{parts}: another recording was begun here; finish it as it was asked for, or remove it")
-    (parts / PLAN).write_text(plan)
+    drawn = {one.name: str(getattr(make, one.name)) for one in fields(make)} if is_dataclass(make) else {}
+    plan = json.loads(json.dumps(asdict(recording) | {"worlds": drawn}))
+    if (parts / PLAN).is_file() and (there := json.loads((parts / PLAN).read_text())) != plan:
+        changed = [f"{key}: {there.get(key)} there, {plan[key]} now" for key in plan if there.get(key) != plan[key]]
+        raise ValueError(
+            f"{parts}: another recording was begun here ({'; '.join(changed)}); finish it as it was asked for, or "
+            "remove it"
+        )
+    (parts / PLAN).write_text(json.dumps(plan, indent=2) + "\n")
     return parts
 
 
@@ -143,21 +158,32 @@ def _gather(
     return kept, failed
 
 
-_WORLD: tuple[str, RobotWorld] | None = None
-"""The world of the last task that this process made: making one takes seconds."""
+_WORLD: tuple[Callable[[str], RobotWorld], str, RobotWorld] | None = None
+"""The world that this process made last, of which maker and task: making one takes seconds."""
+
+
+def _world(make: Callable[[str], RobotWorld], task: str) -> RobotWorld:
+    """The world of a task, made unless it was the last one."""
+    global _WORLD
+    if _WORLD is None or _WORLD[:2] != (make, task):
+        _forget_world()
+        _WORLD = make, task, make(task)
+    return _WORLD[2]
+
+
+def _forget_world() -> None:
+    global _WORLD
+    if _WORLD is not None:
+        _WORLD[2].close()
+    _WORLD = None
 
 
 def _play(make: Callable[[str], RobotWorld], recording: Recording, task: str, number: int, parts: Path) -> Path:
     """Plays one start, unless that was done before; the file that tells of it."""
-    global _WORLD
     path = parts / f"{task.replace('/', '~').replace(' ', '_')}-{number:07d}.npz"
     if path.is_file():
         return path
-    if _WORLD is None or _WORLD[0] != task:
-        if _WORLD is not None:
-            _WORLD[1].close()
-        _WORLD = task, make(task)
-    world = _WORLD[1]
+    world = _world(make, task)
     arrays = _episode(world, recording, world.demonstration_starts[number])
     fresh = path.with_suffix(f".{os.getpid()}.tmp")
     with fresh.open("wb") as file:
