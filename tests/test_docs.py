@@ -1,7 +1,8 @@
 """The pages say what is there: their commands parse, their Python compiles and imports, their links lead somewhere.
 
-What a page shows is not run here (`test_docs_using.py` does that for one page): each `gemvlm ...` of a code block goes
-through the real command line with functions that do nothing, each in running text names a command and options there are.
+What a page shows is not run here (`test_docs_using.py` does that for one page): each `gemvlm ...` of a code block, and
+of a module's docstring, goes through the real command line with functions that do nothing; each in running text names a
+command and options there are.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def blocks(page: Path, languages: tuple[str, ...]) -> Iterator[str]:
 def words_of(line: str) -> list[str] | None:
     """What follows `gemvlm` on a line, None if it starts something else.
 
-    Variables before it, a launcher (`torchrun ... -m gemvlm`), pipes, remarks, and the signs for what may be left out or
+    Variables before it, a launcher (`torchrun ... -m gemvlm`), pipes, remarks, and the signs for what may be or
     was left out (`[--option VALUE]`, `...`) are taken off.
     """
     if not re.search(rf"(^|\s){HERE} ", line):
@@ -83,10 +84,10 @@ def test_command_lines_are_found_in_what_stands_around_them() -> None:
     assert words_of("pip install gemvlm ") is None and words_of("git clone x") is None
 
 
-@pytest.mark.parametrize("page", EVERYTHING, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_command_line_parses(
-    page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[list[str]], str]:
+    """What the command line has against some words; nothing if it would carry them out."""
+
     def parses_only(name: str) -> Callable[..., None]:
         function = command(name)
 
@@ -97,29 +98,42 @@ def test_every_command_line_parses(
         return nothing
 
     monkeypatch.setattr(command_line, "command", parses_only)
-    for words in command_lines(page):
-        if any(word in ("--help", "--version") for word in words) or not words:
-            continue
-        parsed: list[str] = []
+    parsed: list[str] = []
+
+    def judge(words: list[str]) -> str:
+        parsed.clear()
+        if not words or words[-1] in ("--help", "--version"):
+            return ""
         try:
             status = main(words)
-        except SystemExit as refused:
-            status = refused.code  # type: ignore[assignment]
+        except SystemExit as done:
+            status = done.code  # type: ignore[assignment]
         told = capsys.readouterr()
-        assert status == 0 and parsed, f"{page.name}: gemvlm {shlex.join(words)}\n{told.err}{told.out}"
+        fine = status == 0 and parsed
+        return "" if fine else f"gemvlm {shlex.join(words)}\n{told.err}{told.out}"
+
+    return judge
 
 
-def test_a_command_line_that_is_wrong_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for line in ("gemvlm ask nano", "gemvlm depth nano a.png --outt x", "gemvlm nothing", "gemvlm vla train --data"):
-        page = tmp_path / "page.md"
-        page.write_text(f"```sh\n{line}\n```\n")
-        assert command_lines(page)
-        if line == "gemvlm ask nano":  # the question is asked for by the function itself
-            continue
-        with pytest.raises(AssertionError, match=r"page\.md"):
-            test_every_command_line_parses(page, monkeypatch, capsys)
+@pytest.mark.parametrize("page", EVERYTHING, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_line_parses(page: Path, refused: Callable[[list[str]], str]) -> None:
+    wrong = [reason for words in command_lines(page) if (reason := refused(words))]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_command_lines_in_docstrings_parse(refused: Callable[[list[str]], str]) -> None:
+    wrong = []
+    for module in sorted((ROOT / "src").rglob("*.py")):
+        told = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8")), clean=False) or ""
+        for line in re.findall(rf"^ {{4}}((?:torchrun .* -m )?{HERE} .*)$", told.replace("\\\n", " "), re.MULTILINE):
+            if (words := words_of(line)) is not None and (reason := refused(words)):
+                wrong.append(f"{module.relative_to(ROOT)}: {reason}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("line", ["depth nano a.png --outt x", "nothing", "vla train --data", "card", "vla fly"])
+def test_a_command_line_that_is_wrong_is_found(line: str, refused: Callable[[list[str]], str]) -> None:
+    assert refused(line.split()).startswith(f"gemvlm {line}")
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""What is shipped: the wheel, built from the sources, installed beside the packages that are here, used from elsewhere."""
+"""What is shipped: the wheel, built from the sources, installed in a new environment, used from another folder."""
 
 from __future__ import annotations
 
