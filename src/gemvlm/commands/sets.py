@@ -19,7 +19,7 @@ Licences = Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="ID")]
 def curate(
     recipe: Plan,
     *,
-    out: Path,
+    out: Path | None = None,
     engine: Literal["local", "ray"] = "local",
     ray_address: Annotated[str | None, arg(metavar="ADDRESS")] = None,
     limit: int | None = None,
@@ -35,7 +35,7 @@ def curate(
 
     Args:
         recipe: Name of the plan: tabletop_100k, robot_worlds, gem_4m.
-        out: New folder for the set; the work in progress lies beside it.
+        out: New folder for the set; the work in progress lies beside it. Needed unless the plan alone is shown.
         engine: Processes of this machine, or Ray Data.
         ray_address: A Ray cluster; one is started on this machine by default.
         limit: At most so many samples.
@@ -55,11 +55,13 @@ def curate(
     from gemvlm.recipes.curate import command_of, make_set, plan_of, show_plan
     from gemvlm.runtime import available_cores
 
+    if out is None and not plan_only:
+        raise ValueError("curate: add --out DIR, a new folder for the set, or --plan-only to see the plan alone")
     plan, console = plan_of(recipe, root, benchmark, limit, depth_teacher, licence, annotator), Console()
     workers = engine_of(engine, processes or available_cores(), ray_address)
     if plan_only or plan.missing():
         show_plan(plan, console)
-    if not plan_only:
+    if out is not None and not plan_only:
         make_set(plan, out, workers, command_of(recipe, plan, limit, licence), console)
 
 

@@ -1,7 +1,7 @@
 """How much geometry a model's image states hold, found in about a minute on simulated tables or on frames of your own.
 
     gemvlm probe nano --out out/probe                          # our checkpoint, tabletop scenes
-    gemvlm probe hf:Qwen/Qwen3-VL-2B-Instruct --out out/probe  # any image-text model of transformers; hf: may be left out
+    gemvlm probe hf:Qwen/Qwen3-VL-2B-Instruct --out out/probe  # any image-text model of transformers
     gemvlm probe nano --frames FOLDER --out out/probe          # RGB-D frames (`curation/sources/rgbd_folder.py`)
 
 Beside the model stand the same architecture with random weights, the place in the image alone, and the mean map.
@@ -61,8 +61,9 @@ def probe_model(
     """Probes `model` and writes `probe.json`, `probe.md`, `probe.svg` and `probe.html` to `out`.
 
     `model` and those `beside` it are folders or names of our checkpoints, or of any image-text model that transformers
-    opens (`hf:` before the hub id, as `evaluate` wants it, may be left out), whose processor gets `options`. `scenes` tables are seen `views` times each; with `frames` the RGB-D frames
-    of a folder (and of those in it) are used instead. `size` is the side of the square pictures in pixels.
+    opens (`hf:` before its hub id, as `evaluate` wants it, may be left out), whose processor gets `options`. `scenes`
+    tables are seen `views` times each; with `frames` the RGB-D frames of a folder (and of those in it) are used
+    instead. `size` is the side of the square pictures in pixels.
     """
     readers: list[StateReader] = []
     first = _reader(model, "model", options, device)

@@ -1,6 +1,6 @@
 """vla_nano: a policy on the shipped gem_nano, for Meta-World or any robot whose episodes fit its pictures of 96 x 96.
 
-    gemvlm vla record metaworld reach-v3 --episodes 25 --out sets/reach
+    gemvlm vla record metaworld/reach-v3 --demonstrations 25 --out sets/reach
     gemvlm vla train vla_nano --data sets/reach --out out/vla-reach      # resumes where it stopped, with --resume
 
 One CPU core is enough. Every number is ours: the paper has no policy of this size. Variants, for a comparison of what
