@@ -66,7 +66,9 @@ def test_what_is_kept_changes_nothing(steps, guidance, padded):
     torch.testing.assert_close(kept, uncached(flow, condition, null, noise, steps, guidance), atol=2e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("changed", [{"qk_norm": None}, {"patch_size": 2, "sample_size": 6}, {"interpolation_scale": None}])
+@pytest.mark.parametrize(
+    "changed", [{"qk_norm": None}, {"patch_size": 2, "sample_size": 6}, {"interpolation_scale": None}]
+)
 def test_other_sanas_and_sizes(changed):
     """Without norms of keys, with patches of two, without positions, and at a size other than the model's."""
     flow, (condition, null), noise = flow_of(**changed), conditions(), noise_of(2, 8, 4)

@@ -115,7 +115,9 @@ def interval_coverage(
     An honest ensemble covers the share that it states. ValueError with fewer than two pixels, or for depth in no unit.
     """
     if not (low.kind == high.kind == truth.kind == "metric_z"):
-        raise ValueError(f"coverage: {low.kind} to {high.kind} of {truth.kind}; give metric z-depth (see DepthMap.to_z)")
+        raise ValueError(
+            f"coverage: {low.kind} to {high.kind} of {truth.kind}; give metric z-depth (see DepthMap.to_z)"
+        )
     mask = _common(low, truth, mask) & high.valid
     within = (low.values <= truth.values) & (truth.values <= high.values)
     return float(within[mask].mean())

@@ -87,9 +87,7 @@ def decode_pictures(
     scalars = np.stack([space_values(depth, encoding.space) for depth in depths]).astype(np.float64)
     scalar = middle(scalars, axis=0)
     values = from_space(scalar, encoding.space) if first.is_metric else scalar
-    low, high = (
-        replace(first, values=end([depth.values for depth in depths], axis=0)) for end in (np.min, np.max)
-    )
+    low, high = (replace(first, values=end([depth.values for depth in depths], axis=0)) for end in (np.min, np.max))
     deviation = scalars.std(axis=0, ddof=1).astype(np.float32)
     level = (len(depths) - 1) / (len(depths) + 1)
     spread = Spread(deviation, low, high, level, encoding.space)

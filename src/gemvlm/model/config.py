@@ -51,9 +51,7 @@ class GemConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> GemConfig:
         """ValueError for missing or unexpected fields, by name."""
-        return cls(
-            **fields_of(cls, values) | {"encoding": Encoding(**fields_of(Encoding, values.get("encoding", {})))}
-        )
+        return cls(**fields_of(cls, values) | {"encoding": Encoding(**fields_of(Encoding, values.get("encoding", {})))})
 
 
 def _check_kind(field: str, values: Mapping[str, Any], kinds: tuple[str, ...]) -> None:
