@@ -44,8 +44,6 @@ SMALL = 100e6
 """Below so many parameters a model knows nothing but what it was trained on."""
 MOST_LICENCE_BYTES = 1 << 16
 
-Table = tuple[list[str], list[list[str]]]
-
 
 def write_model_card(folder: Path) -> Path:
     """Writes `README.md` into a checkpoint's folder. ValueError if a person wrote the one that is there."""
@@ -246,11 +244,11 @@ def _data(card: CheckpointCard, recipe: Recipe | None) -> str:
             f"{data.get('measured', 0)} more held out to measure errors on."
         )
     if recipe is not None and isinstance(recipe.data, TabletopData):
-        data = recipe.data
+        scenes, (height, width) = recipe.data.scenes, recipe.data.size
         return (
-            f"By its recipe, unless the run was given another set: {data.scenes:,} simulated tabletop scenes (seeds 0 "
-            f"to {data.scenes - 1:,}), {data.views_per_scene} view(s) of each, {data.size[0]} x {data.size[1]} pixels, "
-            "with exact depth."
+            f"By its recipe, unless the run was given another set: {scenes:,} simulated tabletop scenes (seeds 0 to "
+            f"{scenes - 1:,}), {recipe.data.views_per_scene} view(s) of each, {height} x {width} pixels, with "
+            "exact depth."
         )
     return "A set that was given with the run; this checkpoint does not say which."
 
