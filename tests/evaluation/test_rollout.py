@@ -368,8 +368,9 @@ def test_published_protocols() -> None:
     assert len(metaworld_protocol(["reach-v3"]).episodes()) == 50
     suites = libero_protocol(["libero_spatial", "libero_10"])
     assert len(suites.episodes()) == 1000 and {task.steps for task in suites.tasks} == {220, 520}
-    assert suites.tasks[0].name == "libero_spatial/0" and suites.tasks[0].group == "libero_spatial"
+    assert suites.tasks[0].name == "libero/libero_spatial/0" and suites.tasks[0].group == "libero_spatial"
     assert sorted(LIBERO_STEPS.values()) == [220, 280, 300, 400, 520]
+    assert len(libero_protocol(["libero_90"]).tasks) == 90
     with pytest.raises(ValueError, match="LIBERO has no suite libero_5"):
         libero_protocol(["libero_5"])
     for bad in ({"execute": 0}, {"delay": 5}, {"starts": ()}, {"starts": (1, 1)}):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ import torch
 from robot_episodes import CONTRACT, SIDE, robot_episode, write_episodes
 from safetensors.torch import load_file
 
-from gemvlm.data.episodes import write_lerobot
+from gemvlm.data.actions import EpisodeDataset, ReadableMoments
+from gemvlm.data.episodes import EpisodeData, LeRobotFolder, write_lerobot
 from gemvlm.data.quarantine import QuarantineError
 from gemvlm.inference import load
 from gemvlm.inference.policy import GemPolicy, load_policy
@@ -27,6 +28,7 @@ from gemvlm.recipes.vla_debug import EXPERT, VLA_DEBUG
 from gemvlm.recipes.vla_episodes import REASONS, Robot
 from gemvlm.recipes.vla_run import train_policy
 from gemvlm.robot import ActionChunk, Policy, RobotObservation
+from gemvlm.sample import Frame
 from gemvlm.training import loop
 from gemvlm.training.loop import Run
 from gemvlm.training.metrics import read_metrics
@@ -177,12 +179,59 @@ def test_another_robot_is_refused_at_the_start(policy: GemPolicy) -> None:
         policy.check(replace(CONTRACT, gripper="high_opens"))
 
 
+def test_pictures_of_another_size_are_refused_at_the_start(policy: GemPolicy) -> None:
+    assert policy.picture_sizes == dict.fromkeys(CONTRACT.cameras, (SIDE, SIDE))
+    assert policy.size_for(None, 96) == policy.size_for(SIDE, 96) == SIDE
+    with pytest.raises(ValueError, match=r"learned from pictures of .*\(48, 48\).*not 96 pixels a side; leave --size"):
+        policy.size_for(96, 96)
+
+
+def test_a_picture_damaged_in_the_middle_is_replaced_and_named(episodes: Path, tmp_path: Path) -> None:
+    """Which moment stands there instead does not depend on what was read before; too many damaged ones stop it."""
+    folder = LeRobotFolder(episodes)
+    damaged = [folder[0], replace(folder[1], data=Torn(folder[1].data, {5, 6})), folder[2]]
+    dataset = EpisodeDataset([damaged], CONTRACT, 8)
+    moments = ReadableMoments(dataset, tmp_path, 0.01)
+    length, ids = folder[0].length, [item.id for item in moments]
+    assert len(ids) == len(dataset) and [i for i, item in enumerate(dataset_ids(dataset)) if item != ids[i]] == [
+        length + 5,
+        length + 6,
+    ]
+    assert moments[length + 6].id == ReadableMoments(dataset, tmp_path / "again", 0.01)[length + 6].id
+    lines = [json.loads(line) for line in (tmp_path / "bad_moments.jsonl").read_text().splitlines()]
+    assert [line["moment"] for line in lines] == [f"{folder[1].id}@5", f"{folder[1].id}@6"]
+    assert "torn" in lines[0]["reason"]
+    whole = [replace(folder[n], data=Torn(folder[n].data, set(range(1, length)))) for n in range(2)]
+    with pytest.raises(QuarantineError, match=f"{length + 1} moments of {2 * length} can't be read, such as"):
+        list(ReadableMoments(EpisodeDataset([whole], CONTRACT, 8), tmp_path / "many", 0.01))
+
+
+@dataclass(frozen=True)
+class Torn:
+    """An episode whose pictures at some frames can't be read."""
+
+    data: EpisodeData
+    bad: set[int]
+
+    def signal(self, name: str, start: int, stop: int) -> np.ndarray:
+        return self.data.signal(name, start, stop)
+
+    def frames(self, camera: str, indices: Sequence[int]) -> tuple[Frame, ...]:
+        if torn := self.bad & set(indices):
+            raise ValueError(f"frames {sorted(torn)} are torn")
+        return self.data.frames(camera, indices)
+
+
+def dataset_ids(dataset: EpisodeDataset) -> list[str]:
+    return [f"{dataset.episodes[n].id}@{t}" for n, t in map(dataset.moment, range(len(dataset)))]
+
+
 def test_what_is_no_policy_says_so(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"this is the folder of a run: give .*final"):
         load_policy(trained)
     with pytest.raises(ValueError, match="as is the folder"):
         load_policy(tmp_path / "nothing")
-    with pytest.raises(ValueError, match=r"gem\.json missing"):
+    with pytest.raises(ValueError, match="a policy, which acts and does not answer: use it with `gemvlm vla`"):
         load(trained / "final")
 
 

@@ -70,6 +70,8 @@ def record(
     from gemvlm.recipes.record_worlds import Recording, record_worlds
     from gemvlm.worlds.open_world import WorldMaker
 
+    if size < 2 or size % 2:
+        raise ValueError(f"--size {size}: videos hold pictures of an even number of pixels a side; give one")
     recording = Recording(worlds, demonstrations, noise=noise, seed=seed, depth=depth)
     found = record_worlds(out, WorldMaker(size, drawing, assets, turn), recording, processes)
     print(f"{found.path}: {found.episodes} episodes, {found.steps} actions")
@@ -165,7 +167,7 @@ def evaluate(
     videos: int = 1,
     lanes: int = 8,
     workers: int = 0,
-    size: int = 96,
+    size: int | None = None,
     drawing: Drawing = "opengl",
     assets: Annotated[Path | None, arg(metavar="DIR")] = None,
     turn: bool = False,
@@ -185,7 +187,7 @@ def evaluate(
         videos: Starts of each task that are filmed.
         lanes: Episodes that are played together.
         workers: Processes that hold the worlds.
-        size: Height and width of the pictures; as recorded.
+        size: Height and width of the pictures; by default, and at all for a policy, what it learned from.
         drawing: opengl draws as the simulator does; plain needs no graphics library.
         assets: Folder of LIBERO's meshes and textures.
         turn: Turn LIBERO's pictures by 180 degrees, as published data are.
@@ -195,12 +197,11 @@ def evaluate(
     from gemvlm.worlds.open_world import WorldMaker
 
     scored = Scored(worlds, trials, first, execute, delay)
-    make = WorldMaker(size, drawing, assets, turn)
-    print(
-        evaluate_policy(
-            policy, scored, make, out, blind=blind, lanes=lanes, workers=workers, videos=videos, device=device
-        )
+    make = WorldMaker(drawing=drawing, assets=assets, turn=turn)
+    report = evaluate_policy(
+        policy, scored, make, out, size=size, blind=blind, lanes=lanes, workers=workers, videos=videos, device=device
     )
+    print(report)
 
 
 def run(
@@ -217,7 +218,7 @@ def run(
     steps: int = 10,
     execute: int | None = None,
     seed: int = 0,
-    size: int = 96,
+    size: int | None = None,
     drawing: Drawing = "opengl",
     assets: Annotated[Path | None, arg(metavar="DIR")] = None,
     turn: bool = False,
@@ -238,7 +239,7 @@ def run(
         steps: Steps that GEM may propose.
         execute: Actions of each chunk that are carried out; as many as the policy was trained for by default.
         seed: Of the policy's noise.
-        size: Height and width of the pictures; as recorded.
+        size: Height and width of the pictures; by default, and at all for a policy, what it learned from.
         drawing: opengl draws as the simulator does; plain needs no graphics library.
         assets: Folder of LIBERO's meshes and textures.
         turn: Turn LIBERO's pictures by 180 degrees, as published data are.
@@ -248,8 +249,8 @@ def run(
     from gemvlm.worlds.open_world import WorldMaker
 
     settings = PlanSettings(execute, judged_every, tries, steps, words)
-    make = WorldMaker(size, drawing, assets, turn)
-    print(run_episode(policy, make, world, out, settings, gem if plan else None, start, seed, device))
+    make = WorldMaker(drawing=drawing, assets=assets, turn=turn)
+    print(run_episode(policy, make, world, out, settings, gem if plan else None, start, seed, device, size))
 
 
 def distill(

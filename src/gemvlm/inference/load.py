@@ -12,6 +12,7 @@ from gemvlm.data.tokenizer import load_tokenizer
 from gemvlm.inference.hub import hub_folder, is_hub_name
 from gemvlm.inference.pipeline import GemPipeline
 from gemvlm.model.card import CARD_FILE, CheckpointCard
+from gemvlm.model.policy_card import POLICY_FILE
 from gemvlm.model.weights import load_weights, uninitialised
 from gemvlm.runtime import default_device
 
@@ -58,8 +59,14 @@ def checkpoint_folder(path_or_name: str | os.PathLike[str]) -> Path:
     missing = [name for name in NEEDED if name not in there]
     if SHARD_INDEX in there and "model.safetensors" in missing:
         missing.remove("model.safetensors")
+    if POLICY_FILE in there:
+        raise ValueError(
+            f"{folder}: a policy, which acts and does not answer: use it with `gemvlm vla` or "
+            "gemvlm.inference.policy.load_policy"
+        )
     if missing:
-        inner = sorted(card.parent for card in folder.glob(f"*/{CARD_FILE}") if card.parent.suffix != ".draft")
+        cards = (*folder.glob(f"*/{CARD_FILE}"), *folder.glob(f"*/{POLICY_FILE}"))
+        inner = sorted(card.parent for card in cards if card.parent.suffix != ".draft")
         remedy = f"this is the folder of a run: give {inner[0]}" if inner else "copy the whole checkpoint folder again"
         raise ValueError(f"{folder}: {', '.join(missing)} missing ({_listing(there)}); {remedy}")
     return folder

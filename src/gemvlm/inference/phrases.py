@@ -1,6 +1,8 @@
-"""The words in which a model is asked to point, to box and to plan: those that it has been taught with, and no others.
+"""The words in which a model is asked to point, to box, to plan and to judge: those that it has been taught with, and
+no others.
 
-They stand in `curation/questions`: families `point`, `point_all`, `box`, `removal_order` and `remaining_steps`.
+They stand in `curation/questions`: families `point`, `point_all`, `box`, `removal_order`, `remaining_steps` and
+`has_succeeded`.
 """
 
 from __future__ import annotations
@@ -39,13 +41,21 @@ def box_of(expression: str) -> str:
     return f"Box the visible part of the {noun_phrase(expression)}."
 
 
+def is_done(step: str, images: int) -> str:
+    """Asks, for yes or no, whether a step has been done."""
+    return f"The step is: {_checked(step, 'step', 'lift the red mug')}. Has it been done in {_shown(images)}?"
+
+
 def steps_to(goal: str, images: int) -> str:
     """Asks what must be removed if the goal is to lift something, else for the steps that remain."""
     goal = _checked(goal, "goal", "lift the red mug")
     if lift := _LIFT.match(goal):
         return f"What must be removed, in order, to lift the {lift['name']}?"
-    shown = "the image" if images == 1 else "the last image"
-    return f"The task is: {goal}. Which steps remain after what {shown} shows, in order?"
+    return f"The task is: {goal}. Which steps remain after what {_shown(images)} shows, in order?"
+
+
+def _shown(images: int) -> str:
+    return "the image" if images == 1 else "the last image"
 
 
 def read_plan(goal: str, reply: str) -> Plan:

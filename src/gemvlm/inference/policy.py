@@ -44,8 +44,30 @@ class GemPolicy:
         self.collator = policy_collator(tokenizer, card, self.codec)
 
     @property
+    def picture_sizes(self) -> dict[str, tuple[int, int]]:
+        """(height, width) of the pictures that it learned from, by camera; empty if its card does not say."""
+        return {camera: (height, width) for camera, (height, width) in self.card.data.get("pictures", {}).items()}
+
+    @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
+
+    def size_for(self, size: int | None, default: int) -> int:
+        """Pixels a side at which a world must draw for it: `size` if given, else what it learned from.
+
+        `default` is for a policy that does not say. ValueError if it learned from pictures of another size: it would
+        see less or more of everything, in silence.
+        """
+        learned = self.picture_sizes
+        if not learned:
+            return default if size is None else size
+        wanted = next(iter(learned.values()))[0] if size is None else size
+        if other := {camera: sides for camera, sides in learned.items() if sides != (wanted, wanted)}:
+            raise ValueError(
+                f"the policy (recipe {self.card.recipe}) learned from pictures of {other} (height, width), "
+                f"not {wanted} pixels a side; leave --size out, or train on episodes of that size"
+            )
+        return wanted
 
     def check(self, contract: ActionContract) -> None:
         """ValueError, with every difference, unless this policy may drive a robot of that contract."""

@@ -1,9 +1,10 @@
 """Plan → act: GEM proposes the steps of a task as words, a policy carries out each, GEM judges whether it is done.
 
-GEM sees what the robot sees and is asked for a next step ("What should the robot do next?"), then, after the policy has
-acted on that step for a while, whether it is done (yes or no). A step that is not done is tried again, a bounded number
-of times, then GEM plans anew; so does a step that it judges done. The world alone says whether the task has succeeded:
-GEM's word ends a step, never an episode. Everything said and done is kept as a transcript.
+GEM sees what the robot sees and is asked which steps remain, in the words that it was taught with; the first of them is
+told to the policy. After the policy has acted on it for a while, GEM is asked whether it is done (yes or no). A step
+that is not done is tried again, a bounded number of times, then GEM plans anew; so it does after a step that it judges
+done. The world alone says whether the task has succeeded: GEM's word ends a step, never an episode. Everything said and
+done is kept as a transcript.
 """
 
 from __future__ import annotations
@@ -20,19 +21,14 @@ from jaxtyping import Float32, UInt8
 
 from gemvlm.data.collate import keyed
 from gemvlm.evaluation.rollout.video import VideoFile, video_suffix
+from gemvlm.inference.phrases import is_done, read_plan, steps_to
 from gemvlm.robot import ActionChunk, Policy, RobotObservation
 from gemvlm.worlds.open_world import WorldMaker
 from gemvlm.worlds.robot_world import RobotWorld
 
-NEXT_STEP = (
-    'The robot\'s task: "{task}". Done so far: {done}. What is the next step for the robot? Answer with one short '
-    "instruction, or with: done."
-)
-IS_DONE = 'The robot was told: "{step}". Has it been done? Answer yes or no.'
-NOTHING = "nothing"
 LONGEST_STEP = 200
 _YES = re.compile(r"\W*yes\b", re.IGNORECASE)
-_DONE = re.compile(r"\W*(done|nothing|finished)\b", re.IGNORECASE)
+_NO_STEP = re.compile(r"\W*(yes|no|the|an?)?\W*", re.IGNORECASE)
 
 
 @runtime_checkable
@@ -113,8 +109,13 @@ def plan_and_act(
     """One episode from `start`. Without `gem` the policy acts on the task's own words until the world says stop.
 
     `watch` is shown every observation, with the number of actions before it and whether the task is then done.
-    ValueError, with every difference, if the policy does not fit the world.
+    ValueError, with every difference, if the policy does not fit the world, or answers with fewer actions than are to
+    be executed.
     """
+    if (settings.executed or 0) > policy.horizon:
+        raise ValueError(
+            f"{settings.executed} actions of a chunk, but the policy's have {policy.horizon}; execute fewer"
+        )
     if differ := policy.contract.differences(world.contract):
         raise ValueError(f"the policy does not fit {world.name}: {'; '.join(differ)} (here: policy, there: world)")
     return _Episode(world, policy, gem, settings, seed, watch).play(start)
@@ -140,46 +141,46 @@ class _Episode:
         self.seen = self.world.reset(start)
         self.watch(self.seen.images, 0, self.over)
         task = self.seen.instruction
-        done: list[str] = []
         if self.gem is None:
             self._act(task, self.world.horizon)
         for _ in range(0 if self.gem is None else self.settings.steps):
-            step = self._next_step(task, done)
+            step = self._next_step(task)
             if step is None:
                 break
-            if self._carried_out(step if self.settings.words == "step" else task, step):
-                done.append(step)
+            self._carry_out(step if self.settings.words == "step" else task, step)
             if self.over:
                 break
-        reason = "the world says so" if self.over else "no step is left to take"
-        self._say("end", reason)
-        return Transcript(task, self.world.succeeded(), self.actions, tuple(self.lines))
+        success = self.world.succeeded()
+        ended = "the task is done" if success else "no action is left to take"
+        self._say("end", ended if self.over else "no step is left to take")
+        return Transcript(task, success, self.actions, tuple(self.lines))
 
-    def _next_step(self, task: str, done: Sequence[str]) -> str | None:
-        """None when GEM has nothing more to do. An empty or endless answer becomes the task itself: a robot must not
-        be told what nobody said."""
-        question = NEXT_STEP.format(task=task, done=", then ".join(done) or NOTHING)
-        text = self._ask(question).strip().strip('."')
-        if _DONE.fullmatch(text):
+    def _next_step(self, task: str) -> str | None:
+        """None when GEM has nothing more to do. An answer that is empty, endless or a mere yes or no becomes the task
+        itself: a robot must not be told what is no step."""
+        question = steps_to(task, len(self.world.contract.cameras))
+        reply = self._ask(question)
+        steps = read_plan(task, reply).steps
+        text = steps[0].strip('"') if steps else ""
+        if text.lower() in ("done", "finished") or (not steps and not _NO_STEP.fullmatch(reply)):
             self._say("plan", "done", question)
             return None
-        step = task if not text or len(text) > LONGEST_STEP else text
+        step = task if _NO_STEP.fullmatch(text) or len(text) > LONGEST_STEP else text
         self._say("plan", step, question)
         return step
 
-    def _carried_out(self, words: str, step: str) -> bool:
-        """Whether GEM calls the step done within its tries."""
+    def _carry_out(self, words: str, step: str) -> None:
+        """Acts until GEM calls the step done, its tries are used up, or the episode is over."""
         for _ in range(self.settings.tries):
             self._act(words, self.settings.judged_every)
             if self.over:
-                return True
-            question = IS_DONE.format(step=step)
+                return
+            question = is_done(step, len(self.world.contract.cameras))
             answer = self._ask(question)
             done = bool(_YES.match(answer))
             self._say("judge", "yes" if done else "no", question)
             if done:
-                return True
-        return False
+                return
 
     def _act(self, words: str, most: int) -> None:
         """At most so many actions, chunk after chunk, until the world's episode is over."""
@@ -219,17 +220,22 @@ def run_episode(
     start: int | None = None,
     seed: int = 0,
     device: str | None = None,
+    size: int | None = None,
 ) -> Transcript:
-    """`gemvlm vla run`: one episode of a policy's folder, or of "expert", filmed beside its transcript in `out`."""
+    """`gemvlm vla run`: one episode of a policy's folder, or of "expert", filmed beside its transcript in `out`.
+
+    Pictures have `size` pixels a side, by default what the policy learned from; ValueError if that is not the same.
+    """
     from gemvlm.inference import load
     from gemvlm.inference.policy import load_policy
 
-    world = make(name)
+    trained = None if path == "expert" else load_policy(path, device)
+    if trained is not None:
+        settings = replace(settings, executed=settings.executed or trained.executed)
+    wanted = size or make.size if trained is None else trained.size_for(size, make.size)
+    world = replace(make, size=wanted)(name)
     try:
-        policy: Policy = ExpertPolicy(world)
-        if path != "expert":
-            policy = trained = load_policy(path, device)
-            settings = replace(settings, executed=settings.executed or trained.executed)
+        policy: Policy = ExpertPolicy(world) if trained is None else trained
         planner = None if gem is None else load(gem, device)
         number = world.test_starts.start if start is None else start
         film = VideoFile(out / f"episode{video_suffix()}", name, world.horizon, world.contract.rate_hz)

@@ -3,7 +3,8 @@
     gemvlm curate robot_worlds --out sets/robots --root libero=ASSETS      # without --root, Meta-World alone
 
 LIBERO needs its packages (`make worlds-libero`) and a folder of its assets, whose own terms hold. Every number is ours.
-Policies are tested in these worlds: the official initial states from 25 on, and seeds from 10 on, are left to them.
+Policies are tested in these worlds. Meta-World's seeds from 10 on are left to them. LIBERO's protocol plays all 50
+official states: of a policy that stands on a GEM of this set, add `--first 25 --trials 25` to `gemvlm vla evaluate`.
 """
 
 from __future__ import annotations

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from gemvlm.data.actions import EpisodeDataset
+from gemvlm.data.actions import EpisodeDataset, ReadableMoments
 from gemvlm.data.loader import BatchStream
 from gemvlm.inference.policy import load_policy
 from gemvlm.recipes import get_policy
+from gemvlm.recipes.run import MAX_BAD_SHARE
 from gemvlm.recipes.vla_episodes import Robot, find_episodes
 from gemvlm.runtime import detect, get_log, versions
 from gemvlm.training.checkpoint import save_checkpoint
@@ -47,7 +48,8 @@ def distil_policy(
     )  # fmt: skip
     if dataset.hash != card.data.get("episodes"):
         get_log().warning("%s: not the episodes that the policy was trained on", ", ".join(map(str, episodes)))
-    stream = BatchStream(dataset, policy.collator, batch_size, seed=recipe.seed)
+    moments = ReadableMoments(dataset, out, MAX_BAD_SHARE)
+    stream = BatchStream(moments, policy.collator, batch_size, seed=recipe.seed)
     log = MetricsLog(out)
 
     def report(step: int, losses: Mapping[str, float]) -> None:

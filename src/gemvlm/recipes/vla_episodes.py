@@ -11,14 +11,13 @@ from gemvlm.data.actions import split_episodes
 from gemvlm.data.actions.view import EpisodeView
 from gemvlm.data.episodes import Episode, LeRobotFolder
 from gemvlm.data.quarantine import QuarantineError
+from gemvlm.recipes.run import MAX_BAD_SHARE
 from gemvlm.robot import ActionContract
 from gemvlm.robot.contract import Control
 from gemvlm.robot.embodiments import PLAIN, Embodiment, open_embodiment
 from gemvlm.runtime import get_log
 
 REASONS = "bad_episodes.jsonl"
-MAX_BAD_SHARE = 0.01
-"""Of the episodes, at most this share may be unreadable; one always may."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def find_episodes(folders: Sequence[Path], robot: Robot, held_out: float, seed: 
     """The usable episodes of all folders. Of so few that `held_out` is less than one of them, none is held out.
 
     Left out, and counted, are those judged a failure and those that can't be read: these stand in
-    `out/bad_episodes.jsonl`. QuarantineError if more than a hundredth of them, and more than one, is unreadable.
+    `out/bad_episodes.jsonl`. QuarantineError if more than `MAX_BAD_SHARE` of them, and more than one, is unreadable.
     """
     if not folders:
         raise ValueError("add --data EPISODES, a LeRobot folder; `gemvlm vla record` makes one from a simulated world")

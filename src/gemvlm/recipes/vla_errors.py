@@ -3,12 +3,13 @@ unseeded, on its training set)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from gemvlm.data.actions import EpisodeDataset, RobotItem
+from gemvlm.data.actions import RobotItem
 from gemvlm.data.collate import keyed
 from gemvlm.inference.policy import GemPolicy, policy_codec
 from gemvlm.model.gem_vla import GemVla
@@ -23,9 +24,9 @@ PolicyCallback = Callable[[GemVla, Stage, RunState], Mapping[str, float] | None]
 
 
 def held_out_errors(
-    held_out: EpisodeDataset, tokenizer: PreTrainedTokenizerFast, card: PolicyCard, moments: int = MOMENTS
+    held_out: Sequence[Any], tokenizer: PreTrainedTokenizerFast, card: PolicyCard, moments: int = MOMENTS
 ) -> PolicyCallback:
-    """Numbers for the log, always of the same moments and noises.
+    """Numbers for the log, always of the same moments (`RobotItem`s) and noises.
 
     `held_out/NAME` is the mean absolute error of each number of an action over the valid steps, in the robot's units;
     `held_out/action` that of all, normalised, beside `held_out/still`: what always doing the mean would have.

@@ -13,10 +13,13 @@ from gemvlm.evaluation.rollout.run import Player, run_rollout
 from gemvlm.evaluation.rollout_table import Rollouts, write_report
 from gemvlm.inference.policy import GemPolicy, load_policy
 from gemvlm.robot import ActionContract, Policy
+from gemvlm.robot.contract import ImageTurn
 from gemvlm.worlds.open_world import WorldMaker
 
 EXPERT = "expert"
 """The name of the world's own scripted expert, in place of a checkpoint."""
+EXPERT_STEPS = 8
+"""Of it that are played at once; it looks at every one of them."""
 BIMANUAL_STEPS = 400
 
 
@@ -31,11 +34,13 @@ class Scored:
     delay: int = 0
 
     def protocol(self, executed: int, turned: bool) -> Protocol:
-        """ValueError for worlds of several simulators: each has its own rule."""
+        """ValueError for worlds of several simulators, as each has its own rule, and for no trials."""
+        if self.trials < 1:
+            raise ValueError(f"{self.trials} trials of each task; give at least 1")
         simulators = sorted({name.partition("/")[0] for name in self.worlds})
         if len(simulators) != 1:
             raise ValueError(f"worlds of {simulators or 'no simulator'}: give those of one simulator at a time")
-        execute = self.execute or executed
+        execute = executed if self.execute is None else self.execute
         if simulators[0] == "libero":
             return self._libero(execute, turned)
         first = 100 if self.first is None else self.first
@@ -46,15 +51,12 @@ class Scored:
         return replace(protocol, delay=self.delay)
 
     def _libero(self, execute: int, turned: bool) -> Protocol:
-        suites = [name.split("/")[1] for name in self.worlds if "/" in name]
-        whole = libero_protocol(
-            sorted(set(suites)), 10, self.trials, self.first or 0, execute, "half" if turned else "none"
-        )
-        named = {task.name: replace(task, name=f"libero/{task.name}") for task in whole.tasks}
+        suites = sorted({name.split("/")[1] for name in self.worlds if "/" in name})
+        turn: ImageTurn = "half" if turned else "none"
+        whole = libero_protocol(suites, self.trials, self.first or 0, execute, turn)
         wanted: list[Task] = []
         for name in self.worlds:
-            words = name.split("/")[1:]
-            found = [task for key, task in named.items() if key == "/".join(words) or [key.split("/")[0]] == words]
+            found = [task for task in whole.tasks if name in (task.name, f"libero/{task.group}")]
             if not found:
                 raise ValueError(f"{name}: write libero/SUITE or libero/SUITE/INDEX, of {', '.join(LIBERO_STEPS)}")
             wanted += found
@@ -67,6 +69,7 @@ def evaluate_policy(
     make: WorldMaker,
     out: Path,
     *,
+    size: int | None = None,
     blind: Sequence[Path] = (),
     lanes: int = 8,
     workers: int = 0,
@@ -77,10 +80,14 @@ def evaluate_policy(
     """Plays into `out/NAME`, one folder for each player, and writes the report; the same call goes on after a kill.
 
     `blind` are the demonstrations that blind policies are made of: with them the policy is also played without
-    pictures. Returns the report as Markdown. ValueError if the policy does not fit the worlds.
+    pictures. Pictures have `size` pixels a side, by default what the policy learned from. Returns the report as
+    Markdown. ValueError if the policy does not fit the worlds, or was taught with pictures of another size.
     """
     players = _players(path, blind, device)
-    executed = players[0].policy.executed if isinstance(players[0].policy, GemPolicy) else 8
+    policy = players[0].policy
+    own = isinstance(policy, GemPolicy)
+    make = replace(make, size=policy.size_for(size, make.size) if own else size or make.size)
+    executed = policy.executed if own else EXPERT_STEPS
     protocol = scored.protocol(executed, make.turn)
     played = []
     for player in players:

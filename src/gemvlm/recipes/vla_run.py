@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
-from gemvlm.data.actions import ActionCollator, EpisodeDataset, episode_statistics
+from gemvlm.data.actions import ActionCollator, EpisodeDataset, ReadableMoments, episode_statistics
 from gemvlm.data.collate import Collator, TurnSampler
 from gemvlm.data.episodes import Episode
 from gemvlm.data.loader import BatchStream
@@ -88,10 +88,11 @@ def train_policy(
             tokenizer = make_tokenizer(recipe, data, out / "tokenizer") if beginning is None else beginning.tokenizer
         card = policy_card(recipe, data, tokenizer, None if beginning is None else beginning.backbone)
         policy = begin(recipe, card.model, beginning, newest)
-        feed = PolicyFeed(recipe, data, tokenizer, runtime, workers)
+        feed = PolicyFeed(recipe, data, ReadableMoments(data.learned, out, MAX_BAD_SHARE), tokenizer, runtime, workers)
         facts = {"recipe": recipe.name, "seed": str(recipe.seed), **data.facts}
         run = dataclasses.replace(run, facts={**run.facts, **facts}, seed=recipe.seed)
-        callbacks = [] if data.held_out is None else [held_out_errors(data.held_out, tokenizer, card)]
+        held_out = None if data.held_out is None else ReadableMoments(data.held_out, out, MAX_BAD_SHARE)
+        callbacks = [] if held_out is None else [held_out_errors(held_out, tokenizer, card)]
         return train(policy, recipe.stages, feed.stream, tokenizer, card, run, runtime, callbacks, sharding)
 
 
@@ -205,6 +206,7 @@ class PolicyFeed:
 
     recipe: VlaRecipe
     data: PolicyData
+    moments: Sequence[Any]
     tokenizer: PreTrainedTokenizerFast
     runtime: Runtime
     workers: int = 0
@@ -216,10 +218,10 @@ class PolicyFeed:
         rank, world, pinned = self.runtime.rank, self.runtime.world, self.runtime.device.type == "cuda"
         options: dict[str, Any] = {"seed": self.recipe.seed, "rank": rank, "world": world}
         options |= {"workers": self.workers, "pinned": pinned}
-        reader: Sequence[Any] = self.data.learned
+        reader = self.moments
         if WORDS in stage.loss_weights and self.data.words is not None:
             share = self.recipe.text_share
-            sets = {"robot": self.data.learned, "words": self.data.words}
+            sets = {"robot": self.moments, "words": self.data.words}
             reader = Mixture(sets, {"robot": 1 - share, "words": share}, self.recipe.seed)
             options["plan"] = reader
         return BatchStream(reader, self.collator(stage), stage.micro_size(world), **options)

@@ -148,7 +148,10 @@ class EpisodeDataset(Sequence[Any]):  # of RobotItem: a type checker at run time
         def read() -> Frame:
             begin = time - time % self._run
             times = range(begin, min(begin + self._run, self.episodes[number].length)) if self._run > 1 else (time,)
-            frames = self._views[number].frames(camera, times)
+            try:
+                frames = self._views[number].frames(camera, times)
+            except ValueError:  # a damaged neighbour must not cost this one
+                return self._views[number].frames(camera, (time,))[0]
             for at, frame in zip(times, frames, strict=True):
                 self._pictures.put((number, camera, at), frame)
             return frames[time - times[0]]

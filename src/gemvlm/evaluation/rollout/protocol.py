@@ -33,6 +33,7 @@ LIBERO_STEPS = {
     "libero_10": 520,
     "libero_90": 400,
 }
+LIBERO_TASKS = dict.fromkeys(LIBERO_STEPS, 10) | {"libero_90": 90}
 
 
 @dataclass(frozen=True)
@@ -104,17 +105,18 @@ def metaworld_protocol(
 
 def libero_protocol(
     suites: Sequence[str],
-    tasks: int = 10,
     trials: int = TRIALS,
     first: int = 0,
     execute: int = 8,
     image_turn: ImageTurn = "none",
     seeds: Sequence[int] = (7,),
 ) -> Protocol:
-    """LIBERO's rule for whole suites, tasks named SUITE/INDEX; papers play 50 trials and average three seeds."""
+    """LIBERO's rule for whole suites, tasks named libero/SUITE/INDEX; papers play 50 trials and average three seeds."""
     if unknown := [suite for suite in suites if suite not in LIBERO_STEPS]:
         raise ValueError(f"LIBERO has no suite {', '.join(unknown)}; choose from {', '.join(LIBERO_STEPS)}")
-    played = tuple(Task(f"{suite}/{i}", LIBERO_STEPS[suite], suite) for suite in suites for i in range(tasks))
+    played = tuple(
+        Task(f"libero/{suite}/{i}", LIBERO_STEPS[suite], suite) for suite in suites for i in range(LIBERO_TASKS[suite])
+    )
     starts = tuple(range(first, first + trials))
     return Protocol("libero", played, starts, execute, seeds=tuple(seeds), image_turn=image_turn)
 
