@@ -154,7 +154,7 @@ def test_folded_guidance_asks_one_branch_only():
         guided.sample(condition, null, noise, steps=2, guidance=5.0),
         plain.sample(condition, null, noise, steps=2, guidance=1.0),
     )
-    with pytest.raises(ValueError, match="guidance=0.5"):
+    with pytest.raises(ValueError, match=r"guidance=0\.5"):
         GuidedSanaFlow(OPTIONS, SigmaTable(1.0), 0.5)
 
 

@@ -11,10 +11,10 @@ and of a policy:
     expert_step   noisy (R, H, action), time (R,), robot (R, E), keys, values → velocity (R, H, action)
 
 with a file of what the backbone and `ActionExpert.observe` give for it. Beginning at noise of sigma 1, a depth step is
-state ← state + (sigma − sigma_next) · velocity; the null condition is `depth_look` of one token of zeros. `export.json`
-beside the graphs says shapes, schedule and encoding. Batch, number of tokens and size are free, but for the size of a
-generator with positions, which is the exported one. The backbone is not exported: export-model writes it for servers
-of language models.
+state ← state + (sigma − sigma_next) · velocity; the null condition is `depth_look` of two tokens of zeros. `export.json`
+beside the graphs says shapes, schedule and encoding. Batch and number of tokens are free, the picture's size is not. A
+generator of the kind sana_one_step takes one step from a state of zeros. The backbone is not exported: export-model
+writes it for servers of language models.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gemvlm.inference.load import load
+from gemvlm.inference.policy import load_policy
 from gemvlm.model.action_expert import ActionExpert, Observed
 from gemvlm.model.generator import RegressionHead, SanaFlow
+from gemvlm.model.policy_card import POLICY_FILE
 from gemvlm.model.sana_steps import SanaSteps, Seen
 from gemvlm.model.supervision import GenerativeSupervision
 
@@ -185,6 +188,27 @@ def export_expert(expert: ActionExpert, folder: Path, tokens: int = 6) -> list[G
     free: dict[str, Any] = {name: {0: batch} for name in ("noisy", "time", "robot")}
     free |= {name: {1: batch, 3: seen} for name in ("keys", "values")}
     return [_export(ExpertStep(expert), folder / "expert_step.onnx", inputs, ("velocity",), free)]
+
+
+def export_checkpoint(path: str, folder: Path, height: int | None = None, width: int | None = None) -> list[Graph]:
+    """Writes what a checkpoint has: of a GEM its depth, of a policy its expert; and `export.json`.
+
+    Depth has the size that the checkpoint paints, unless given. ValueError for a checkpoint that is not whole.
+    """
+    if (Path(path) / POLICY_FILE).is_file():
+        policy = load_policy(path, "cpu")
+        graphs = export_expert(policy.model.expert.requires_grad_(False), folder)
+        config = policy.card.model.expert
+        facts: dict[str, Any] = {"flow_steps": policy.card.flow_steps, "expert": config.to_dict()}
+        write_card(folder, graphs, {"recipe": policy.card.recipe, **facts})
+        return graphs
+    pipeline = load(path, "cpu")
+    model, size = pipeline.card.model, pipeline.card.target or {"height": 448, "width": 448}
+    supervision = pipeline.gem.supervision.requires_grad_(False)
+    graphs = export_depth(supervision, folder, height or size["height"], width or size["width"])
+    facts = {"encoding": asdict(model.encoding), "shift": model.shift, "generator": model.generator["kind"]}
+    write_card(folder, graphs, {"recipe": pipeline.card.recipe, **facts})
+    return graphs
 
 
 def write_card(folder: Path, graphs: Sequence[Graph], facts: Mapping[str, Any]) -> Path:
