@@ -14,6 +14,18 @@ from gemvlm.inference.hub import hub_folder, push_folder
 from gemvlm.inference.load import load
 
 TOKEN = "hf_" + "s" * 20
+OTHERS = (
+    "optimizer.safetensors",
+    "average-00001-of-00002.safetensors",
+    "state.json",
+    "manifest.json",
+    "metrics.jsonl",
+    "notes.txt",
+    "credentials.json",
+    "weights.bin",
+    ".env",
+    "model.safetensors.draft",
+)
 
 
 class Hub:
@@ -75,8 +87,7 @@ def folder(checkpoint: Path, tmp_path: Path) -> Path:
     """A checkpoint among what a run leaves beside it."""
     folder = Path(shutil.copytree(checkpoint, tmp_path / "mine"))
     (folder / "README.md").write_text("# Mine\n")
-    for name in ("optimizer.safetensors", "average-00001-of-00002.safetensors", "state.json", "manifest.json",
-                 "metrics.jsonl", "notes.txt", "weights.bin", ".env", "model.safetensors.draft"):  # fmt: skip
+    for name in OTHERS:
         (folder / name).write_text("secret")
     (folder / "sub").mkdir()
     (folder / "sub" / "gem.json").write_text("secret")
@@ -96,7 +107,7 @@ def test_weights_descriptions_and_card_alone_leave_this_machine(hub: Hub, folder
     there |= {path.name for path in (hub.home / "me/gem/main").iterdir()}
     assert {"model.safetensors", "gem.json", "config.json", "tokenizer.json", "README.md", "LICENSE"} <= there
     assert all("secret" not in path.read_text(errors="replace") for path in (hub.home / "me/gem/main").iterdir())
-    assert {"optimizer.safetensors", "state.json", "manifest.json", ".env", "sub", "weights.bin"} <= set(pushed.left)
+    assert {*OTHERS, "sub"} == set(pushed.left)
     assert there.isdisjoint(pushed.left)
 
 

@@ -14,9 +14,17 @@ from gemvlm.model.card import CARD_FILE
 
 HUB_NAME = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>\w[\w./-]*))?")
 TAKEN = ("*.safetensors", "*.json", "*.jinja")
-PUBLISHED = re.compile(r"model(-\d+-of-\d+)?\.safetensors|[\w.-]+\.(json|jinja)|README\.md|LICEN[SC]E(\.txt|\.md)?")
-KEPT = ("state.json", "manifest.json")
-"""JSON that stays: where a run stood, and the list of a shipped folder's files, some of which are not published."""
+WEIGHTS = re.compile(r"(model(-\d+-of-\d+)?|adapter_model)\.safetensors")
+DESCRIPTIONS = frozenset(
+    {
+        "README.md", "LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE",
+        "gem.json", "gem_vla.json", "config.json", "generation_config.json", "adapter_config.json",
+        "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+        "added_tokens.json", "chat_template.jinja", "preprocessor_config.json", "video_preprocessor_config.json",
+        "processor_config.json",
+    }
+)  # fmt: skip
+"""What is published beside weights, by name: any other file in a folder may be nobody's business."""
 
 
 @dataclass(frozen=True)
@@ -53,37 +61,39 @@ def hub_folder(name: str, card: str = CARD_FILE) -> Path:
         ) from error
 
 
-def push_folder(folder: Path, name: str, *, message: str, public: bool = False, revision: str | None = None) -> Pushed:
+def push_folder(
+    folder: Path, repository: str, *, message: str, public: bool = False, revision: str | None = None
+) -> Pushed:
     """Puts a checkpoint's weights, descriptions, card and licence on the hub, in one commit; makes the repository.
 
-    Only files directly in `folder` that `PUBLISHED` names are sent: no optimiser, no log, nothing in folders.
+    Only `WEIGHTS` and `DESCRIPTIONS` directly in `folder` are sent: no optimiser, no log, nothing in folders.
     `revision` is a branch, made if there is none. ValueError for a name that is none, for a folder without weights or
     card, and for whatever the hub refuses.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    parts = HUB_NAME.fullmatch(name)
+    parts = HUB_NAME.fullmatch(repository)
     if parts is None or parts["revision"]:
-        raise ValueError(f"{name!r} is no repository: write OWNER/NAME, and the branch as an option")
+        raise ValueError(f"{repository!r} is no repository: write OWNER/NAME, and the branch as an option")
     there = sorted(path.name for path in folder.iterdir())
-    sent = [n for n in there if PUBLISHED.fullmatch(n) and n not in KEPT and (folder / n).is_file()]
-    if "README.md" not in sent or not any(n.endswith(".safetensors") for n in sent):
+    sent = [name for name in there if (name in DESCRIPTIONS or WEIGHTS.fullmatch(name)) and (folder / name).is_file()]
+    if "README.md" not in sent or not any(WEIGHTS.fullmatch(name) for name in sent):
         raise ValueError(f"{folder}: weights or README.md missing; give a whole checkpoint and write its card first")
     api = HfApi()
     try:
-        api.create_repo(name, private=not public, exist_ok=True)
+        api.create_repo(repository, private=not public, exist_ok=True)
         if revision is not None:
-            api.create_branch(name, branch=revision, exist_ok=True)
+            api.create_branch(repository, branch=revision, exist_ok=True)
         done = api.upload_folder(
-            repo_id=name, folder_path=folder, commit_message=message, revision=revision, allow_patterns=sent
+            repo_id=repository, folder_path=folder, commit_message=message, revision=revision, allow_patterns=sent
         )
     except (HfHubHTTPError, HFValidationError, OSError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"{name}: the Hugging Face hub did not take {folder} ({_reason(error)}); log in with `hf auth login` or "
-            "set HF_TOKEN to a token that may write there, and check the name and the network"
+            f"{repository}: the Hugging Face hub did not take {folder} ({_reason(error)}); log in with `hf auth login` "
+            "or set HF_TOKEN to a token that may write there, and check the name and the network"
         ) from None
-    return Pushed(str(done.commit_url), tuple(n for n in there if n not in sent))
+    return Pushed(str(done.commit_url), tuple(name for name in there if name not in sent))
 
 
 def _reason(error: Exception) -> str:
