@@ -181,7 +181,9 @@ class Crew:
     def __init__(self) -> None:
         environment = {
             **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(Path(gemvlm.__file__).parents[1]), str(HERE)]),
+            "PYTHONPATH": os.pathsep.join(
+                [str(Path(gemvlm.__file__).parents[1]), str(HERE), str(HERE.parent / "recipes")]
+            ),
             "OMP_NUM_THREADS": "1",
         }
         command = [sys.executable, str(HERE / "train_toy.py")]

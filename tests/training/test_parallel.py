@@ -61,6 +61,18 @@ def test_two_processes_are_one(sharding: str, crew: Any, alone: Path, tmp_path: 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("sharding", ["shard", "replicate"])
+def test_two_processes_train_a_policy_as_one(sharding: str, crew: Any, tmp_path: Path) -> None:
+    """On moments of robots and questions. With one sample at a time a process has only the one or the other."""
+    for world in (1, 2):
+        options = {"folder": str(tmp_path / str(world)), "steps": 8, "batch_size": 2, "sharding": sharding}
+        found = crew("train_policy", world=world, **options)
+        assert found["values"] == [True] * world, found
+    assert_close(tmp_path / "2", tmp_path / "1")
+    assert {"loss/action", "loss/text", "loss/depth"} <= {key for line in losses(tmp_path / "2") for key in line}
+
+
+@pytest.mark.slow
 def test_muon_and_pictures_of_several_sizes(crew: Any, tmp_path: Path) -> None:
     """The generator runs once for each size, so not equally often; Muon works on whole matrices."""
     stages = [{"number": 3, "steps": 2, "batch_size": 4}]

@@ -21,11 +21,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from robot_episodes import robot_episode
 
 from conftest import Workshop, make_sample, make_stage, make_workshop, mixed_samples
+from gemvlm.data.actions import EpisodeDataset, episode_statistics
 from gemvlm.data.packing import Budget
+from gemvlm.data.tokenizer import train_tokenizer
+from gemvlm.recipes.vla_debug import EVERYTHING, VLA_DEBUG
+from gemvlm.recipes.vla_episodes import Robot
+from gemvlm.recipes.vla_run import PolicyData, PolicyFeed, begin, policy_card
+from gemvlm.robot.statistics import Normalisation
+from gemvlm.runtime import detect
 from gemvlm.shards import files
 from gemvlm.training import step, tensor_files
+from gemvlm.training.loop import Run
+from gemvlm.training.loop import train as train_loop
 from gemvlm.training.parallel import Sharding
 from gemvlm.training.stage import OptimizerConfig
 
@@ -136,6 +146,25 @@ def train(
     options = {"log_every": 1, "checkpoint_every": 4, **options}
     finished, _ = workshop.train(Path(folder), made, callbacks, Sharding(sharding), **options)  # type: ignore[arg-type]
     return finished
+
+
+def train_policy(folder: str, steps: int, batch_size: int, sharding: str = "shard") -> bool:
+    """Trains a policy on moments of episodes and on questions, with all three losses."""
+    torch.set_num_threads(1)
+    robot, words = Robot.named("metaworld"), mixed_samples()
+    moments = EpisodeDataset([[robot_episode(number) for number in range(4)]], robot.contract, 8)
+    losses = {"action": 1.0, "text": 0.1, "depth": 0.1}
+    stage = replace(EVERYTHING, steps=steps, batch_size=batch_size, loss_weights=losses, turns_per_sample=4, ema=None)
+    recipe = replace(VLA_DEBUG, stages=(replace(stage, optimizer=ADAMW),), text_share=0.5)
+    normalisation = Normalisation(recipe.normalisation, episode_statistics(moments, robot.embodiment))
+    data = PolicyData(robot, moments, None, normalisation, words, {})
+    texts = [text for sample in words for turn in sample.turns for text in (turn.question, turn.answer)]
+    tokenizer = train_tokenizer([*texts, moments[0].wordings[0]], recipe.vocabulary, range(101))
+    card = policy_card(recipe, data, tokenizer, None)
+    policy, runtime = begin(recipe, card.model, None, None), detect("cpu", "float32")
+    feed = PolicyFeed(recipe, data, moments, tokenizer, runtime)
+    run = Run(Path(folder), log_every=1, show_progress=False)
+    return train_loop(policy, recipe.stages, feed.stream, tokenizer, card, run, runtime, (), Sharding(sharding))
 
 
 def signaller(rank: int, number: int, step: int) -> Callable[..., None]:

@@ -85,9 +85,10 @@ def evaluate_policy(
     """
     players = _players(path, blind, device)
     policy = players[0].policy
-    own = isinstance(policy, GemPolicy)
-    make = replace(make, size=policy.size_for(size, make.size) if own else size or make.size)
-    executed = policy.executed if own else EXPERT_STEPS
+    executed = EXPERT_STEPS
+    if isinstance(policy, GemPolicy):
+        executed, size = policy.executed, policy.size_for(size, make.size)
+    make = replace(make, size=size or make.size)
     protocol = scored.protocol(executed, make.turn)
     played = []
     for player in players:
