@@ -25,29 +25,32 @@ def linear_of(inputs: int = 64, outputs: int = 48, bias: bool = True) -> nn.Line
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("make", "levels"), [(Int8Linear, 127), (Int4Linear, 7.5), (_dynamic, 60)])
 def test_products_are_within_the_counts_rounding(make, levels, bias) -> None:
-    """An error of half a count in each weight, uniform and independent, at most thrice its spread in a sum."""
+    """An error of half a count in each weight, uniform and independent, and bfloat16's of a product."""
     linear = linear_of(bias=bias)
     x = torch.randn(2, 5, 64)
     error = (make(linear)(x) - linear(x)).detach()
     largest = linear.weight.abs().amax()
     expected = float(largest.detach()) / levels / np.sqrt(12) * 64**0.5
     assert error.shape == (2, 5, 48)
-    assert float(error.square().mean().sqrt()) < 2 * expected
+    rounding = 2**-8 * float(linear(x).detach().square().mean().sqrt())
+    assert float(error.square().mean().sqrt()) < 1.5 * expected + rounding
     assert float(error.abs().max()) > 0
 
 
-def test_weights_on_the_grid_are_exact() -> None:
+def test_weights_on_the_grid_are_as_exact_as_bfloat16() -> None:
     linear = linear_of(bias=False)
     draw = torch.Generator().manual_seed(1)
     counts = torch.randint(-127, 128, (48, 64), generator=draw)
     counts[:, 0] = 127
     linear.weight.data = counts * 0.01
     x = torch.randn(3, 64)
-    torch.testing.assert_close(Int8Linear(linear)(x), linear(x), atol=1e-4, rtol=1e-4)
+    close = {"atol": 2**-7 * float(linear(x).abs().max()), "rtol": 0.0}
+    torch.testing.assert_close(Int8Linear(linear)(x), linear(x), **close)
     few = torch.randint(0, 16, (48, 64 // GROUP, GROUP), generator=draw)
     few[..., 0], few[..., 1] = 0, 15
     linear.weight.data = (few * 0.1 - 0.3).flatten(1)
-    torch.testing.assert_close(Int4Linear(linear)(x), linear(x), atol=1e-4, rtol=1e-4)
+    close = {"atol": 2**-7 * float(linear(x).abs().max()), "rtol": 0.0}
+    torch.testing.assert_close(Int4Linear(linear)(x), linear(x), **close)
 
 
 def test_what_a_kernel_does_not_take_is_left_and_named() -> None:
@@ -56,7 +59,7 @@ def test_what_a_kernel_does_not_take_is_left_and_named() -> None:
     assert (done.layers, done.left) == (1, ("narrow", "odd"))
     assert isinstance(module["fits"], Int4Linear) and isinstance(module["odd"], nn.Linear)
     assert done.bytes_before == 4 * (64 * 48 + 40 * 48 + 64 * 20)
-    assert done.bytes_before - done.bytes_after == 64 * 48 * 4 - (64 * 48 // 2 + 2 * 4 * 48 * 2)
+    assert done.bytes_before - done.bytes_after == 64 * 48 * 4 - (64 * 48 // 2 + 2 * 2 * 48 * 2)
     with pytest.raises(ValueError, match="once"):
         _quantise(nn.Sequential(Int8Linear(linear_of())), "int8", lambda name: True)
 
@@ -70,7 +73,7 @@ def test_a_pipeline_still_answers_much_alike(checkpoint: Path, image: np.ndarray
     assert len(smaller.ask_batch(asked, max_new_tokens=4)) == 1
     states = [p.gem.backbone(p._prompts(asked)).states.detach() for p in (exact, smaller)]
     similar = torch.nn.functional.cosine_similarity(states[0].flatten(), states[1].flatten(), dim=0)
-    assert float(similar) > (0.97 if scheme == "int4" else 0.999)
+    assert float(similar) > (0.97 if scheme == "int4" else 0.998)
     assert smaller.depth(image, steps=1).depth.values.shape == image.shape[:2]
 
 

@@ -1,11 +1,12 @@
 """Smaller weights on a CPU: linear layers of the language model, or of an action expert, in 8 or 4 bits.
 
-    int8          weights only, one scale for each output; activations stay as they are
+    int8          weights only, one scale for each output; products in bfloat16
     int8_dynamic  weights once, activations anew at each call; 8-bit products. Float32 models only
-    int4          weights only, a scale and a zero for each 32 inputs of an output
+    int4          weights only, a scale and a zero for each 32 inputs of an output; products in bfloat16
 
-By PyTorch's own kernels, without a further package. They exist on CPUs alone: on a GPU bfloat16 is the choice here. Not
-every layer is made smaller: the vision tower, embeddings, norms and the language head stay, as does any layer whose
+By PyTorch's own kernels, without a further package. They exist on CPUs alone: on a GPU bfloat16 is the choice here. The
+weight-only ones take float32 activations too, but by a plain loop up to sixty times as slow as bfloat16, so activations
+are rounded for them; they are made for one token at a time, and reading a long prompt is faster as it is. Not every layer is made smaller: the vision tower, embeddings, norms and the language head stay, as does any layer whose
 sizes a kernel does not take. An expert's modulations stay too, since only parts of their weights are used at a time.
 What it brings on a machine, and what it costs in score, `benchmarks/quantised.py` measures.
 """
@@ -71,11 +72,12 @@ class Int8Linear(nn.Module):
         largest = linear.weight.detach().abs().amax(dim=1).clamp(min=1e-12)
         scale = (largest / 127).float()
         self.register_buffer("weight", (linear.weight.detach().float() / scale[:, None]).round().to(torch.int8))
-        self.register_buffer("scale", scale.to(linear.weight.dtype))
+        self.register_buffer("scale", scale.bfloat16())
         self.bias = linear.bias
 
     def forward(self, x: Float[Tensor, "*N i"]) -> Float[Tensor, "*N o"]:
-        y = torch._weight_int8pack_mm(x.flatten(0, -2), self.weight, self.scale.to(x.dtype)).unflatten(0, x.shape[:-1])
+        y = torch._weight_int8pack_mm(x.flatten(0, -2).bfloat16(), self.weight, self.scale)
+        y = y.to(x.dtype).unflatten(0, x.shape[:-1])
         return y if self.bias is None else y + self.bias
 
 
@@ -93,13 +95,13 @@ class Int4Linear(nn.Module):
         counts = ((groups - low[..., None]) / scale[..., None]).round().clamp(0, 15).flatten(1).to(torch.int32)
         self.register_buffer("weight", torch._convert_weight_to_int4pack_for_cpu(counts, TILES))
         pairs = torch.stack([scale, low + 8 * scale], dim=-1).transpose(0, 1).contiguous()
-        self.register_buffer("scale_and_zero", pairs.to(linear.weight.dtype))
+        self.register_buffer("scale_and_zero", pairs.bfloat16())
         self.bias = linear.bias
 
     def forward(self, x: Float[Tensor, "*N i"]) -> Float[Tensor, "*N o"]:
-        pairs = self.scale_and_zero.to(x.dtype)
-        y = torch._weight_int4pack_mm_for_cpu(x.flatten(0, -2).contiguous(), self.weight, GROUP, pairs)
-        y = y.unflatten(0, x.shape[:-1])
+        rows = x.flatten(0, -2).bfloat16().contiguous()
+        y = torch._weight_int4pack_mm_for_cpu(rows, self.weight, GROUP, self.scale_and_zero)
+        y = y.to(x.dtype).unflatten(0, x.shape[:-1])
         return y if self.bias is None else y + self.bias
 
 
@@ -147,9 +149,9 @@ def _quantise(module: nn.Module, scheme: Scheme, wanted: Callable[[str], bool]) 
         done += 1
         numbers = linear.weight.numel()
         if scheme == "int4":
-            after += numbers // 2 + 2 * linear.weight.element_size() * numbers // GROUP
+            after += numbers // 2 + 4 * numbers // GROUP
         else:
-            after += numbers + linear.weight.element_size() * linear.out_features
+            after += numbers + (2 if scheme == "int8" else 4) * linear.out_features
     return Quantised(scheme, done, tuple(left), before, after)
 
 

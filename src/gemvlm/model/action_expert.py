@@ -290,7 +290,7 @@ class _Transformer(nn.Module):
     def forward(
         self, x: Float[Tensor, "R H E"], modulations: Sequence[Tensor], observed: Observed
     ) -> Float[Tensor, "R H action"]:
-        x = torch.cat([x, self.register_tokens.expand(len(x), -1, -1)], dim=1) + self.x_pos_emb
+        x = torch.cat([x, self.register_tokens.expand(x.shape[0], -1, -1)], dim=1) + self.x_pos_emb
         for block, modulation, context in zip(self.blocks, modulations, observed.keys_values, strict=False):
             arguments = (x, modulation, context, observed.mask)
             if self.recompute and self.training:

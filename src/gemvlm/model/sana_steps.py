@@ -103,9 +103,11 @@ class SanaSteps:
             table = block.scale_shift_table[None] + modulation.blocks
             shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = table.chunk(6, dim=1)
             x = x + gate_a * block.attn1((block.norm1(x) * (1 + scale_a) + shift_a).to(x.dtype))
-            shares = zip(x.chunk(len(seen)), seen, strict=True)
-            parts = [own + _cross(block.attn2, own, of, number) for own, of in shares]
-            x = parts[0] if len(parts) == 1 else torch.cat(parts)
+            if len(seen) == 1:  # apart, as an exported graph must not know how many rows there are
+                x = x + _cross(block.attn2, x, seen[0], number)
+            else:
+                shares = zip(x.chunk(len(seen)), seen, strict=True)
+                x = torch.cat([own + _cross(block.attn2, own, of, number) for own, of in shares])
             grid = (block.norm2(x) * (1 + scale_f) + shift_f).unflatten(1, (height, width)).permute(0, 3, 1, 2)
             x = x + gate_f * block.ff(grid).flatten(2).mT
         x = sana.proj_out(sana.norm_out(x, modulation.last, sana.scale_shift_table))
