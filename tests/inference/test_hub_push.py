@@ -121,9 +121,12 @@ def test_a_branch_and_a_public_repository(hub: Hub, folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["gem", "me/gem@v2", "a/b/c", "../x", "https://x/y"])
 def test_what_is_no_repository_is_refused(hub: Hub, folder: Path, name: str) -> None:
+    (folder / "README.md").unlink()
+    with pytest.raises(ValueError, match="write OWNER/NAME"):
+        sharing.push(str(folder), name)
     with pytest.raises(ValueError, match="write OWNER/NAME"):
         push_folder(folder, name, message="first")
-    assert not hub.made
+    assert not hub.made and not (folder / "README.md").exists()
 
 
 @pytest.mark.parametrize("missing", ["README.md", "model.safetensors"])

@@ -45,9 +45,10 @@ def push(
         public: A new repository is seen by everybody; else by you alone.
         revision: Branch to put it on; the main one by default.
     """
-    from gemvlm.inference.hub import push_folder
+    from gemvlm.inference.hub import check_repository, push_folder
     from gemvlm.recipes.model_card import README, write_model_card
 
+    check_repository(repository)  # before anything is written
     folder = _folder(model)
     if not (folder / README).is_file():
         write_model_card(folder)

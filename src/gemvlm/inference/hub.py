@@ -61,6 +61,13 @@ def hub_folder(name: str, card: str = CARD_FILE) -> Path:
         ) from error
 
 
+def check_repository(name: str) -> None:
+    """ValueError unless it is "owner/model" without a revision."""
+    parts = HUB_NAME.fullmatch(name)
+    if parts is None or parts["revision"]:
+        raise ValueError(f"{name!r} is no repository: write OWNER/NAME, and the branch as an option")
+
+
 def push_folder(
     folder: Path, repository: str, *, message: str, public: bool = False, revision: str | None = None
 ) -> Pushed:
@@ -73,9 +80,7 @@ def push_folder(
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    parts = HUB_NAME.fullmatch(repository)
-    if parts is None or parts["revision"]:
-        raise ValueError(f"{repository!r} is no repository: write OWNER/NAME, and the branch as an option")
+    check_repository(repository)
     there = sorted(path.name for path in folder.iterdir())
     sent = [name for name in there if (name in DESCRIPTIONS or WEIGHTS.fullmatch(name)) and (folder / name).is_file()]
     if "README.md" not in sent or not any(WEIGHTS.fullmatch(name) for name in sent):
