@@ -71,6 +71,16 @@ def test_any_value_comes_back(seed: int, method: statistics.Method) -> None:
     np.testing.assert_allclose(own.denormalise(own.normalise(values)), values, rtol=1e-4, atol=1e-4)
 
 
+def test_a_number_that_hardly_ever_changes_is_not_blown_up() -> None:
+    """A gripper that is closed in 1 step of 200, beside a number that never changes and one that does."""
+    rows = np.zeros((1000, 3), np.float32)
+    rows[::200, 0], rows[:, 1], rows[:, 2] = 1, 7, np.linspace(-3, 3, 1000)
+    normaliser = Normaliser(Statistics.of([rows]), "quantiles")
+    assert np.abs(normaliser.normalise(rows)).max() < 1.1
+    np.testing.assert_allclose(normaliser.denormalise(normaliser.normalise(rows)), rows, atol=1e-6)
+    np.testing.assert_allclose(normaliser.normalise(rows)[[0, 1], 0], [1, -1])
+
+
 def test_the_authors_file_gives_the_authors_numbers() -> None:
     low, high = np.array([-0.5, 0.0, 2.0]), np.array([0.5, 1e-5, 6.0])
     text = json.dumps(

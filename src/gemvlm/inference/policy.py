@@ -22,14 +22,15 @@ from gemvlm.model.weights import load_weights, undrawn
 from gemvlm.robot import ActionChunk, ActionContract, RobotObservation
 from gemvlm.robot.codec import ActionCodec
 from gemvlm.robot.embodiments import open_embodiment
-from gemvlm.runtime import default_device
+from gemvlm.runtime import default_device, get_log
 
 
 class GemPolicy:
     """A `robot.Policy`: pictures, state and instruction in; a chunk of `horizon` actions in the robot's units out.
 
     An answer depends on its observation, its seed and its committed actions, but for rounding not on what is asked
-    beside it; `batch_size` bounds how many are worked on at once. `executed` of a chunk's actions are meant to be
+    beside it; `batch_size` bounds how many are worked on at once. Pictures of another size than it learned from are
+    answered, and warned of once. `executed` of a chunk's actions are meant to be
     carried out before the next is asked for.
     """
 
@@ -42,6 +43,7 @@ class GemPolicy:
         self.executed: int = card.executed
         self.codec = policy_codec(card)
         self.collator = policy_collator(tokenizer, card, self.codec)
+        self._told_size = False
 
     @property
     def picture_sizes(self) -> dict[str, tuple[int, int]]:
@@ -145,6 +147,13 @@ class GemPolicy:
             image = observation.images[camera]
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
                 raise ValueError(f"{what}: image {camera} is {image.dtype} {image.shape}; give uint8 (H, W, 3) in RGB")
+            learned = self.picture_sizes.get(camera, image.shape[:2])
+            if image.shape[:2] != learned and not self._told_size:
+                self._told_size = True
+                get_log().warning(
+                    "camera %s shows pictures of %s (height, width), the policy learned from %s: expect worse actions",
+                    camera, image.shape[:2], learned,
+                )  # fmt: skip
         state = np.asarray(observation.state)
         if state.shape != (len(names),) or not np.isfinite(state).all():
             raise ValueError(

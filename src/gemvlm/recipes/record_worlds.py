@@ -114,8 +114,9 @@ def _begun(out: Path, make: Callable[[str], RobotWorld], recording: Recording) -
     """The folder of what is finished. ValueError, with the differences, if it belongs to another recording."""
     parts = out.with_name(f"{out.name}.parts")
     parts.mkdir(parents=True, exist_ok=True)
-    settings = fields(make) if is_dataclass(make) else ()
-    drawn = {one.name: str(getattr(make, one.name)) for one in settings}
+    drawn: dict[str, str] = {}
+    if is_dataclass(make):
+        drawn = {one.name: str(getattr(make, one.name)) for one in fields(make)}
     plan = json.loads(json.dumps(asdict(recording) | {"worlds": drawn}))
     if (parts / PLAN).is_file() and (there := json.loads((parts / PLAN).read_text())) != plan:
         changed = [f"{key}: {there.get(key)} there, {plan[key]} now" for key in plan if there.get(key) != plan[key]]

@@ -2,9 +2,10 @@
 
 Statistics come from the tables of episodes alone (no picture is decoded), are exact but for the quantiles of very long
 sets, and lie in the checkpoint with the method that used them: `Normalisation` is that file. With the range [low, high]
-of a method, y = 2 (x - low) / max(high - low, 1e-3) - 1; "mean_std" has y = (x - mean) / max(std, 1e-3). The floor, and
-the first formula with the least and greatest value, are those of the released GEM-VLA code (zhaorw02/GEM, commit
-5500948, `GEM-VLA/train/dataset.py`), whose `action_stats.json` is read here, too.
+of a method, y = 2 (x - low) / max(high - low, 1e-3) - 1; "mean_std" has y = (x - mean) / max(std, 1e-3). "quantiles" of
+a number that hardly ever changes are equal: its least and greatest value are taken then. The floor, and the first
+formula with the least and greatest value, are those of the released GEM-VLA code (zhaorw02/GEM, commit 5500948,
+`GEM-VLA/train/dataset.py`), whose `action_stats.json` is read here, too.
 """
 
 from __future__ import annotations
@@ -200,9 +201,12 @@ def published_action_statistics(text: str, key: str = "action") -> Statistics:
 
 
 def _range(statistics: Statistics, method: Method) -> tuple[Float64[np.ndarray, "D"], Float64[np.ndarray, "D"]]:
+    low, high = statistics.minimum, statistics.maximum
     if method == "min_max":
-        return statistics.minimum, statistics.maximum
-    return statistics.q01, statistics.q99
+        return low, high
+    # A gripper that closes in one step of a hundred has equal quantiles: that step would become thousands.
+    rare = (statistics.q99 - statistics.q01 < FLOOR) & (high - low >= FLOOR)
+    return np.where(rare, low, statistics.q01), np.where(rare, high, statistics.q99)
 
 
 def _vector(values: Any, name: str) -> Float64[np.ndarray, "D"]:
