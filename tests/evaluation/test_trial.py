@@ -181,3 +181,19 @@ def test_what_was_changed_or_lost_is_refused(tmp_path: Path) -> None:
         trial_status(short)
     with pytest.raises(ValueError, match="compares two policies"):
         plan_trial(("a", "a"), ("pour",), 4, 0, tmp_path / "c")
+
+
+@pytest.mark.parametrize(
+    ("policies", "tasks", "pairs", "says"),
+    [
+        (("old", "old"), ("pick",), 4, "both are 'old': give two names"),
+        (("old", "new"), (), 4, r"not \[\]: say what the robot is asked to do \(--tasks\)"),
+        (("old", "new"), ("pick", "pick"), 4, "each once"),
+        (("old", "new"), ("pick", "place"), 1, "1 pairs for 2 tasks"),
+    ],
+)
+def test_a_trial_of_nothing_is_refused_by_what_is_missing(
+    tmp_path: Path, policies: tuple[str, str], tasks: tuple[str, ...], pairs: int, says: str
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        plan_trial(policies, tasks, pairs, 0, tmp_path / "trial")

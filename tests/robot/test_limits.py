@@ -158,6 +158,9 @@ def test_limits_of_another_robot_are_refused(limits: Limits, says: str) -> None:
 def test_a_robot_that_cant_be_held_is_refused() -> None:
     with pytest.raises(ValueError, match=r"actions \['gripper'\] are places of nothing"):
         Guard(replace(JOINTS, state_names=JOINTS.state_names[:-1]), Limits())
+    turning = replace(EMBODIMENTS["rdt2"].contract, state_names=("x",))
+    with pytest.raises(ValueError, match="turns by steps of rotation_6d, whose zeros are no rotation"):
+        Guard(turning, Limits())
 
 
 @pytest.mark.parametrize(

@@ -81,11 +81,14 @@ def plan_trial(
 
     ValueError for two policies of one name, no tasks, too few pairs, or a folder that holds a trial.
     """
-    if policies[0] == policies[1] or not tasks or len(set(tasks)) < len(tasks) or pairs < len(tasks):
+    if policies[0] == policies[1]:
+        raise ValueError(f"a trial compares two policies, both are {policies[0]!r}: give two names")
+    if not tasks or len(set(tasks)) < len(tasks):
         raise ValueError(
-            f"a trial compares two policies ({', '.join(policies)}) on different tasks ({', '.join(tasks)}), with at "
-            f"least a pair for each (not {pairs})"
+            f"a trial needs tasks, each once, not {list(tasks)}: say what the robot is asked to do (--tasks)"
         )
+    if pairs < len(tasks):
+        raise ValueError(f"{pairs} pairs for {len(tasks)} tasks: give at least a pair for each")
     if (out / PLAN).exists():
         raise ValueError(f"{out}: holds a trial already; give another folder")
     out.mkdir(parents=True, exist_ok=True)

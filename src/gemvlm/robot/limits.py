@@ -125,6 +125,11 @@ class Guard:
         _check_names(contract, limits, self._moves)
         if absolute and (lost := [name for name in contract.action_names if name not in self._moves]):
             raise ValueError(f"limits: actions {lost} are places of nothing in the state; name it in moves")
+        if not absolute and contract.rotation in ("rotation_6d", "quaternion_xyzw"):
+            raise ValueError(
+                f"limits: {contract.embodiment} turns by steps of {contract.rotation}, whose zeros are no rotation, so "
+                "that it can't be held still; turn them into axis_angle at the robot"
+            )
         self._driven = [contract.action_names.index(name) for name in self._moves]
         self._states = [contract.state_names.index(move.state) for move in self._moves.values()]
         self._gains = np.array([move.gain for move in self._moves.values()], np.float64)

@@ -99,6 +99,9 @@ class Layout(ABC):
 def read_info(root: Path) -> Mapping[str, Any]:
     """`meta/info.json`, checked as far as every version needs it."""
     path = root / "meta" / "info.json"
+    if not path.is_file():
+        folder = "" if root.is_dir() else ", as is the folder"
+        raise ValueError(f"{root}: meta/info.json is missing{folder}; is this a LeRobot folder?")
     try:
         info = json.loads(read_text(path))
         features, version = info["features"], info["codebase_version"]
