@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= out/quickstart
 IMAGES ?=
 
-.PHONY: quickstart test test-all check format clean worlds-libero
+.PHONY: quickstart test test-all check docs wheel format clean worlds-libero
 
 quickstart: $(VENV)/.worlds
 	$(BIN)/gemvlm quickstart --out $(OUT) $(if $(IMAGES),--images $(IMAGES))
@@ -22,6 +22,12 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(MAKE) test
+
+docs: $(VENV)/.dev
+	$(BIN)/mkdocs build --quiet --strict
+
+wheel: $(VENV)/.dev
+	$(BIN)/pytest tests/test_wheel.py
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

@@ -23,6 +23,8 @@ usage: gemvlm COMMAND ...        gemvlm COMMAND --help tells the options of a co
   doctor                         what machine this is, what is missing, and whether a model runs
 
   export-model MODEL --to LAYOUT write a checkpoint for transformers, vLLM and SGLang, or in the authors' layout
+  card MODEL                     the model card that a checkpoint makes of itself
+  push MODEL OWNER/NAME          put a checkpoint on the Hugging Face hub
   train RECIPE --out DIR         carry a training recipe out, or go on with it; --plan tells what it takes
   adapt MODEL FRAMES --out DIR   adapt a model to RGB-D frames of one place, tested on the last of them
   evaluate MODEL... --out DIR    score models on benchmarks, or on scenes they have never seen, beside blind baselines
@@ -65,6 +67,8 @@ COMMANDS = {
     "adapt": "training",
     "quickstart": "training",
     "evaluate": "scores",
+    "card": "sharing",
+    "push": "sharing",
     "compare": "scores",
     "verify": "scores",
     "probe": "scores",
