@@ -30,7 +30,7 @@ from gemvlm.evaluation.scoring import score
 from gemvlm.inference import load
 from gemvlm.inference.pipeline import GemPipeline
 from gemvlm.inference.policy import GemPolicy, load_policy
-from gemvlm.inference.quantise import Quantised, Scheme, _quantise, quantise_policy, quantise_text
+from gemvlm.inference.quantise import Quantised, Scheme, quantise, quantise_policy, quantise_text
 from gemvlm.recipes.recipe import DEVELOPMENT_SEED
 from gemvlm.robot import RobotObservation
 from gemvlm.runtime import deterministic
@@ -134,7 +134,7 @@ def size_rows(width: int, layers: int, tokens: int, rounds: int, cpu_time: bool)
     exact: Any = None
     for scheme in (None, *get_args(Scheme)):
         stack = stack_of(width, layers)
-        done = NOTHING if scheme is None else _quantise(stack, scheme, lambda name: True)
+        done = NOTHING if scheme is None else quantise(stack, scheme)
         with torch.no_grad():
             found = stack(x)
             exact = found if exact is None else exact

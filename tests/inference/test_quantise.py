@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from gemvlm.inference import load
-from gemvlm.inference.quantise import GROUP, Int4Linear, Int8Linear, _dynamic, _quantise, quantise_policy, quantise_text
+from gemvlm.inference.quantise import GROUP, Int4Linear, Int8Linear, _dynamic, quantise, quantise_policy, quantise_text
 from gemvlm.model.action_expert import ExpertConfig
 from gemvlm.model.gem_vla import GemVla, GemVlaConfig
 
@@ -55,13 +55,13 @@ def test_weights_on_the_grid_are_as_exact_as_bfloat16() -> None:
 
 def test_what_a_kernel_does_not_take_is_left_and_named() -> None:
     module = nn.ModuleDict({"fits": linear_of(), "narrow": linear_of(40, 48), "odd": linear_of(64, 20)})
-    done = _quantise(module, "int4", lambda name: True)
+    done = quantise(module, "int4")
     assert (done.layers, done.left) == (1, ("narrow", "odd"))
     assert isinstance(module["fits"], Int4Linear) and isinstance(module["odd"], nn.Linear)
     assert done.bytes_before == 4 * (64 * 48 + 40 * 48 + 64 * 20)
     assert done.bytes_before - done.bytes_after == 64 * 48 * 4 - (64 * 48 // 2 + 2 * 2 * 48 * 2)
     with pytest.raises(ValueError, match="once"):
-        _quantise(nn.Sequential(Int8Linear(linear_of())), "int8", lambda name: True)
+        quantise(nn.Sequential(Int8Linear(linear_of())), "int8")
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -11,7 +11,7 @@ and of a policy:
     expert_step   noisy (R, H, action), time (R,), robot (R, E), keys, values → velocity (R, H, action)
 
 with a file of what the backbone and `ActionExpert.observe` give for it. Beginning at noise of sigma 1, a depth step is
-state ← state + (sigma − sigma_next) · velocity; the null condition is `depth_look` of two tokens of zeros. `export.json`
+state ← state + (sigma − sigma_next) · velocity; the null condition is `depth_look` of two tokens of 0. `export.json`
 beside the graphs says shapes, schedule and encoding. Batch and number of tokens are free, the picture's size is not. A
 generator of the kind sana_one_step takes one step from a state of zeros. The backbone is not exported: export-model
 writes it for servers of language models.
@@ -20,9 +20,10 @@ writes it for servers of language models.
 from __future__ import annotations
 
 import json
+import logging
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
 from io import StringIO
 from pathlib import Path
@@ -231,6 +232,20 @@ def _sana(supervision: GenerativeSupervision) -> nn.Module:
     return generator.sana
 
 
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the exporter's words about packages that aren't needed and about its own progress."""
+    log = logging.getLogger("torch.onnx")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(before)
+
+
 def _export(
     module: nn.Module, path: Path, inputs: Mapping[str, Tensor], outputs: tuple[str, ...], free: Mapping[str, Any]
 ) -> Graph:
@@ -244,8 +259,7 @@ def _export(
     module = module.eval()
     with torch.no_grad():
         found = module(*inputs.values())
-    with warnings.catch_warnings(), redirect_stdout(StringIO()):
-        warnings.simplefilter("ignore")
+    with _quietly():
         torch.onnx.export(
             module,
             tuple(inputs.values()),

@@ -5,10 +5,11 @@
     int4          weights only, a scale and a zero for each 32 inputs of an output; products in bfloat16
 
 By PyTorch's own kernels, without a further package. They exist on CPUs alone: on a GPU bfloat16 is the choice here. The
-weight-only ones take float32 activations too, but by a plain loop up to sixty times as slow as bfloat16, so activations
-are rounded for them; they are made for one token at a time, and reading a long prompt is faster as it is. Not every layer is made smaller: the vision tower, embeddings, norms and the language head stay, as does any layer whose
-sizes a kernel does not take. An expert's modulations stay too, since only parts of their weights are used at a time.
-What it brings on a machine, and what it costs in score, `benchmarks/quantised.py` measures.
+weight-only ones take float32 activations too, but by a plain loop up to sixty times as slow, so activations are rounded
+for them; they are made for one token at a time. Not every layer is made smaller: the vision tower, embeddings, norms
+and the language head stay, as does any layer whose sizes a kernel does not take. An expert's modulations stay too,
+since only parts of their weights are used at a time. What it brings on a machine, and what it costs in score,
+`benchmarks/quantised.py` measures.
 """
 
 from __future__ import annotations
@@ -43,15 +44,45 @@ class Quantised:
     bytes_after: int
 
 
+def quantise(module: nn.Module, scheme: Scheme, wanted: Callable[[str], bool] = lambda name: True) -> Quantised:
+    """Replaces, in place, the linear layers of a module whose names are `wanted`. ValueError off a CPU, or twice."""
+    if scheme not in get_args(Scheme):
+        raise ValueError(f"scheme {scheme!r} is unknown; choose one of {', '.join(get_args(Scheme))}")
+    found = list(_linears(module, wanted))
+    where = {linear.weight.device.type for _, _, _, linear in found}
+    if where != {"cpu"}:
+        raise ValueError(
+            f"quantise: {len(found)} linear layers, on {', '.join(sorted(where)) or 'no device'}; these kernels need "
+            "float layers on a CPU, and layers are made smaller once: load the checkpoint anew with device='cpu'"
+        )
+    before = after = done = 0
+    left = []
+    for name, parent, leaf, linear in found:
+        size = linear.weight.nbytes
+        before += size
+        if not _fits(linear, scheme):
+            left.append(name)
+            after += size
+            continue
+        setattr(parent, leaf, _MAKERS[scheme](linear))
+        done += 1
+        numbers = linear.weight.numel()
+        if scheme == "int4":
+            after += numbers // 2 + 4 * numbers // GROUP
+        else:
+            after += numbers + (2 if scheme == "int8" else 4) * linear.out_features
+    return Quantised(scheme, done, tuple(left), before, after)
+
+
 def quantise_text(backbone: Backbone, scheme: Scheme) -> Quantised:
     """Replaces the language model's linear layers in place. ValueError off a CPU, or twice."""
-    return _quantise(backbone.qwen.model.language_model.layers, scheme, lambda name: True)
+    return quantise(backbone.qwen.model.language_model.layers, scheme)
 
 
 def quantise_policy(policy: GemVla, scheme: Scheme) -> Quantised:
     """Replaces, in place, the linear layers that the backbone's language model and the expert's blocks run through."""
     text = quantise_text(policy.backbone, scheme)
-    expert = _quantise(policy.expert.model.blocks, scheme, lambda name: "adaLN_modulation" not in name)
+    expert = quantise(policy.expert.model.blocks, scheme, lambda name: "adaLN_modulation" not in name)
     return Quantised(
         scheme,
         text.layers + expert.layers,
@@ -124,35 +155,6 @@ def _fits(linear: nn.Linear, scheme: Scheme) -> bool:
     if scheme == "int4":
         return linear.in_features % GROUP == 0 and linear.out_features % 16 == 0
     return scheme == "int8" or linear.weight.dtype == torch.float32
-
-
-def _quantise(module: nn.Module, scheme: Scheme, wanted: Callable[[str], bool]) -> Quantised:
-    if scheme not in get_args(Scheme):
-        raise ValueError(f"scheme {scheme!r} is unknown; choose one of {', '.join(get_args(Scheme))}")
-    found = list(_linears(module, wanted))
-    where = {linear.weight.device.type for _, _, _, linear in found}
-    if where != {"cpu"}:
-        raise ValueError(
-            f"quantise: {len(found)} linear layers, on {', '.join(sorted(where)) or 'no device'}; these kernels need "
-            "float layers on a CPU, and layers are made smaller once: load the checkpoint anew with device='cpu'"
-        )
-    before = after = done = 0
-    left = []
-    for name, parent, leaf, linear in found:
-        size = linear.weight.nbytes
-        before += size
-        if not _fits(linear, scheme):
-            left.append(name)
-            after += size
-            continue
-        setattr(parent, leaf, _MAKERS[scheme](linear))
-        done += 1
-        numbers = linear.weight.numel()
-        if scheme == "int4":
-            after += numbers // 2 + 4 * numbers // GROUP
-        else:
-            after += numbers + (2 if scheme == "int8" else 4) * linear.out_features
-    return Quantised(scheme, done, tuple(left), before, after)
 
 
 def _linears(module: nn.Module, wanted: Callable[[str], bool]) -> Iterator[tuple[str, nn.Module, str, nn.Linear]]:
