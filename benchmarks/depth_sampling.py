@@ -21,6 +21,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,7 @@ def measure(
     for _ in range(rounds):
         for way in ways:
             start = time.process_time()
-            elapsed = timed(lambda way=way: way.paint(0), device)
+            elapsed = timed(partial(way.paint, 0), device)
             seconds[way.name].append(time.process_time() - start if cpu_time else elapsed)
     return seconds
 
@@ -232,7 +233,7 @@ def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         for place, row in enumerate(rows):
             colour = INK if row["setting"] == "published" else LINES[place % len(LINES)]
             axes.plot(row["images_per_s"], row[measure_name], "o", color=colour, label=f"{place + 1}  {row['setting']}")
-            where = {"textcoords": "offset points", "fontsize": 8, "color": colour}
+            where: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8, "color": colour}
             beside = (5, 4) if place % 2 else (-9, -11)  # neighbours in the table are often neighbours here
             axes.annotate(str(place + 1), (row["images_per_s"], row[measure_name]), xytext=beside, **where)
         axes.set_xscale("log")

@@ -18,6 +18,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
@@ -78,7 +79,9 @@ def replies(pipeline: GemPipeline, items: Sequence[tuple[Sample, Turn]]) -> list
 
 
 def text_rows(model: str, scenes: int, rounds: int, cpu_time: bool) -> list[Row]:
-    items, rows, exact = questions(scenes, 1), [], []
+    items = questions(scenes, 1)
+    rows: list[Row] = []
+    exact: list[str] = []
     timed = items[: min(8, len(items))]
     for scheme in (None, *get_args(Scheme)):
         pipeline = load(model, "cpu")
@@ -90,7 +93,7 @@ def text_rows(model: str, scenes: int, rounds: int, cpu_time: bool) -> list[Row]
             for reply, (_, turn) in zip(found, items, strict=True)
         ]
         same = sum(a == b for a, b in zip(found, exact, strict=True)) / len(items)
-        seconds = clock(lambda pipeline=pipeline: replies(pipeline, timed), rounds, cpu_time) / len(timed)
+        seconds = clock(partial(replies, pipeline, timed), rounds, cpu_time) / len(timed)
         rows.append(Row(scheme or "as it is", done, seconds, float(np.mean(right)), same))
     return rows
 
@@ -113,7 +116,7 @@ def policy_rows(path: str, rounds: int, cpu_time: bool) -> list[Row]:
         actions = np.stack([chunk.actions for chunk in policy.act(seen, seeds)])
         exact = actions if exact is None else exact
         moved = float(np.abs(actions - exact).mean() / max(float(exact.std()), 1e-9))
-        seconds = clock(lambda policy=policy, one=seen[:1]: policy.act(one, [0]), rounds, cpu_time)
+        seconds = clock(partial(policy.act, seen[:1], [0]), rounds, cpu_time)
         rows.append(Row(scheme or "as it is", done, seconds, float("nan"), 1 - moved))
     return rows
 
@@ -139,7 +142,7 @@ def size_rows(width: int, layers: int, tokens: int, rounds: int, cpu_time: bool)
             found = stack(x)
             exact = found if exact is None else exact
             alike = float(torch.nn.functional.cosine_similarity(found.flatten(), exact.flatten(), dim=0))
-            seconds = clock(lambda stack=stack: stack(x), rounds, cpu_time)
+            seconds = clock(partial(stack, x), rounds, cpu_time)
         rows.append(Row(scheme or "as it is", done, seconds, float("nan"), alike))
     return rows
 

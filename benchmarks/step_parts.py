@@ -18,7 +18,7 @@ from gemvlm.model.attention import Packing
 from gemvlm.model.backbone import until_last_image
 from gemvlm.model.gem import Gem
 
-Work = Callable[[], None]
+Work = Callable[[], object]
 
 
 def parts(gem: Gem, batch: Batch, text: bool, autocast: Callable[[], object]) -> dict[str, Work]:

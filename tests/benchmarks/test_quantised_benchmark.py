@@ -18,7 +18,7 @@ def test_matrix_products_alone(capsys) -> None:
     assert [row.name for row in rows] == ["as it is", "int8", "int8_dynamic", "int4"]
     assert all(0.98 < row.same < 1 + 1e-5 for row in rows) and abs(rows[0].same - 1) < 1e-5
     sizes = [row.done.bytes_after for row in rows]
-    assert sizes[3] < sizes[1] == sizes[2] < rows[1].done.bytes_before
+    assert sizes[3] < sizes[1] <= sizes[2] < rows[1].done.bytes_before
     quantised.report("products", rows)
     assert "int8_dynamic" in capsys.readouterr().out
 
