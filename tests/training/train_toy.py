@@ -164,7 +164,7 @@ def train_policy(folder: str, steps: int, batch_size: int, sharding: str = "shar
     policy, runtime = begin(recipe, card.model, None, None), detect("cpu", "float32")
     feed = PolicyFeed(recipe, data, moments, tokenizer, runtime)
     run = Run(Path(folder), log_every=1, show_progress=False)
-    return train_loop(policy, recipe.stages, feed.stream, tokenizer, card, run, runtime, (), Sharding(sharding))
+    return train_loop(policy, recipe.stages, feed.stream, tokenizer, card, run, runtime, (), Sharding(sharding))  # type: ignore[arg-type]
 
 
 def signaller(rank: int, number: int, step: int) -> Callable[..., None]:
