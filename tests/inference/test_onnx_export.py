@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from gemvlm.flow import SigmaTable
+from gemvlm.inference import onnx_export
 from gemvlm.inference.onnx_export import TOLERANCE, Graph, export_depth, export_expert
 from gemvlm.model.action_expert import ActionExpert, Context, ExpertConfig
 from gemvlm.model.connector import Connector
@@ -86,3 +88,17 @@ def test_what_is_not_equal_or_takes_no_steps_is_refused(tmp_path: Path) -> None:
     supervision = GenerativeSupervision(Connector(10, 12), head, PatchLatents(8, 6, 1), 0.1)
     with pytest.raises(ValueError, match="no steps"):
         export_depth(supervision, tmp_path, 32, 32)
+
+
+def test_a_checkpoint_says_what_the_loop_around_its_graphs_needs(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    graph = Graph(tmp_path / "depth_step.onnx", {"state": np.zeros((1, 2), np.float32)}, (np.zeros((1, 3)),))
+    monkeypatch.setattr(onnx_export, "export_depth", lambda *arguments: asked.append(arguments[1:]) or [graph])
+    assert onnx_export.export_checkpoint(str(checkpoint), tmp_path) == [graph]
+    assert asked == [(tmp_path, 32, 32)]
+    card = json.loads((tmp_path / "export.json").read_text())
+    assert card["graphs"]["depth_step.onnx"] == {"inputs": {"state": [1, 2]}, "outputs": [[1, 3]]}
+    assert card["encoding"] == {"name": "log", "near_m": 0.25, "far_m": 4.0}
+    assert (card["recipe"], card["shift"], card["generator"], card["tolerance"]) == ("tiny", 1.0, "sana", TOLERANCE)
