@@ -5,7 +5,8 @@ asked for; those in which the expert failed are left out and counted in `recordi
 take turns by task, so that any beginning of the folder has as many of each. `noise` moves the hand off the expert's way
 while the expert's own action is what is recorded, so that a policy sees how to come back. What is finished is kept in
 `NAME.parts` beside the folder until it is written: an interrupted recording goes on, and any number of processes
-makes the same bytes.
+makes the same numbers and pixels. So are the bytes, but for videos of depth: x265 codes equal pictures in one of two
+ways now and then.
 """
 
 from __future__ import annotations
