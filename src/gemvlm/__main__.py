@@ -23,6 +23,7 @@ usage: gemvlm COMMAND ...        gemvlm COMMAND --help tells the options of a co
   doctor                         what machine this is, what is missing, and whether a model runs
 
   export-model MODEL --to LAYOUT write a checkpoint for transformers, vLLM and SGLang, or in the authors' layout
+  export-onnx MODEL --out DIR    write the depth generator, or a policy's action expert, for ONNX Runtime
   card MODEL                     the model card that a checkpoint makes of itself
   push MODEL OWNER/NAME          put a checkpoint on the Hugging Face hub
   train RECIPE --out DIR         carry a training recipe out, or go on with it; --plan tells what it takes
@@ -63,6 +64,7 @@ COMMANDS = {
     "demo": "using",
     "doctor": "using",
     "export-model": "models",
+    "export-onnx": "exporting",
     "train": "training",
     "adapt": "training",
     "quickstart": "training",
