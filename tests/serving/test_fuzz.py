@@ -100,7 +100,7 @@ def fuzz(nano: GemPipeline, data_url: Callable[..., str], examples: int) -> dict
                 case.validate_response(reply, checks=CHECKS)
 
             send()
-    assert app.state.service.engine.queue.close(30)
+    assert app.state.service.engine.queue.close(30.0)
     return statuses
 
 

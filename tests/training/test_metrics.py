@@ -112,6 +112,7 @@ def test_the_speedometer_counts_and_starts_again(monkeypatch: pytest.MonkeyPatch
         "samples_per_s": 6.0,
         "images_per_s": 4.0,
         "tokens_per_s": 14.0,
+        "operations_per_sample": 100 / 6,
         "utilisation": 0.5,
     }
     clock[0] += 1.0

@@ -31,7 +31,7 @@ GEM_NANO = Recipe(
     vocabulary=1280,
     data=TabletopData(scenes=1984, views_per_scene=8, size=(96, 96), turns_per_family=2, families=LESSONS),
     stages=small_stages(
-        pretraining=1600, connector=40, generator=120, everything=1700, batch_size=16, rate=2.0e-3, warmup=60
+        pretraining=1600, connector=40, generator=120, everything=4500, batch_size=16, rate=2.0e-3, warmup=60
     ),
     seed=0,
     precision="bfloat16",
