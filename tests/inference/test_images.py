@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from gemvlm.inference import images as reading
-from gemvlm.inference.images import read_images, read_image, read_video
+from gemvlm.inference.images import read_image, read_images, read_video
 
 
 def shades(folder: Path, count: int) -> Path:

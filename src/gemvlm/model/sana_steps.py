@@ -93,7 +93,7 @@ class SanaSteps:
         positions: Float[Tensor, "1 n W"] | None,
         seen: Sequence[Seen],
     ) -> Float[Tensor, "N C h w"]:
-        """Sana's output (noise − data). Equal shares of the rows see each of `seen`, which has that many rows or one."""
+        """Sana's output (noise − data). Equal shares of the rows see each of `seen`, of as many rows or of one."""
         sana = self.sana
         patch = sana.config.patch_size
         height, width = state.shape[-2] // patch, state.shape[-1] // patch

@@ -218,7 +218,8 @@ def estimates(thing: Sought, location: Location) -> dict[str, World | None]:
     point = location.point
     places: dict[str, World | None] = {TRUE: None, GENERATED: None, ALIGNED: None}
     if thing.table_m is not None:
-        best = deepest_pixel(*np.nonzero(thing.mask), thing.mask.shape)[0]
+        rows, columns = np.nonzero(thing.mask)
+        best, _ = deepest_pixel(rows, columns, (thing.mask.shape[0], thing.mask.shape[1]))
         places |= {TABLE: None, BLIND: _placed(thing, MIDDLE, thing.depth), BEST: _placed(thing, best, thing.depth)}
     if point is None or location.depth is None:
         return places

@@ -11,6 +11,7 @@ import sys
 import time
 
 import numpy as np
+
 from gemvlm_client import ChunkRunner, Observation, RobotClient
 
 SIZE = 24

@@ -12,6 +12,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from servo_policy import CONTRACT, SIZE, ServoPolicy, picture
+
+from gemvlm.robot.limits import Limits
+from gemvlm.serving.robot_server import ServerSettings, background_server
 from gemvlm_client import (
     Chunk,
     ChunkRunner,
@@ -22,10 +26,6 @@ from gemvlm_client import (
     ServerError,
     UnreachableError,
 )
-from servo_policy import CONTRACT, SIZE, ServoPolicy, picture
-
-from gemvlm.robot.limits import Limits
-from gemvlm.serving.robot_server import ServerSettings, background_server
 
 CLIENT = Path(__file__).parents[3] / "client" / "src"
 

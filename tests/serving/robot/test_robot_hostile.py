@@ -14,8 +14,9 @@ import hostile
 import msgpack
 import numpy as np
 import pytest
-from gemvlm_client import Observation, RobotClient
 from servo_policy import picture
+
+from gemvlm_client import Observation, RobotClient
 
 pytest.importorskip("websockets", reason="needs gemvlm[serve]")
 

@@ -7,9 +7,9 @@ import tracemalloc
 import msgpack
 import numpy as np
 import pytest
-from gemvlm_client import messages as client_messages
 
 from gemvlm.serving.robot_messages import DTYPES, MessageError, pack, unpack
+from gemvlm_client import messages as client_messages
 
 
 def published(value: object) -> object:

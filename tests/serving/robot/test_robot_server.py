@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gemvlm_client import DeadlineError, Observation, RobotClient, ServerError
 from servo_policy import CONTRACT, PER_ACTION, SIZE, ServoPolicy, picture
 
 from gemvlm.robot import ActionChunk
 from gemvlm.robot.limits import Limits
 from gemvlm.serving.robot_server import RobotServer, ServerSettings, background_server
 from gemvlm.serving.robot_worker import PolicyError
+from gemvlm_client import DeadlineError, Observation, RobotClient, ServerError
 
 pytest.importorskip("websockets", reason="needs gemvlm[serve]")
 
