@@ -59,8 +59,8 @@ def test_the_shipped_model_says_what_it_is() -> None:
         "metric z-depth in metres, from 0.35 to 4.5 m",
         "| weights | Apache-2.0 |",
         "1,984 simulated tabletop scenes",
-        "| 3-everything | 1,700 | 16 | 1 text, 0.1 depth |",
-        "| point, all | 0.682 [0.639, 0.721] | 500 |",
+        "| 3-everything | 4,500 | 16 | 1 text, 0.1 depth |",
+        "| point, all | 0.764 [0.728, 0.803] |",
         'gemvlm.load("nano")',
     ):
         assert words in text
