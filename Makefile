@@ -24,7 +24,7 @@ check: $(VENV)/.dev
 	$(MAKE) test
 
 docs: $(VENV)/.dev
-	$(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 wheel: $(VENV)/.dev
 	$(BIN)/pytest tests/test_wheel.py
