@@ -60,11 +60,14 @@ def write_report(experiment: Experiment, out: Path) -> Path:
     for place, test in enumerate(tests):
         scores = finished_scores(experiment, out, test)
         report.heading(f"Test set {test}")
+        chosen = selections["primary"]
+        asked = any(chosen(item) for by_seed in scores.values() for items in by_seed.values() for item in items)
         found = {
-            metric: gaps(experiment, scores, selections["primary"], metric, value) for metric, value in METRICS.items()
+            metric: gaps(experiment, scores, chosen, metric, value) if asked else []
+            for metric, value in METRICS.items()
         }
         control = scores.get(experiment.contrasts[0].control)
-        mean = float(mean_score(control, selections["primary"], METRICS["score"]).mean()) if control else float("nan")
+        mean = float(mean_score(control, chosen, METRICS["score"]).mean()) if asked and control else float("nan")
         said = verdict(found["score"], mean, CHANCE)
         if not place:
             results["verdict"] = said
