@@ -38,7 +38,7 @@ def experiment(
         device: cpu, cuda or mps; the best there is by default.
     """
     from gemvlm.experiments import get
-    from gemvlm.experiments.execute import carry_all_out, carry_out, cost, prepare
+    from gemvlm.experiments.execute import carry_all_out, carry_out, cost, is_done, prepare
     from gemvlm.experiments.report import write_report
 
     chosen = get(name)
@@ -56,5 +56,7 @@ def experiment(
             if not carry_out(tasks[name], chosen, out, device, minutes):
                 print(f"{name}: not finished; the same command goes on")
         return
-    left = [] if report else carry_all_out(chosen, out, jobs=jobs, minutes=minutes, device=device)
-    print(f"{write_report(chosen, out)}: {len(left)} of {len(tasks)} trainings are still to do" if left else "")
+    if not report:
+        carry_all_out(chosen, out, jobs=jobs, minutes=minutes, device=device)
+    left = [found for found in tasks.values() if not is_done(found, chosen, out)]
+    print(f"{write_report(chosen, out)}: {len(left)} of {len(tasks)} trainings are still to do")

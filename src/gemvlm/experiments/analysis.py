@@ -14,7 +14,7 @@ from jaxtyping import Float64
 
 from gemvlm.experiments.experiment import Contrast, Experiment
 from gemvlm.experiments.measure import ItemScore
-from gemvlm.statistics import Difference, holm, paired_over_seeds
+from gemvlm.statistics import Difference, contributions, holm, paired_over_seeds
 
 LEVEL = 0.95
 CHANCE_MARGIN, CEILING_SHARE = 0.10, 0.90
@@ -80,11 +80,10 @@ def table(
     ids = [[item.id for item in row] for row in kept]
     if not ids[0] or any(row != ids[0] for row in ids):
         raise ValueError(f"seeds {list(seeds)}: {[len(row) for row in ids]} items, which must be the same and not none")
-    families = [item.family for item in kept[0]]
-    count = {family: families.count(family) for family in set(families)}
-    weights = np.array([len(families) / (len(count) * count[family]) for family in families])
-    values = np.array([[value(item) for item in row] for row in kept], np.float64)
-    return values * weights, [item.scene for item in kept[0]]
+    families, groups = np.unique([item.family for item in kept[0]], return_inverse=True)
+    alike = np.ones(len(families))
+    rows = [contributions(np.array([value(item) for item in row], np.float64), groups, alike) for row in kept]
+    return np.stack(rows), [item.scene for item in kept[0]]
 
 
 def mean_score(

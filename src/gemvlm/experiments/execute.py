@@ -37,7 +37,6 @@ from gemvlm.training.stage import Stage
 
 CURVE_QUESTIONS = 256
 OPERATIONS = "operations_per_sample"
-STAGE_0 = Task(None, 0).name.rpartition("/")[2]
 
 
 def prepare(experiment: Experiment, out: Path) -> None:
@@ -81,7 +80,7 @@ def carry_out(
     rate = task.rate if task.rate is not None else chosen_rates(experiment, out)[task.arm]
     stretch = 1.0 if arm.matching == "steps" else stretched(experiment, out)
     recipe = recipe_of(arm, base, task.seed, rate, stretch)
-    start = begin_of(recipe, out / f"seed-{task.seed}" / STAGE_0 / FINAL, folder / "start")
+    start = begin_of(recipe, Task(None, task.seed).folder(out) / FINAL, folder / "start")
     samples = test_samples(experiment.development, base, place_of(experiment.development, experiment, out))
     run = Run(folder, minutes=minutes, show_progress=False, callback_every=experiment.curve_every)
     done = train_recipe(
@@ -134,7 +133,9 @@ def curve(samples: Sequence[Sample], tokenizer, card: CheckpointCard) -> Callbac
 
 
 def chosen_rates(experiment: Experiment, out: Path) -> dict[str, float]:
-    """The learning-rate factor of each arm: its own best on development questions, else its control's.
+    """The learning-rate factor of each arm: its own best on development questions, else that of the arm it controls.
+
+    An arm that is neither tuned nor in a contrast takes that of the first tuned one.
 
     ValueError if the pilot isn't finished.
     """
@@ -183,15 +184,14 @@ def carry_all_out(
     jobs: int = 1,
     minutes: float | None = None,
     device: str | None = None,
-    only: Sequence[str] = (),
-) -> list[Task]:
-    """All tasks that are not done, `jobs` at once in processes of their own; returns those still to do.
+) -> None:
+    """All tasks that are not done, `jobs` at once in processes of their own, until `minutes` are over.
 
-    `only` names tasks. A task that fails leaves its log and does not stop those that need it not.
+    A task that fails leaves its log and does not stop those that need it not.
     """
     prepare(experiment, out)
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
-    waiting = [task for task in experiment.tasks() if not only or task.name in only]
+    waiting = list(experiment.tasks())
     running: dict[Task, subprocess.Popen[bytes]] = {}
     failed: set[Task] = set()
     while True:
@@ -207,7 +207,7 @@ def carry_all_out(
         for task in ready[: jobs - len(running)]:
             running[task] = _start(task, experiment, out, device, time_left)
         if not running:
-            return [*left, *failed]
+            return
         time.sleep(1)
 
 

@@ -36,9 +36,9 @@ class Experiment:
     """Everything that decides an outcome, fixed before the first run.
 
     `base` has stages 0 to 3; stage 0 is trained once for each seed and shared by all arms. `rates` are factors of the
-    last stage's learning rates, of which each arm of `tuned` (others: their control's) takes the best on `development`,
-    tried with `pilot_seed`. `primary` names the families whose mean score on the shortcut-free subset is the primary
-    metric, `taught`, `untaught` and `metric` are further groups of families that are reported apart.
+    last stage's learning rates, of which each arm of `tuned` takes the best on `development`, tried with `pilot_seed`;
+    `execute.chosen_rates` says what the others take. `primary` names the families whose mean score on the shortcut-free
+    subset is the primary metric, `taught`, `untaught` and `metric` are further groups of families, reported apart.
     """
 
     name: str
@@ -56,7 +56,6 @@ class Experiment:
     development: TestSet
     tests: tuple[TestSet, ...]
     curve_every: int
-    plan: str
 
     def __post_init__(self) -> None:
         for arm in {*self.arms, *self.tuned, *(c.arm for c in self.contrasts), *(c.control for c in self.contrasts)}:

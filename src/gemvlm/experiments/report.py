@@ -22,7 +22,7 @@ from gemvlm.experiments.analysis import (
     verdict,
 )
 from gemvlm.experiments.arm import get_arm, recipe_of
-from gemvlm.experiments.execute import OPERATIONS, chosen_rates, is_done, place_of
+from gemvlm.experiments.execute import OPERATIONS, is_done, place_of
 from gemvlm.experiments.experiment import Experiment, Task
 from gemvlm.experiments.measure import ItemScore, read_scores
 from gemvlm.figure import Report
@@ -52,7 +52,7 @@ def finished_scores(experiment: Experiment, out: Path, test: str) -> Scores:
 def write_report(experiment: Experiment, out: Path) -> Path:
     """`report.html` and `results.json` in `out`, of whatever is finished."""
     tests = [place_of(test, experiment, out).name for test in experiment.tests]
-    report = Report(f"Experiment {experiment.name}", f"planned in {experiment.plan}")
+    report = Report(f"Experiment {experiment.name}", f"{len(experiment.arms)} arms, {len(experiment.seeds)} seeds")
     results: dict[str, object] = {"experiment": experiment.name, "tests": {}}
     selections: dict[str, Selection] = {"primary": primary_items(experiment)}
     for group in ("taught", "untaught", "metric"):
@@ -87,7 +87,8 @@ def write_report(experiment: Experiment, out: Path) -> Path:
     curves = learning_curves(experiment, out)
     if curves:
         report.figure(curves_picture(curves), "nats per token; stage 0 is not counted")
-        report.table(*_thresholds(curves))
+    if (control_arm := experiment.contrasts[0].control) in curves:
+        report.table(*_thresholds(curves, control_arm))
     left = [task.name for task in experiment.tasks() if not is_done(task, experiment, out)]
     report.heading("To do")
     report.text(f"{len(left)} trainings are not finished: {', '.join(left)}" if left else "Everything is finished.")
@@ -136,31 +137,21 @@ def _gaps(metric: str, rows: list[Gap]) -> tuple[list[str], list[list[str]], str
 
 
 def learning_curves(experiment: Experiment, out: Path) -> dict[str, list[tuple[float, float]]]:
-    """Arm → (operations spent after stage 0, surprise), averaged over the seeds that are done at each point."""
+    """Arm → (operations spent after stage 0, surprise), averaged over its finished seeds."""
     curves = {}
-    rates = _rates(experiment, out)
     for arm in experiment.arms:
-        if arm not in rates:
-            continue
-        lines = [_curve(experiment, arm, seed, rates[arm], out) for seed in experiment.seeds]
-        shortest = min((len(line) for line in lines if line), default=0)
-        if shortest:
-            points = np.array([line[:shortest] for line in lines if line]).mean(axis=0)
+        tasks = [task for seed in experiment.seeds if is_done(task := Task(arm, seed), experiment, out)]
+        if tasks:
+            points = np.array([_curve(experiment, task, out) for task in tasks]).mean(axis=0)
             curves[arm] = [(float(x), float(y)) for x, y in points]
     return curves
 
 
-def _rates(experiment: Experiment, out: Path) -> dict[str, float]:
-    try:
-        return chosen_rates(experiment, out)
-    except ValueError:
-        return {}
-
-
-def _curve(experiment: Experiment, arm: str, seed: int, rate: float, out: Path) -> list[tuple[float, float]]:
-    batch = {stage.name: stage.batch_size for stage in recipe_of(get_arm(arm), experiment.base, seed, rate).stages}
+def _curve(experiment: Experiment, task: Task, out: Path) -> list[tuple[float, float]]:
+    assert task.arm is not None
+    batch = {stage.name: stage.batch_size for stage in recipe_of(get_arm(task.arm), experiment.base, task.seed).stages}
     spent, step, each, found = 0.0, 0, 0.0, []
-    for line in read_metrics(Task(arm, seed).folder(out) / "metrics.jsonl"):
+    for line in read_metrics(task.folder(out) / "metrics.jsonl"):
         each = line.get(OPERATIONS, each)
         spent += each * batch[line["stage"]] * (line["step"] - step)
         step = line["step"]
@@ -188,9 +179,10 @@ def curves_picture(curves: Mapping[str, list[tuple[float, float]]]) -> bytes:
     return buffer.getvalue()
 
 
-def _thresholds(curves: Mapping[str, list[tuple[float, float]]]) -> tuple[list[str], list[list[str]], str]:
+def _thresholds(
+    curves: Mapping[str, list[tuple[float, float]]], control: str
+) -> tuple[list[str], list[list[str]], str]:
     """Operations to the surprise that the control ends with."""
-    control = next(iter(curves))
     goal = curves[control][-1][1]
     rows = []
     for arm, points in curves.items():

@@ -1,6 +1,6 @@
 """Does generating depth help? At the scale of a laptop, and by the same arms at any other.
 
-    gemvlm experiment verdict_nano --out out/verdict          # resumes; see docs/plan_verdict.md
+    gemvlm experiment verdict_nano --out out/verdict          # resumes
 
 In stage 0 nothing speaks of depth: descriptions in words, and a generator that learns to paint images by itself, as the
 published Sana has. Every arm goes on from there with the questions of the last stage and its own target beside them.
@@ -54,7 +54,6 @@ VERDICT_NANO = Experiment(
     development=TestSet("in_distribution", 60, 40, DEVELOPMENT_SEED + 10_000),
     tests=(TestSet("in_distribution", 300, 200, TEST_SEED), TestSet("new_objects", 150, 100, TEST_SEED)),
     curve_every=100,
-    plan="docs/plan_verdict.md",
 )
 
 VERDICT_DEBUG = replace(
