@@ -35,11 +35,6 @@ class Condition:
     mask: Bool[Tensor, "M L"] | None = None
     grid: Int64[Tensor, "M 2"] | None = None
 
-    def picked(self, rows: Int64[Tensor, "P"]) -> Condition:
-        """Those of the given numbers, in that order."""
-        mask, grid = (None if t is None else t[rows.to(t.device)] for t in (self.mask, self.grid))
-        return Condition(self.states[rows.to(self.states.device)], mask, grid)
-
 
 @dataclass(frozen=True)
 class Draw:
@@ -105,6 +100,39 @@ class Generator(nn.Module, ABC):
 
         `null` is the condition of the unconditional branch, one for all or one for each noise.
         """
+
+
+class OnePass(Generator):
+    """Predicts the latents at once, by regression: it paints the mean of what may be."""
+
+    @abstractmethod
+    def predict(self, condition: Condition, height: int, width: int) -> Float32[Tensor, "M C h w"]:
+        """Latents of `height` x `width` for each condition."""
+
+    def losses(
+        self,
+        condition: Condition,
+        null: Condition,
+        latents: Float32[Tensor, "M C h w"],
+        weight: Float32[Tensor, "M h w"],
+        draws: Sequence[Draw],
+    ) -> Float32[Tensor, "M"]:
+        return _weighted_mean((self.predict(condition, *latents.shape[-2:]) - latents).square(), weight)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        condition: Condition,
+        null: Condition,
+        noise: Float32[Tensor, "P C h w"],
+        *,
+        steps: int | Steps,
+        guidance: float,
+        rows: Int64[Tensor, "P"] | None = None,
+    ) -> Float32[Tensor, "P C h w"]:
+        """The prediction, once for each condition; steps, guidance and noise don't matter."""
+        painted = self.predict(condition, *noise.shape[-2:])
+        return painted if rows is None else painted[rows.to(painted.device)]
 
 
 class SanaFlow(Generator):
@@ -251,7 +279,7 @@ class GuidedSanaFlow(SanaFlow):
         return super().sample(condition, null, noise, steps=steps, guidance=1.0, rows=rows)
 
 
-class OneStepSana(SanaFlow):
+class OneStepSana(OnePass, SanaFlow):
     """A Sana that paints in one pass: the velocity at the noise level 1 from a noise of zeros is the picture itself.
 
     Trained by regression, so it paints the mean of what may be, from the same zeros each time: there is nothing to
@@ -265,31 +293,6 @@ class OneStepSana(SanaFlow):
         channels = self.sana.config.in_channels
         zeros = condition.states.new_zeros(len(condition.states), channels, height, width, dtype=torch.float32)
         return self.velocity(zeros, zeros.new_ones(len(zeros)), condition)
-
-    def losses(
-        self,
-        condition: Condition,
-        null: Condition,
-        latents: Float32[Tensor, "M C h w"],
-        weight: Float32[Tensor, "M h w"],
-        draws: Sequence[Draw],
-    ) -> Float32[Tensor, "M"]:
-        return _weighted_mean((self.predict(condition, *latents.shape[-2:]) - latents).square(), weight)
-
-    @torch.no_grad()
-    def sample(
-        self,
-        condition: Condition,
-        null: Condition,
-        noise: Float32[Tensor, "P C h w"],
-        *,
-        steps: int | Steps,
-        guidance: float,
-        rows: Int64[Tensor, "P"] | None = None,
-    ) -> Float32[Tensor, "P C h w"]:
-        """The prediction, once for each condition; steps, guidance and noise don't matter."""
-        painted = self.predict(condition, *noise.shape[-2:])
-        return painted if rows is None else painted[rows.to(painted.device)]
 
 
 def _recomputed(block: nn.Module, *inputs: Any) -> Any:
@@ -308,7 +311,7 @@ class RegressionConfig:
     channels: int
 
 
-class RegressionHead(Generator):
+class RegressionHead(OnePass):
     """Predicts the latents in one pass: the plain alternative that a flow must beat.
 
     The condition's tokens are laid out as the image, resampled bilinearly to the latent grid, and refined by residual
@@ -330,30 +333,6 @@ class RegressionHead(Generator):
     def predict(self, condition: Condition, height: int, width: int) -> Float32[Tensor, "M C h w"]:
         dtype = next(self.head.parameters()).dtype
         return self.head(_as_map(condition, height, width).to(dtype)).float()
-
-    def losses(
-        self,
-        condition: Condition,
-        null: Condition,
-        latents: Float32[Tensor, "M C h w"],
-        weight: Float32[Tensor, "M h w"],
-        draws: Sequence[Draw],
-    ) -> Float32[Tensor, "M"]:
-        return _weighted_mean((self.predict(condition, *latents.shape[-2:]) - latents).square(), weight)
-
-    @torch.no_grad()
-    def sample(
-        self,
-        condition: Condition,
-        null: Condition,
-        noise: Float32[Tensor, "P C h w"],
-        *,
-        steps: int | Steps,
-        guidance: float,
-        rows: Int64[Tensor, "P"] | None = None,
-    ) -> Float32[Tensor, "P C h w"]:
-        """The prediction; steps, guidance and noise don't matter."""
-        return self.predict(condition if rows is None else condition.picked(rows), *noise.shape[-2:])
 
 
 class _Residual(nn.Sequential):
