@@ -25,9 +25,10 @@ from gemvlm.model.card import CheckpointCard
 from gemvlm.model.gem import Gem
 from gemvlm.recipes.held_out import fitted_samples, held_out_samples
 from gemvlm.recipes.recipe import Recipe
-from gemvlm.recipes.suites import SETS
+from gemvlm.recipes.suites import SHIFTS
 from gemvlm.sample import Sample
 from gemvlm.shards import MANIFEST, ShardReader, write_shards
+from gemvlm.worlds.tabletop import SceneConfig
 
 ANSWER_TOKENS = 48
 AT_ONCE = 64
@@ -50,7 +51,7 @@ def test_samples(test: TestSet, base: Recipe, folder: Path) -> list[Sample]:
     if not (folder / MANIFEST).is_file():
         assert base.data is not None
         families = tuple(name for name in base.data.families or () if name not in ("describe", "places"))
-        fitted = fitted_samples(base.data.size, families)
+        fitted = fitted_samples(base.data.size, families, config=SceneConfig(**base.data.scene))
         made = held_out_samples(
             fitted,
             test.scenes,
@@ -58,7 +59,7 @@ def test_samples(test: TestSet, base: Recipe, folder: Path) -> list[Sample]:
             0,
             test.first_seed,
             size=base.data.size,
-            config=SETS[test.name],
+            config=SceneConfig(**{**base.data.scene, **SHIFTS[test.name]}),
             families=families,
         )
         write_shards(made, draft := folder.with_name(folder.name + ".draft"))

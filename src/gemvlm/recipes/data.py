@@ -80,6 +80,7 @@ def make_data(data: TabletopData, folder: Path) -> Path:
             )
         return folder
     from gemvlm.curation.sources.tabletop import tabletop_samples
+    from gemvlm.worlds.tabletop import SceneConfig
 
     draft = folder.with_name(folder.name + ".draft")
     shutil.rmtree(draft, ignore_errors=True)
@@ -87,7 +88,8 @@ def make_data(data: TabletopData, folder: Path) -> Path:
         range(data.scenes),
         data.views_per_scene,
         data.size,
-        processes=available_cores(),
+        SceneConfig(**data.scene),
+        available_cores(),
         families=data.families,
         turns_per_family=data.turns_per_family,
     )
@@ -105,11 +107,13 @@ def is_curated(folder: Path) -> bool:
 def development_samples(data: TabletopData, scenes: int, views_per_scene: int = 1) -> list[Sample]:
     """Samples of development scenes, for choosing and looking; never part of a result."""
     from gemvlm.curation.sources.tabletop import tabletop_samples
+    from gemvlm.worlds.tabletop import SceneConfig
 
+    config = SceneConfig(**data.scene)
     seeds = range(DEVELOPMENT_SEED, DEVELOPMENT_SEED + scenes)
     return list(
         tabletop_samples(
-            seeds, views_per_scene, data.size, families=data.families, turns_per_family=data.turns_per_family
+            seeds, views_per_scene, data.size, config, families=data.families, turns_per_family=data.turns_per_family
         )
     )
 

@@ -43,12 +43,15 @@ GOALS = {
 
 
 def fitted_samples(
-    size: tuple[int, int] = SIZE, families: Sequence[str] = CORE_FAMILIES, scenes: int | None = None
+    size: tuple[int, int] = SIZE,
+    families: Sequence[str] = CORE_FAMILIES,
+    scenes: int | None = None,
+    config: SceneConfig | None = None,
 ) -> list[Sample]:
     """Training samples: what the blind baselines learn from."""
     seeds = range(scenes or FITTED_SCENES)
     cores = available_cores()
-    return list(tabletop_samples(seeds, VIEWS_PER_SCENE, size, processes=cores, families=families, turns_per_family=2))
+    return list(tabletop_samples(seeds, VIEWS_PER_SCENE, size, config, cores, families=families, turns_per_family=2))
 
 
 def held_out_samples(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gemvlm.data.conversation import CoordinateFormat
@@ -25,6 +25,7 @@ class TabletopData:
     """Training scenes of the simulated tabletop: seeds [0, scenes), each seen `views_per_scene` times.
 
     `size` is (height, width) in pixels. `families` is a subset of `curation.questions.FAMILIES`, by default its core.
+    `scene` holds keyword arguments of the tabletop's `SceneConfig`, for scenes unlike its own.
     """
 
     scenes: int
@@ -32,6 +33,7 @@ class TabletopData:
     size: tuple[int, int]
     turns_per_family: int
     families: tuple[str, ...] | None = None
+    scene: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -35,14 +35,15 @@ from gemvlm.worlds.tabletop import NEW_CATEGORIES, NEW_PATTERNS, SceneConfig
 SCENES, PER_FAMILY = 100, 60
 """Scenes of a tabletop set (as many again for rare families), and questions of each family and of its headline."""
 
-SETS: dict[str, SceneConfig] = {
-    "in_distribution": SceneConfig(),
-    "new_objects": SceneConfig(categories=NEW_CATEGORIES),
-    "new_textures": SceneConfig(textured_chance=1.0, object_patterns=NEW_PATTERNS, structure_patterns=NEW_PATTERNS),
-    "new_cameras": SceneConfig(fov_y_deg=(36.0, 80.0), elevation_deg=(8.0, 18.0), roll_deg=(18.0, 40.0)),
-    "clutter": SceneConfig(min_objects=16, max_objects=24, crowding=(0.75, 0.9)),
+SHIFTS: dict[str, dict[str, Any]] = {
+    "in_distribution": {},
+    "new_objects": {"categories": NEW_CATEGORIES},
+    "new_textures": {"textured_chance": 1.0, "object_patterns": NEW_PATTERNS, "structure_patterns": NEW_PATTERNS},
+    "new_cameras": {"fov_y_deg": (36.0, 80.0), "elevation_deg": (8.0, 18.0), "roll_deg": (18.0, 40.0)},
+    "clutter": {"min_objects": 16, "max_objects": 24, "crowding": (0.75, 0.9)},
 }
-"""Each shifts one thing, to where no training scene has it."""
+"""Keyword arguments of `SceneConfig`: each shifts one thing, to where no training scene has it."""
+SETS = {name: SceneConfig(**shift) for name, shift in SHIFTS.items()}
 
 LAYOUTS: dict[str, Callable[..., RgbdFolders]] = {"rgbd_folder": RgbdFolders, "seven_scenes": SevenScenes}
 FITTED_SHARE = 0.3

@@ -20,19 +20,19 @@ from gemvlm.recipes.small import DEPTH_WEIGHT, FAMILY_WEIGHTS
 from gemvlm.recipes.vla import VlaRecipe, on
 from gemvlm.training.stage import OptimizerConfig, Schedule, Stage
 
-RATE = 1e-3
-PRETRAINED_RATE = 2e-4
+RATE = 2e-3
+PRETRAINED_RATE = 1e-3
 """Of the expert, which begins with random weights, and of what the shipped model has learned."""
 PRETRAINED = ("vision", "merger", "language", "connector", "generator")
 
 JOINT = Stage(
     name="joint",
-    steps=4000,
-    batch_size=32,
+    steps=3600,
+    batch_size=16,
     learning_rates={"expert": RATE} | dict.fromkeys(PRETRAINED, PRETRAINED_RATE),
     loss_weights={"action": 1.0, "depth": DEPTH_WEIGHT},
-    schedule=Schedule(warmup=100, shape="cosine", final=0.02),
-    optimizer=OptimizerConfig("adamw", betas=(0.9, 0.95), weight_decay=0.01),
+    schedule=Schedule(warmup=50, shape="linear", final=0.02, hold=0.4),
+    optimizer=OptimizerConfig("muon", betas=(0.9, 0.95), weight_decay=0.01),
     turns_per_sample=0,
     targets=("depth",),
     ema=0.999,
@@ -62,7 +62,7 @@ VLA_NANO = on(
     draws=4,
     state_noise=0.02,
     augmentation=Augmentation(share=0.8, shift=0.04, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.02),
-    precision="float32",
+    precision="bfloat16",
 )  # fmt: skip
 VLA_NANO_ACTION = replace(VLA_NANO, name="vla_nano_action", stages=(ALONE,))
 VLA_NANO_EXPERT = replace(
