@@ -6,6 +6,7 @@ and taken out of every message.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,17 @@ class Pushed:
 def is_hub_name(name: str) -> bool:
     """ "owner/model" or "owner/model@revision"."""
     return HUB_NAME.fullmatch(name) is not None
+
+
+def named_folder(name: str | os.PathLike[str], card: str = CARD_FILE) -> Path:
+    """The folder of that name here or, where there is none and the name could be a hub's, what is fetched from there.
+
+    A folder here comes first. The folder need not exist: who asked knows what to say then.
+    """
+    folder = Path(name)
+    if isinstance(name, str) and is_hub_name(name) and not folder.exists():
+        return hub_folder(name, card)
+    return folder
 
 
 def hub_folder(name: str, card: str = CARD_FILE) -> Path:

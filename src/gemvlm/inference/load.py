@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from gemvlm.data.tokenizer import load_tokenizer
-from gemvlm.inference.hub import hub_folder, is_hub_name
+from gemvlm.inference.hub import named_folder
 from gemvlm.inference.pipeline import GemPipeline
 from gemvlm.model.card import CARD_FILE, CheckpointCard
 from gemvlm.model.policy_card import POLICY_FILE
@@ -47,9 +47,7 @@ def checkpoint_folder(path_or_name: str | os.PathLike[str]) -> Path:
     """The folder that a user means, fetched if it is on a hub, and checked to hold every file of a checkpoint."""
     shipped = shipped_checkpoints()
     name = os.fspath(path_or_name)
-    folder = shipped.get(name, Path(path_or_name))
-    if not folder.exists() and isinstance(path_or_name, str) and is_hub_name(name):
-        folder = hub_folder(name)
+    folder = shipped[name] if name in shipped else named_folder(path_or_name)
     if not folder.is_dir():
         raise ValueError(
             f"{folder}: neither a folder nor a shipped checkpoint ({', '.join(shipped) or 'none is shipped'}); "

@@ -16,6 +16,7 @@ from gemvlm.data.collate import Collator, keyed
 from gemvlm.data.conversation import CoordinateFormat
 from gemvlm.data.frames import ImageConfig
 from gemvlm.data.tokenizer import load_tokenizer
+from gemvlm.inference.hub import named_folder
 from gemvlm.model.gem_vla import GemVla
 from gemvlm.model.policy_card import POLICY_FILE, PolicyCard
 from gemvlm.model.weights import load_weights, undrawn
@@ -187,7 +188,7 @@ def policy_collator(tokenizer: PreTrainedTokenizerFast, card: PolicyCard, codec:
 def load_policy(
     path: str | os.PathLike[str], device: str | torch.device | None = None, dtype: torch.dtype | None = None
 ) -> GemPolicy:
-    """The policy of a checkpoint folder that `gemvlm vla train` wrote.
+    """The policy of a checkpoint folder that `gemvlm vla train` wrote, or of one on a hub ("owner/policy@main").
 
     `device` is the best one there is by default; `dtype` is float32 by default, whatever the weights are stored in.
     ValueError if the folder is not a whole policy.
@@ -202,8 +203,8 @@ def load_policy(
 
 
 def policy_folder(path: str | os.PathLike[str]) -> Path:
-    """The folder that a user means. ValueError says what is not a policy about it."""
-    folder = Path(path)
+    """The folder that a user means, fetched if it is on a hub. ValueError says what is not a policy about it."""
+    folder = named_folder(path, POLICY_FILE)
     if (folder / POLICY_FILE).is_file():
         return folder
     inner = sorted(card.parent for card in folder.glob(f"*/{POLICY_FILE}") if card.parent.suffix != ".draft")
@@ -212,5 +213,5 @@ def policy_folder(path: str | os.PathLike[str]) -> Path:
     elif (folder / "gem.json").is_file():
         remedy = "this is a GEM, which answers but does not act: train a policy on it with `gemvlm vla train`"
     else:
-        remedy = "give a folder written by `gemvlm vla train`"
+        remedy = "give a folder written by `gemvlm vla train`, or owner/policy of a hub"
     raise ValueError(f"{folder}: {POLICY_FILE} is missing{'' if folder.is_dir() else ', as is the folder'}; {remedy}")
