@@ -21,8 +21,9 @@ pytest.importorskip("prometheus_client", reason="the server needs gemvlm[serve]"
 from fastapi.testclient import TestClient
 
 from gemvlm.inference import GemPipeline
-from gemvlm.serving.http import ServerConfig, build_app
+from gemvlm.serving.http import build_app
 from gemvlm.serving.limits import Limits, Refusal, data_url_bytes, decode_image
+from gemvlm.serving.service import ServerConfig
 
 LIMITS = Limits(request_bytes=400_000, image_bytes=200_000, image_pixels=1_000_000, images=3)
 

@@ -20,7 +20,8 @@ from fastapi.testclient import TestClient
 
 from gemvlm.camera import Camera, View
 from gemvlm.inference import GemPipeline
-from gemvlm.serving.http import ServerConfig, build_app
+from gemvlm.serving.http import build_app
+from gemvlm.serving.service import ServerConfig
 
 Asked = Callable[..., list[dict]]
 DataUrl = Callable[..., str]

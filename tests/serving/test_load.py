@@ -19,12 +19,12 @@ pytest.importorskip("prometheus_client", reason="the server needs gemvlm[serve]"
 
 from gemvlm.depth_map import DepthMap
 from gemvlm.inference import DepthPrediction, GemPipeline
-from gemvlm.serving.http import ServerConfig, build_app
 from gemvlm.serving.limits import Limits
-from gemvlm.serving.run import server
+from gemvlm.serving.service import ServerConfig
 
 SECONDS_EACH = 0.05
 PATIENCE_S = 30.0
+Running = Callable[..., contextlib.AbstractContextManager[tuple[str, Any, Any]]]
 
 
 class Slow(GemPipeline):
@@ -44,22 +44,6 @@ def slow(nano: GemPipeline) -> Slow:
     return Slow(nano.gem, nano.tokenizer, nano.card)
 
 
-@contextlib.contextmanager
-def running(pipeline: GemPipeline, config: ServerConfig) -> Iterator[tuple[str, Any, Any]]:
-    """(URL, app, uvicorn's server) of a server in a thread of its own; stopped gently at the end."""
-    app = build_app(pipeline, config)
-    listening = server(app, "127.0.0.1", 0, drain_s=PATIENCE_S)
-    thread = threading.Thread(target=listening.run, daemon=True)
-    thread.start()
-    until(lambda: listening.started)
-    try:
-        yield f"http://127.0.0.1:{listening.servers[0].sockets[0].getsockname()[1]}", app, listening
-    finally:
-        listening.should_exit = True
-        thread.join(PATIENCE_S)
-    assert not thread.is_alive()
-
-
 def until(true: Callable[[], bool]) -> None:
     ends = time.monotonic() + PATIENCE_S
     while not true():
@@ -72,7 +56,7 @@ def depth_request(picture: np.ndarray, data_url: Callable[..., str]) -> dict:
     return {"image": data_url(picture[:20, :20]), "steps": 1}
 
 
-def test_twice_the_capacity(slow: Slow, depth_request: dict) -> None:
+def test_twice_the_capacity(running: Running, slow: Slow, depth_request: dict) -> None:
     """Forty requests a second where twenty can be done: those taken are done soon, the others hear when to return."""
     config = ServerConfig("nano", batch_size=2, waiting=8)
 
@@ -104,7 +88,7 @@ def test_twice_the_capacity(slow: Slow, depth_request: dict) -> None:
     assert 'gemvlm_batch_jobs_bucket{kind="depth",le="1.0"}' in text
 
 
-def test_a_server_that_stops_finishes_what_it_has(slow: Slow, depth_request: dict) -> None:
+def test_a_server_that_stops_finishes_what_it_has(running: Running, slow: Slow, depth_request: dict) -> None:
     statuses: list[int] = []
     config = ServerConfig("nano", batch_size=1)
     slow.seconds_each = 0.4
@@ -128,7 +112,7 @@ def test_a_server_that_stops_finishes_what_it_has(slow: Slow, depth_request: dic
         httpx.get(f"{url}/healthz")
 
 
-def test_who_hangs_up_is_forgotten(nano: GemPipeline) -> None:
+def test_who_hangs_up_is_forgotten(running: Running, nano: GemPipeline) -> None:
     limits = Limits(new_tokens=3000)
     request = {"model": "nano", "messages": [{"role": "user", "content": "Describe the scene."}], "max_tokens": 3000}
     with running(nano, ServerConfig("nano", limits)) as (url, app, _):
@@ -144,7 +128,7 @@ def test_who_hangs_up_is_forgotten(nano: GemPipeline) -> None:
         assert httpx.get(f"{url}/healthz").status_code == 200
 
 
-def test_time_is_limited(slow: Slow, depth_request: dict) -> None:
+def test_time_is_limited(running: Running, slow: Slow, depth_request: dict) -> None:
     with running(slow, ServerConfig("nano", Limits(seconds=0.02))) as (url, _, _listening):
         reply = httpx.post(f"{url}/v1/depth", json=depth_request)
         assert (reply.status_code, reply.json()["error"]["code"]) == (503, "timeout")
@@ -152,7 +136,7 @@ def test_time_is_limited(slow: Slow, depth_request: dict) -> None:
         assert '"timeout"' in httpx.post(f"{url}/v1/chat/completions", json=chat).text
 
 
-def test_a_body_that_trickles_is_cut_off(nano: GemPipeline) -> None:
+def test_a_body_that_trickles_is_cut_off(running: Running, nano: GemPipeline) -> None:
     def slowly() -> Iterator[bytes]:
         for _ in range(20):
             yield b" "
@@ -164,7 +148,7 @@ def test_a_body_that_trickles_is_cut_off(nano: GemPipeline) -> None:
         assert httpx.get(f"{url}/healthz").status_code == 200
 
 
-def test_memory_stays_where_it_is(slow: Slow, data_url: Callable[..., str]) -> None:
+def test_memory_stays_where_it_is(running: Running, slow: Slow, data_url: Callable[..., str]) -> None:
     large = data_url(np.random.default_rng(2).integers(0, 256, (700, 700, 3), dtype=np.uint8))
     with running(slow, ServerConfig("nano")) as (url, _, _listening), httpx.Client(base_url=url, timeout=30) as http:
         for number in range(30):

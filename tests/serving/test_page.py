@@ -55,7 +55,7 @@ def test_an_answer_grows_and_ends_with_its_places(page: Page, nano: GemPipeline)
 def test_depth_can_be_turned_around(page: Page) -> None:
     (picture, colours), surface, words = page.depth(EXAMPLE, 2, 0, 57)
     assert picture.shape == colours.shape
-    assert re.search(r"\d\.\d\d to \d\.\d\d m \(`metric_z`\)", words)
+    assert re.search(r"\d\.\d\d to \d\.\d\d m\. Kind: `metric_z`", words)
     assert Path(surface).read_bytes()[:4] == b"glTF"
 
 

@@ -82,7 +82,7 @@ def depth(
     """Paint the depth of images and write it to a folder.
 
     Args:
-        model: Checkpoint folder, or the name of a shipped model.
+        model: Checkpoint folder, owner/model of a hub, or the name of a shipped model.
         images: Image files.
         out: Folder for what is written: NAME-view.png in colours (near is warm), NAME-depth.png in 16-bit millimetres
             with NAME-depth.json (metric models only), NAME-depth.npz in float32.
@@ -142,7 +142,7 @@ def export_model(
     """Write a checkpoint in another project's layout, into a new folder.
 
     Args:
-        model: Checkpoint folder, or the name of a shipped model.
+        model: Checkpoint folder, owner/model of a hub, or the name of a shipped model.
         to: qwen3-vl is the language model and its vision tower alone, for transformers, vLLM and SGLang; gem the
             layout of the authors' checkpoints, generator and autoencoder included.
         out: New folder.

@@ -134,7 +134,7 @@ def verify(
     """Write one page about a checkpoint: what it is, what it may be used for, whether it is better than nothing.
 
     Args:
-        model: Checkpoint folder, or the name of a shipped model.
+        model: Checkpoint folder, owner/model of a hub, or the name of a shipped model.
         out: Folder for the page.
         base: The model that it should be better than; the same with random weights by default.
         scenes: Number of scenes that it is asked about.

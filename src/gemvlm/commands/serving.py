@@ -32,7 +32,7 @@ def serve(
     The key that clients must send, if one is wanted, is read from the environment variable GEMVLM_API_KEY.
 
     Args:
-        model: Checkpoint folder, or the name of a shipped model.
+        model: Checkpoint folder, owner/model of a hub, or the name of a shipped model.
         name: By which clients ask for the model; the name given as MODEL by default.
         host: Address to listen on; 0.0.0.0 for every network that reaches this machine.
         port: Port to listen on.
@@ -50,9 +50,10 @@ def serve(
 
     from gemvlm.inference import load
     from gemvlm.runtime import get_log, secret
-    from gemvlm.serving.http import ServerConfig, build_app
+    from gemvlm.serving.http import build_app
     from gemvlm.serving.limits import Limits
     from gemvlm.serving.run import server
+    from gemvlm.serving.service import ServerConfig
 
     limits = Limits(
         request_bytes=max_megabytes * 2**20,
@@ -80,7 +81,7 @@ def page(model: Model, *, host: str = "127.0.0.1", port: int = 7860, device: Dev
     """Open a page to try a model on: ask, point, depth, 3-D. Works without a network.
 
     Args:
-        model: Checkpoint folder, or the name of a shipped model.
+        model: Checkpoint folder, owner/model of a hub, or the name of a shipped model.
         host: Address to listen on; 0.0.0.0 for every network that reaches this machine.
         port: Port to listen on.
         device: cpu, cuda or mps; the best there is by default.

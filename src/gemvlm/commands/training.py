@@ -95,7 +95,7 @@ def adapt(
     The model lies in OUT/run/final, its scores in OUT/report.html; the same command goes on where it stopped.
 
     Args:
-        model: Checkpoint folder, or the name of a shipped model.
+        model: Checkpoint folder, owner/model of a hub, or the name of a shipped model.
         frames: Folder with NAME.color.jpg, NAME.depth.png, NAME.pose.txt, in the order of time by name, and
             camera-intrinsics.txt.
         out: Folder for everything that is made.

@@ -30,12 +30,15 @@ LONGEST_QUESTION = 500
 MODEL = "model"
 """All that touches the model has this name in Gradio's queue: one at a time."""
 WAITING = 32
+KEPT_BUTTONS = ["download", "fullscreen"]
+"""Of a picture. Gradio's third, "share", would send it to a hub."""
 FONT, MONO = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
 STYLE = """
 .gradio-container main.fillable { max-width: 1180px !important; margin: 0 auto !important; }
-#head h1 { font-size: clamp(1.5rem, 4vw, 2.1rem); letter-spacing: -.02em; margin: .4rem 0 .2rem; }
-#head p { opacity: .75; max-width: 46rem; margin: 0; }
+#head h1 { font-size: clamp(1.25rem, 5vw, 2.1rem); letter-spacing: -.02em; margin: .4rem 0 .2rem; }
+#head p { opacity: .75; max-width: 46rem; margin: 0; text-wrap: balance; }
 #said textarea { font-size: 1.1rem; }
+.filled img { width: 100%; height: 100%; object-fit: contain; }
 """
 
 
@@ -87,7 +90,7 @@ class Page:
         if known.size:
             near, far = np.percentile(known, [2, 98])
             unit = " m" if depth.is_metric else ", up to an unknown scale and shift"
-            words = f"Near is warm, far is cool: {near:.2f} to {far:.2f}{unit} (`{depth.kind}`)."
+            words = f"Near is warm, far is cool: {near:.2f} to {far:.2f}{unit}. Kind: `{depth.kind}`."
         return shown, surface, words
 
     def _stream(self, picture: Picture, question: str) -> Iterator[str]:
@@ -163,10 +166,19 @@ def _lay_out(gradio: Any, page: Page, name: str) -> None:
         "It answers, points, and paints the depth that it has learnt to see.",
         elem_id="head",
     )
+    _, first_question, first_thing = page.example(0)
+    shown: dict[str, Any] = {"interactive": False, "format": "png", "height": 420, "buttons": KEPT_BUTTONS}
     with gradio.Row(equal_height=False):
         with gradio.Column(scale=4, min_width=280):
             picture = gradio.Image(
-                type="filepath", format="png", sources=["upload", "clipboard", "webcam"], label="Picture", height=330
+                str(examples()[0].path),
+                type="filepath",
+                format="png",
+                sources=["upload", "clipboard", "webcam"],
+                label="Picture",
+                height=330,
+                buttons=KEPT_BUTTONS,
+                elem_classes="filled",
             )
             choices = gradio.Dataset(
                 components=[gradio.Image(type="filepath", visible=False)],
@@ -177,17 +189,17 @@ def _lay_out(gradio: Any, page: Page, name: str) -> None:
             )
         with gradio.Column(scale=6, min_width=280), gradio.Tabs():
             with gradio.Tab("Ask"):
-                question = gradio.Textbox(label="Question", placeholder="What is left of the red mug?", lines=1)
+                question = gradio.Textbox(first_question, label="Question", placeholder="What is left of the red mug?")
                 ask = gradio.Button("Ask", variant="primary")
                 said = gradio.Textbox(label="Answer", interactive=False, lines=2, elem_id="said")
-                places = gradio.Image(label="Places in the answer", interactive=False, format="png", height=420)
+                places = gradio.Image(label="Places in the answer", **shown)
             with gradio.Tab("Point"):
-                expression = gradio.Textbox(label="Thing", placeholder="red mug", lines=1)
+                expression = gradio.Textbox(first_thing, label="Thing", placeholder="red mug")
                 with gradio.Row():
                     point = gradio.Button("Point to it", variant="primary")
                     box = gradio.Button("Box it")
                 reply = gradio.Textbox(label="Reply", interactive=False, lines=1)
-                pointed = gradio.Image(label="Where", interactive=False, format="png", height=420)
+                pointed = gradio.Image(label="Where", **shown)
             with gradio.Tab("Depth"):
                 paint = gradio.Button("Paint the depth", variant="primary")
                 words = gradio.Markdown()
