@@ -80,7 +80,9 @@ COMMANDS = {
     "export-data": "sets",
     "encode": "sets",
     "fingerprint": "sets",
-    **{f"{VLA} {name}": VLA for name in ("record", "train", "evaluate", "run", "distill", "serve", "trial")},
+    **{f"{VLA} {name}": "vla" for name in ("record", "train", "distill")},
+    **{f"{VLA} {name}": "vla_play" for name in ("evaluate", "run")},
+    **{f"{VLA} {name}": "vla_robot" for name in ("serve", "trial")},
 }
 """Name → file of `commands/` whose function has that name; `vla NAME` is the function NAME."""
 

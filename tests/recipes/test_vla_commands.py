@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from robot_episodes import CONTRACT, write_episodes
 
-from gemvlm.commands import vla
+from gemvlm.__main__ import VLA, command
+from gemvlm.commands import vla, vla_robot
 from gemvlm.inference.policy import load_policy
 from gemvlm.recipes import get_policy, vla_distill
 from gemvlm.recipes.vla_debug import EXPERT, VLA_DEBUG
@@ -26,7 +27,7 @@ COMMANDS = ("record", "train", "evaluate", "run", "distill", "serve", "trial")
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_of_every_command_is_told(name: str) -> None:
-    function = getattr(vla, name)
+    function = command(f"{VLA} {name}")
     for option in inspect.signature(function).parameters:
         assert f"        {option}: " in (function.__doc__ or ""), f"{name}: {option}"
     assert f"  {name} " in vla.HELP
@@ -113,8 +114,8 @@ def test_a_distilled_policy_is_a_whole_one_of_one_step(small: tuple[Path, Path],
 
 
 def test_a_trial_goes_through_its_states(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    vla.trial(tmp_path, policies=("a", "b"), tasks=("stack",), pairs=2)
-    vla.trial(tmp_path)
+    vla_robot.trial(tmp_path, policies=("a", "b"), tasks=("stack",), pairs=2)
+    vla_robot.trial(tmp_path)
     assert "0 of 2 pairs" in capsys.readouterr().out
-    vla.trial(tmp_path, whose=1)
+    vla_robot.trial(tmp_path, whose=1)
     assert capsys.readouterr().out.strip() in ("a", "b")

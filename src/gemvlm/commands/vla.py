@@ -1,4 +1,7 @@
-"""Commands of robots, each as `gemvlm vla NAME`: record, train, evaluate, run, distill, serve, trial."""
+"""Commands of robots, each as `gemvlm vla NAME`. Here record, train and distill: from episodes to a policy.
+
+What plays one is in `vla_play`, what lets it near a robot in `vla_robot`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from gemvlm.commands import Device, Folder
+from gemvlm.commands import Device
 
 Recipe = Annotated[Positional[str], arg(metavar="RECIPE")]
 Policy = Annotated[Positional[str], arg(metavar="POLICY")]
@@ -101,18 +104,19 @@ def train(
     gpu: Annotated[str | None, arg(metavar="NAME")] = None,
     gpus: int = 1,
 ) -> None:
-    """Train a policy on LeRobot episodes of one robot; the finished policy lies in OUT/final.
+    """Train a policy on episodes of one robot; the finished policy lies in OUT/final.
 
     Args:
         recipe: vla_nano, vla_2b and their variants; an unknown name lists them.
-        data: A LeRobot folder; may be given several times.
+        data: A folder of episodes: LeRobot 2.x or 3.0, the released GEM-VLA code's HDF5 files, or RDT2's shards (see
+            docs/robots.md); may be given several times.
         out: Folder of the run.
         resume: Go on with the run that is in the folder.
         start: Weights to begin with, as a folder, a hub id or a shipped name: a GEM or a policy; qwen=PLACE and
             sana=PLACE for published parts.
         text: A set of `gemvlm curate`, for recipes that go on answering questions.
         embodiment: The robot, if not the recipe's: metaworld, libero, libero_turned, bimanual, bimanual_relative,
-            joint_arm, or plain, which takes the episodes' numbers as they are.
+            joint_arm, rdt2, or plain, which takes the episodes' numbers as they are.
         control: For plain: whether an action is where to be (absolute) or how far to move (delta).
         camera: A camera of the policy and its name in the episodes; may be given several times.
         rate_hz: Actions a second, where the episodes' files don't say what is true.
@@ -154,105 +158,6 @@ def train(
         get_log().info("%s: not finished; the same command with --resume goes on", out)
 
 
-def evaluate(
-    policy: Policy,
-    worlds: Worlds,
-    *,
-    out: Path,
-    trials: int = 50,
-    first: int | None = None,
-    execute: int | None = None,
-    delay: int = 0,
-    blind: Episodes = (),
-    videos: int = 1,
-    lanes: int = 8,
-    workers: int = 0,
-    size: int | None = None,
-    drawing: Drawing = "opengl",
-    assets: Annotated[Path | None, arg(metavar="DIR")] = None,
-    turn: bool = False,
-    device: Device = None,
-) -> None:
-    """Play a policy in simulated worlds from states it has never seen, and write one report; killed, it goes on.
-
-    Args:
-        policy: A policy's folder, or "expert": the worlds' own scripted one.
-        worlds: metaworld/TASK, libero/SUITE (all its tasks), libero/SUITE/INDEX or bimanual/TASK.
-        out: Folder of the results.
-        trials: Starts of each task.
-        first: The first of them; the first for tests by default.
-        execute: Actions of each chunk that are carried out; as many as the policy was trained for by default.
-        delay: Actions by which a chunk arrives late, as at a real robot.
-        blind: Demonstrations: blind policies made of them are played beside it. May be given several times.
-        videos: Starts of each task that are filmed.
-        lanes: Episodes that are played together.
-        workers: Processes that hold the worlds.
-        size: Height and width of the pictures; by default, and at all for a policy, what it learned from.
-        drawing: opengl draws as the simulator does; plain needs no graphics library.
-        assets: Folder of LIBERO's meshes and textures.
-        turn: Turn LIBERO's pictures by 180 degrees, as published data are.
-        device: cpu, cuda or mps; the best there is by default.
-    """
-    from gemvlm.recipes.vla_evaluate import Scored, evaluate_policy
-    from gemvlm.worlds.open_world import WorldMaker
-
-    scored = Scored(worlds, trials, first, execute, delay)
-    make = WorldMaker(drawing=drawing, assets=assets, turn=turn)
-    report = evaluate_policy(
-        policy, scored, make, out, size=size, blind=blind, lanes=lanes, workers=workers, videos=videos, device=device
-    )
-    print(report)
-
-
-def run(
-    policy: Policy,
-    world: World,
-    *,
-    out: Path,
-    start: int | None = None,
-    plan: bool = False,
-    gem: str = "nano",
-    words: Literal["step", "task"] = "step",
-    judged_every: int = 40,
-    tries: int = 3,
-    steps: int = 10,
-    execute: int | None = None,
-    seed: int = 0,
-    size: int | None = None,
-    drawing: Drawing = "opengl",
-    assets: Annotated[Path | None, arg(metavar="DIR")] = None,
-    turn: bool = False,
-    device: Device = None,
-) -> None:
-    """Play one episode and film it; with --plan GEM proposes the steps of the task and judges whether each is done.
-
-    Args:
-        policy: A policy's folder, or "expert": the world's own scripted one.
-        world: metaworld/TASK, libero/SUITE/INDEX or bimanual/TASK.
-        out: Folder for the film and the transcript.
-        start: Number of the start; the first for tests by default.
-        plan: Let GEM plan and judge.
-        gem: The GEM that does: a checkpoint folder, or the name of a shipped model.
-        words: What the policy is told: GEM's step, or always the task.
-        judged_every: Actions between two judgements.
-        tries: Judgements of "no" before GEM plans anew.
-        steps: Steps that GEM may propose.
-        execute: Actions of each chunk that are carried out; as many as the policy was trained for by default.
-        seed: Of the policy's noise.
-        size: Height and width of the pictures; by default, and at all for a policy, what it learned from.
-        drawing: opengl draws as the simulator does; plain needs no graphics library.
-        assets: Folder of LIBERO's meshes and textures.
-        turn: Turn LIBERO's pictures by 180 degrees, as published data are.
-        device: cpu, cuda or mps; the best there is by default.
-    """
-    from gemvlm.recipes.plan_act import PlanSettings, run_episode
-    from gemvlm.worlds.open_world import WorldMaker
-
-    settings = PlanSettings(execute, judged_every, tries, steps, words)
-    make = WorldMaker(drawing=drawing, assets=assets, turn=turn)
-    print(run_episode(policy, make, world, out, settings, gem if plan else None, start, seed, device, size))
-
-
 def distill(
     policy: Policy,
     *,
@@ -285,89 +190,3 @@ def distill(
     config = DistillationConfig(method, steps, learning_rate)
     names = camera_names(camera)
     print(distil_policy(Path(policy), data, out, config, camera_names=names, batch_size=batch_size, device=device))
-
-
-def serve(
-    policy: Policy,
-    *,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    limits: Annotated[Path | None, arg(metavar="FILE")] = None,
-    camera: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME_AT_ROBOT=NAME")] = (),
-    harness: str | None = None,
-    execute: int | None = None,
-    device: Device = None,
-) -> None:
-    """Answer robots over a websocket, in openpi's protocol, until interrupted.
-
-    The key that clients must send, if one is wanted, is read from the environment variable GEMVLM_API_KEY.
-
-    Args:
-        policy: A policy's folder.
-        host: Address to listen on; 0.0.0.0 for every network that reaches this machine.
-        port: Port to listen on.
-        limits: JSON with ranges, workspace, speeds, moves and stale_after_s; nothing is cut by default.
-        camera: What the robot calls a camera, and what the policy does; may be given several times.
-        harness: Speak the protocol of AllenAI's vla-evaluation-harness instead, for this benchmark of it.
-        execute: For the harness: actions of each chunk that are given out.
-        device: cpu, cuda or mps; the best there is by default.
-    """
-    import json
-
-    from gemvlm.inference.policy import load_policy
-    from gemvlm.recipes.vla_episodes import camera_names
-    from gemvlm.runtime import secret
-
-    loaded = load_policy(policy, device)
-    if harness is not None:
-        from gemvlm.evaluation.harness_server import HARNESS, serve_harness
-
-        if harness not in HARNESS:
-            raise ValueError(f"--harness {harness}: there are {', '.join(HARNESS)}")
-        serve_harness(loaded, HARNESS[harness], execute=execute, host=host, port=port)
-        return
-    from gemvlm.robot.limits import Limits
-    from gemvlm.serving.robot_server import serve_policy
-    from gemvlm.serving.robot_service import ServerSettings
-
-    bounds = None if limits is None else Limits.from_dict(json.loads(limits.read_text(encoding="utf-8")))
-    height, width = next(iter(loaded.card.data.get("pictures", {"": (224, 224)}).values()))
-    settings = ServerSettings(
-        api_key=secret("GEMVLM_API_KEY"), picture_size=(height, width), cameras=camera_names(camera)
-    )
-    serve_policy(loaded, host, port, limits=bounds, settings=settings)
-
-
-def trial(
-    folder: Folder,
-    *,
-    policies: tuple[str, str] | None = None,
-    tasks: tuple[str, ...] = (),
-    pairs: int = 20,
-    seed: int = 0,
-    whose: int | None = None,
-    report: bool = False,
-    unblind: bool = False,
-) -> None:
-    """Compare two policies at a real robot, blind: plan a trial, ask whether to go on, and read it.
-
-    Args:
-        folder: Of the trial. With --policies it is made there; else its sheet is read.
-        policies: Names of the two, A and B.
-        tasks: What the robot is asked to do.
-        pairs: Pairs of attempts in all, at most: each policy once from the same start.
-        seed: Of the order, which is sealed.
-        whose: Print which policy plays this attempt: for the program that starts it, not for the people.
-        report: Break the seal and tell how it ended.
-        unblind: Report although the rule says to go on; the trial is then over.
-    """
-    from gemvlm.evaluation import trial as trials
-
-    if policies is not None:
-        print(trials.plan_trial(policies, tasks, pairs, seed, folder))
-    elif whose is not None:
-        print(trials.policy_of(folder, whose))
-    elif report or unblind:
-        print(trials.trial_report(trials.read_trial(folder, unblind)))
-    else:
-        print(trials.trial_status(folder))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gemvlm.data.actions import split_episodes
 from gemvlm.data.actions.view import EpisodeView
-from gemvlm.data.episodes import Episode, LeRobotFolder
+from gemvlm.data.episodes import Episode, open_episodes
 from gemvlm.data.quarantine import QuarantineError
 from gemvlm.recipes.run import MAX_BAD_SHARE
 from gemvlm.robot import ActionContract
@@ -40,11 +40,11 @@ class Robot:
 
     @classmethod
     def plain(cls, folder: Path, control: Control, cameras: Mapping[str, str] | None = None) -> Robot:
-        """The robot of a LeRobot folder with its numbers as they are: names, rate and cameras of the first episode.
+        """The robot of a folder of episodes with its numbers as they are: names, rate and cameras of the first episode.
 
         The files don't say whether an action is where to be or how far to move: `control` does.
         """
-        first = LeRobotFolder(folder)[0]
+        first = open_episodes(folder)[0]
         chosen = dict(cameras) if cameras else {name.rpartition(".")[2]: name for name in sorted(first.cameras)}
         contract = ActionContract(
             embodiment=first.robot,
@@ -101,12 +101,15 @@ def find_episodes(folders: Sequence[Path], robot: Robot, held_out: float, seed: 
     `out/bad_episodes.jsonl`. QuarantineError if more than `MAX_BAD_SHARE` of them, and more than one, is unreadable.
     """
     if not folders:
-        raise ValueError("add --data EPISODES, a LeRobot folder; `gemvlm vla record` makes one from a simulated world")
+        raise ValueError(
+            "add --data EPISODES, a folder of LeRobot's, HDF5 or RDT2's layout; `gemvlm vla record` makes one from a "
+            "simulated world"
+        )
     good: list[Episode] = []
     bad: list[dict[str, str]] = []
     failed = 0
     for folder in folders:
-        episodes = LeRobotFolder(folder)
+        episodes = open_episodes(folder)
         for number in range(len(episodes)):
             try:
                 episode = episodes[number]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gemvlm.data.episodes import LeRobotFolder
+from gemvlm.data.episodes import open_episodes
 from gemvlm.evaluation.blind_policies import BLIND, Blanked, Demonstration
 from gemvlm.evaluation.rollout.protocol import LIBERO_STEPS, Protocol, Task, libero_protocol, metaworld_protocol
 from gemvlm.evaluation.rollout.run import Player, run_rollout
@@ -114,7 +114,7 @@ def _players(path: str, blind: Sequence[Path], device: str | None) -> list[Playe
 
 def blind_players(folders: Sequence[Path], contract: ActionContract, horizon: int) -> list[Player]:
     """Every blind policy of `BLIND`, made of these demonstrations."""
-    sets = [LeRobotFolder(folder) for folder in folders]
+    sets = [open_episodes(folder) for folder in folders]
     shown = Demonstration.read(one[number] for one in sets for number in range(len(one)))
     about = {"demonstrations": len(shown), "sets": [folder.name for folder in folders]}
     made: list[tuple[str, Policy]] = [(name, build(shown, contract, horizon)) for name, build in BLIND.items()]

@@ -75,8 +75,9 @@ def train_policy(
 ) -> bool:
     """Train a policy into `out`, from the newest checkpoint there if there is one.
 
-    `episodes` are LeRobot folders of one robot: `robot`, by default the recipe's. `text` is a set of `gemvlm curate`,
-    for recipes that go on answering. The rest as in `train_recipe`. Returns False if `run.minutes` ended it early.
+    `episodes` are folders (`open_episodes`) of one robot: `robot`, by default the recipe's. `text` is a set of
+    `gemvlm curate`, for recipes that go on answering. The rest as in `train_recipe`. Returns False if `run.minutes`
+    ended it early.
     """
     run = run or Run(out)
     runtime = detect(device, recipe.precision)
@@ -136,12 +137,17 @@ def _dataset(recipe: VlaRecipe, robot: Robot, episodes: Sequence[Episode]) -> Ep
 def make_tokenizer(recipe: VlaRecipe, data: PolicyData, folder: Path) -> PreTrainedTokenizerFast:
     """Trained on what robots are told, for random weights, unless `folder` has it."""
     if not (folder / "tokenizer.json").is_file():
-        told = sorted({words for one in data.learned.episodes for words in (one.instruction, *one.wordings)})
+        told = sorted({words for one in data.learned.episodes for words in _said(one)})
         draft = folder.with_name(folder.name + ".draft")
         integers = sorted({*recipe.coordinates.integers, *range(101)})
         train_tokenizer(told, recipe.vocabulary, integers).save_pretrained(str(draft))
         draft.rename(folder)
     return load_tokenizer(folder)
+
+
+def _said(episode: Episode) -> tuple[str, ...]:
+    """Everything that a robot may be told in an episode."""
+    return (episode.instruction, *episode.wordings, *(part.text for part in episode.subtasks))
 
 
 def policy_card(

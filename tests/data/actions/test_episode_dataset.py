@@ -203,7 +203,9 @@ def test_held_out_episodes_are_whole_and_stay_where_they_are(make_episode: MakeE
     assert 4 <= len(held_out) <= 16
     later = split_episodes(many, 0.25, seed=3)
     assert {episode.id for episode in later[0]} >= set(train) and {episode.id for episode in later[1]} >= set(held_out)
-    with pytest.raises(ValueError, match="0 are held out"):
-        split_episodes(few[:1], 0.01)
-    with pytest.raises(ValueError, match="no share"):
+    for share, count in ((1e-9, 1), (1 - 1e-9, len(few) - 1)):  # no part is empty, whatever chance says
+        assert len(split_episodes(few, share)[1]) == count
+    with pytest.raises(ValueError, match="two episodes or more"):
+        split_episodes(few[:1], 0.5)
+    with pytest.raises(ValueError, match="a share between 0 and 1"):
         split_episodes(few, 1.0)

@@ -35,8 +35,9 @@ ROWS_AT_ONCE = 4096
 class EpisodeDataset(Sequence[Any]):  # of RobotItem: a type checker at run time would draw one
     """Item i is frame i of all episodes, one episode after the other; `every` takes each n-th frame only.
 
-    `told` says which words go with it: the task's, those of the sub-task under way (the task's where none is), or
-    either. `camera_names` maps the contract's cameras to those of the episodes where they are called otherwise.
+    `told` says which words go with it: the task's (the sub-task's where no task is told), those of the sub-task under
+    way (the task's where none is), or either. `camera_names` maps the contract's cameras to those of the episodes where
+    they are called otherwise.
     Episodes may have another rate than the contract if their actions are places: the nearest frame's is taken.
     ValueError names the episode for missing cameras or columns, and for steps at another rate.
     """
@@ -138,11 +139,11 @@ class EpisodeDataset(Sequence[Any]):  # of RobotItem: a type checker at run time
 
     def _words(self, episode: Episode, time: int) -> tuple[str, ...]:
         task = episode.wordings or (episode.instruction,)
-        under_way = None if self.told == "task" else episode.subtask_at(time)
+        under_way = None if self.told == "task" and any(task) else episode.subtask_at(time)
         if under_way is None:
             return task
         part = episode.subtasks[under_way].text
-        return (part,) if self.told == "subtask" else (*task, part)
+        return (*task, part) if self.told == "both" and any(task) else (part,)
 
     def _frame(self, number: int, camera: str, time: int) -> Frame:
         def read() -> Frame:
@@ -200,16 +201,21 @@ def _bytes(values: np.ndarray) -> int:
 def split_episodes(episodes: EpisodeSet, held_out: float, seed: int = 0) -> tuple[list[Episode], list[Episode]]:
     """(to learn from, held out): whole episodes, each by its own id, so that more episodes move none across.
 
-    `held_out` is a share in (0, 1). ValueError unless both parts get an episode.
+    `held_out` is a share in (0, 1). Where chance would leave a part of a small set empty, it gets the episode that is
+    nearest to it. ValueError for fewer than two episodes.
     """
-    if not 0 < held_out < 1:
-        raise ValueError(f"held out: {held_out} is no share between 0 and 1")
-    parts: tuple[list[Episode], list[Episode]] = ([], [])
-    for episode in (episodes[number] for number in range(len(episodes))):
-        parts[keyed(seed, "held out", episode.id) < held_out * 2**63].append(episode)
-    if not all(parts):
+    if not 0 < held_out < 1 or len(episodes) < 2:
         raise ValueError(
-            f"of {len(episodes)} episodes {len(parts[1])} are held out at a share of {held_out}; give more episodes, "
-            "another share or another seed"
+            f"held out: {held_out} of {len(episodes)} episodes; give a share between 0 and 1, and two episodes or more"
         )
+    found = [episodes[number] for number in range(len(episodes))]
+    places = [keyed(seed, "held out", episode.id) for episode in found]
+    chosen = [place < held_out * 2**63 for place in places]
+    if not any(chosen):
+        chosen[places.index(min(places))] = True
+    if all(chosen):
+        chosen[places.index(max(places))] = False
+    parts: tuple[list[Episode], list[Episode]] = ([], [])
+    for episode, is_held_out in zip(found, chosen, strict=True):
+        parts[is_held_out].append(episode)
     return parts

@@ -12,17 +12,17 @@ each episode, `episode_K.hdf5`, with
 and `instructions.json` in its folder: a list of wordings, or here also an object from a file's stem to its own. The
 files say neither their rate nor the order of colours (raw pictures are RGB, but encoded ones come from OpenCV, which
 takes and gives BGR), nor what their depth means: the converter stores colour pictures of depth. All three have to be
-said, and are checked against what a file does say (attributes `fps` and `colour_order`).
+said, unless a file does say them (attributes `fps` and `colour_order`), against which they are checked.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from jaxtyping import Float32
@@ -46,13 +46,14 @@ class Hdf5Folder:
 
     `encoded_order` is the order of colours that an ordinary decoder gives for encoded pictures: "bgr" if they were
     written by OpenCV from RGB arrays, "rgb" if they look right in any viewer. `raw_order` is that of stored arrays.
+    `fps` and `encoded_order` may be None where the files say them, the second also where no picture is encoded.
     `depth` says what depth pictures hold: metres, millimetres, or colours of the Spectral map, which become disparity
     up to scale. ValueError for a folder without such files, and from an episode for what is damaged in it.
     """
 
     path: Path
-    fps: float
-    encoded_order: ColourOrder
+    fps: float | None = None
+    encoded_order: ColourOrder | None = None
     raw_order: ColourOrder = "rgb"
     depth: DepthAs = "none"
     latency: Latency = NO_LATENCY
@@ -80,13 +81,14 @@ class Hdf5Folder:
     def _episode(self, file: Path) -> Episode:
         with Named(file):
             content = open_file(file)
-            self._check_attributes(content, file)
+            fps = self._rate(content, file)
             state = table(content, "observations/state", file, 2)
             chunked = "action_chunk" in content
             action = table(content, "action_chunk" if chunked else "action", file, 3 if chunked else 2)
             pictures = {
                 name: pictures_of(content, f"observations/images/{name}", file) for name in cameras(content, file)
             }
+            order = self._order(content, pictures, file)
             depths = self._depths(content, file)
             counts = {"state": len(state), "action": len(action)}
             if len(state) != len(action) or not 0 < len(state) <= LONGEST_EPISODE:
@@ -102,11 +104,11 @@ class Hdf5Folder:
                 instruction=told[0],
                 wordings=told if len(told) > 1 else (),
                 length=length,
-                fps=self.fps,
+                fps=fps,
                 cameras={
                     name: CameraInfo(*self._size(own, file), has_depth=name in depths) for name, own in pictures.items()
                 },
-                data=_Reader(self, file, len(state)),
+                data=_Reader(self, file, len(state), fps, order),
                 state_names=self.state_names or _numbered("state", state.shape[1]),
                 action_names=self.action_names or _numbered("action", action.shape[-1]),
                 robot=self.robot,
@@ -120,14 +122,34 @@ class Hdf5Folder:
         wanted = self.depth != "none"
         return {name: checked(content, key, file) for name, key in keys.items() if wanted and key in content}
 
-    def _check_attributes(self, content: Any, file: Path) -> None:
-        """What the file says about itself must not contradict what was said about it."""
-        order, fps = content.attrs.get("colour_order"), content.attrs.get("fps")
-        order = order.decode() if isinstance(order, bytes) else order
-        if order is not None and order != self.encoded_order:
-            raise ValueError(f"{file}: says colour_order {order!r}, the folder was opened as {self.encoded_order!r}")
-        if fps is not None and abs(float(fps) - self.fps) > 1e-6:
-            raise ValueError(f"{file}: says {float(fps):g} frames per second, the folder was opened at {self.fps:g}")
+    def _rate(self, content: Any, file: Path) -> float:
+        """Frames a second, as said of the folder or by the file; both must agree."""
+        own = content.attrs.get("fps")
+        if own is not None and self.fps is not None and abs(float(own) - self.fps) > 1e-6:
+            raise ValueError(f"{file}: says {float(own):g} frames per second, the folder was opened at {self.fps:g}")
+        if own is None and self.fps is None:
+            raise ValueError(
+                f'{file}: nobody says how many frames it has a second; write episodes.json into {self.path}: {{"fps": '
+                "30, ...}"
+            )
+        return float(own if self.fps is None else self.fps)
+
+    def _order(self, content: Any, pictures: Mapping[str, Any], file: Path) -> ColourOrder:
+        """The order of colours of encoded pictures, as said of the folder or by the file; both must agree."""
+        own = content.attrs.get("colour_order")
+        own = own.decode() if isinstance(own, bytes) else own
+        wanted = get_args(ColourOrder) if self.encoded_order is None else (self.encoded_order,)
+        if own is not None and own not in wanted:
+            raise ValueError(f"{file}: says colour_order {own!r}, the folder was opened as {' or '.join(wanted)!r}")
+        encoded = [stored for stored in pictures.values() if stored.ndim == 1]
+        if encoded and own is None and self.encoded_order is None:
+            seen = suspected_order([Frame(decoded(encoded[0][0], file))])
+            raise ValueError(
+                f"{file}: nobody says the order of colours in its encoded pictures; write episodes.json into "
+                f'{self.path}: {{"encoded_order": "bgr", ...}} if OpenCV wrote RGB arrays, as the released converter '
+                f'does, or "rgb" if they look right in any viewer; the first looks like {seen or "either"}'
+            )
+        return cast(ColourOrder, own or self.encoded_order or "rgb")
 
     def _size(self, pictures: Any, file: Path) -> tuple[int, int]:
         height, width = pictures.shape[1:3] if pictures.ndim == 4 else decoded(pictures[0], file).shape[:2]
@@ -147,11 +169,13 @@ def suspected_order(frames: Sequence[Frame]) -> ColourOrder | None:
 
 @dataclass(frozen=True)
 class _Reader:
-    """Reads one file of a folder; `rows` are those recorded, before latency took some."""
+    """Reads one file of a folder; `rows` are those recorded, before latency took some. `order`: of encoded pictures."""
 
     folder: Hdf5Folder
     file: Path
     rows: int
+    fps: float
+    order: ColourOrder
 
     def signal(self, name: str, start: int, stop: int) -> Float32[np.ndarray, "T D"]:
         with Named(self.file):
@@ -182,10 +206,10 @@ class _Reader:
         row = self.folder.latency.picture(index)
         raw = pictures.ndim == 4
         image = pictures[row] if raw else decoded(pictures[row], self.file)
-        order = self.folder.raw_order if raw else self.folder.encoded_order
+        order = self.folder.raw_order if raw else self.order
         image = np.ascontiguousarray(image if order == "rgb" else image[..., ::-1])
         depth = None if depths is None else self._depth(depths, row)
-        return Frame(image, depth, time_s=index / self.folder.fps)
+        return Frame(image, depth, time_s=index / self.fps)
 
     def _depth(self, depths: Any, row: int) -> DepthMap:
         values = depths[row] if depths.ndim >= 3 else decoded(depths[row], self.file, colour=False)
