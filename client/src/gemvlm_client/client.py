@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Callable
@@ -74,9 +74,11 @@ class RobotClient:
     """A connection to a policy server. One thread at a time may ask.
 
     `contract` (see the server's `metadata["contract"]`) is what this robot means by its numbers: fields in which the
-    server's policy differs raise ContractError. `deadline_s` is how long an answer may take, reconnecting included;
-    `connect_s` how long the first connection may. Between attempts it pauses from `backoff_s[0]` to `backoff_s[1]`
-    seconds, twice as long each time. `clock` is the one that `Observation.time_s` is read from.
+    server's policy differs raise ContractError. So do, at each question, cameras that the policy does not know or
+    misses, and pictures of another size than it learned from (unless `any_size`), where the server says what it wants
+    (`metadata["cameras"]`: [height, width] of each). `deadline_s` is how long an answer may take, reconnecting
+    included; `connect_s` how long the first connection may. Between attempts it pauses from `backoff_s[0]` to
+    `backoff_s[1]` seconds, twice as long each time. `clock` is the one that `Observation.time_s` is read from.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class RobotClient:
         *,
         api_key: str | None = None,
         contract: Mapping[str, Any] | None = None,
+        any_size: bool = False,
         deadline_s: float = 1.0,
         connect_s: float = 30.0,
         backoff_s: tuple[float, float] = (0.05, 2.0),
@@ -93,6 +96,7 @@ class RobotClient:
     ) -> None:
         self.url, self.deadline_s, self.connect_s, self.clock = url, deadline_s, connect_s, clock
         self._headers = None if api_key is None else {"Authorization": f"Api-Key {api_key}"}
+        self._any_size = any_size
         self._contract, self._backoff_s, self._ping_interval_s = contract, backoff_s, ping_interval_s
         self._stack: ExitStack | None = None
         self._websocket: ClientConnection | None = None
@@ -141,7 +145,8 @@ class RobotClient:
 
         `committed` is how many actions of the previous chunk, counted from that chunk's first, will have been executed
         when this answer is expected; the new chunk continues them. Left out after a reconnection, since the server
-        then knows of no previous chunk. ServerError, DeadlineError or UnreachableError leave the client ready for the
+        then knows of no previous chunk. ContractError for an observation that is not what the policy learned from:
+        nothing is sent. ServerError, DeadlineError or UnreachableError leave the client ready for the
         next question.
         """
         until_s = time.monotonic() + (self.deadline_s if deadline_s is None else deadline_s)
@@ -151,6 +156,7 @@ class RobotClient:
         with self._lock:
             self._connected(until_s)
             if self._metadata.get("server") == "gemvlm":
+                check_observation(observation, self._metadata, self._any_size)
                 message.update(step=observation.step, time_s=float(observation.time_s))
                 if seed is not None:
                     message["seed"] = seed
@@ -247,6 +253,33 @@ class RobotClient:
         stack, self._stack, self._websocket, self._answered = self._stack, None, None, False
         if stack is not None:
             stack.close()
+
+
+def check_observation(observation: Observation, metadata: Mapping[str, Any], any_size: bool = False) -> None:
+    """ContractError, with every difference, for pictures that are not what a server's description asks for.
+
+    What the description does not say is not checked; all else the server checks itself.
+    """
+    wanted, renamed = metadata.get("cameras") or {}, metadata.get("robot_cameras") or {}
+    shown = {renamed.get(name, name): np.shape(image) for name, image in observation.images.items()}
+    if not wanted:
+        return
+    faults = [f"camera {name}: the policy has none of that name" for name in sorted(set(shown) - set(wanted))]
+    faults += [f"camera {name}: no picture of it" for name in sorted(set(wanted) - set(shown))]
+    for name in sorted(set(wanted) & set(shown)):
+        size = wanted[name]
+        if size is not None and not any_size and list(shown[name][:2]) != list(size):
+            faults.append(
+                f"camera {name}: {_size(shown[name])} here, the policy learned from {_size(size)} (height x width): "
+                "show the same field of view at that size, or say any_size=True"
+            )
+    if faults:
+        cameras = ", ".join(sorted(wanted))
+        raise ContractError(f"not what the policy learned from: {'; '.join(faults)}; its cameras are {cameras}")
+
+
+def _size(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape[:2]))
 
 
 def _reset(seed: int | None) -> dict[str, Any]:

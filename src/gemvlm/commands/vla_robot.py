@@ -40,6 +40,7 @@ def serve(
 
     from gemvlm.inference.policy import load_policy
     from gemvlm.recipes.vla_episodes import camera_names
+    from gemvlm.recipes.vla_run import told_to_robots
     from gemvlm.runtime import secret
 
     loaded = load_policy(policy, device)
@@ -55,9 +56,11 @@ def serve(
     from gemvlm.serving.robot_service import ServerSettings
 
     bounds = None if limits is None else Limits.from_dict(json.loads(limits.read_text(encoding="utf-8")))
-    height, width = next(iter(loaded.card.data.get("pictures", {"": (224, 224)}).values()))
     settings = ServerSettings(
-        api_key=secret("GEMVLM_API_KEY"), picture_size=(height, width), cameras=camera_names(camera)
+        api_key=secret("GEMVLM_API_KEY"),
+        pictures=loaded.picture_sizes,
+        about=told_to_robots(loaded.card),
+        cameras=camera_names(camera),
     )
     serve_policy(loaded, host, port, limits=bounds, settings=settings)
 

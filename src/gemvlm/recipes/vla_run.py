@@ -145,6 +145,21 @@ def make_tokenizer(recipe: VlaRecipe, data: PolicyData, folder: Path) -> PreTrai
     return load_tokenizer(folder)
 
 
+def told_to_robots(card: PolicyCard) -> dict[str, Any]:
+    """What a server says of a policy beside its contract, in plain values.
+
+    `units` are those that the episodes' files state, by name of state or action. Robots send and get numbers in these;
+    `normalisation` (method and statistics of what was learned from) is the server's work.
+    """
+    return {
+        "policy": {"recipe": card.recipe, "stage": card.stage, "step": card.step},
+        "executed": card.executed,
+        "flow_steps": card.flow_steps,
+        "units": dict(card.data.get("units", {})),
+        "normalisation": card.normalisation.to_dict(),
+    }
+
+
 def _said(episode: Episode) -> tuple[str, ...]:
     """Everything that a robot may be told in an episode."""
     return (episode.instruction, *episode.wordings, *(part.text for part in episode.subtasks))
@@ -177,6 +192,7 @@ def policy_card(
         data={
             **data.facts,
             "learned": len(data.learned.episodes),
+            "units": dict(data.learned.episodes[0].units),
             "measured": 0 if data.held_out is None else len(data.held_out.episodes),
             "pictures": data.pictures,
         },

@@ -31,13 +31,17 @@ BAD_MESSAGE, BAD_REQUEST, POLICY_FAILED, TRY_LATER = 1007, 1008, 1011, 1013
 class ServerSettings:
     """How much a server takes, and how patient it is.
 
-    `api_key` None lets everybody in. `picture_size` (height, width) is what the policy is warmed up with. `cameras`
-    renames what a robot calls its cameras. `seed` is where the seeds of an episode come from if the robot names none.
+    `api_key` None lets everybody in. `pictures` are the (height, width) that the policy learned from, by camera:
+    robots are told, and it is warmed up with them; with `picture_size` where nobody says. `about` is what else robots
+    are told: units, how many actions to carry out. `cameras` renames what a robot calls its cameras. `seed` is where
+    the seeds of an episode come from if the robot names none.
     `ping_interval_s` None: no keep-alive. An answer that takes longer than `answer_timeout_s` is given up.
     """
 
     api_key: str | None = None
     picture_size: tuple[int, int] = (224, 224)
+    pictures: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)
     cameras: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
     max_connections: int = 16
@@ -75,6 +79,9 @@ class RobotService:
     def __init__(self, policy: Policy, limits: Limits, settings: ServerSettings) -> None:
         Guard(policy.contract, limits)  # limits that don't fit are told now, not to the first robot
         self.policy, self.limits, self.settings = policy, limits, settings
+        cameras = policy.contract.cameras
+        if strange := sorted(set(settings.pictures) - set(cameras)):
+            raise ValueError(f"pictures: {', '.join(strange)} are none of the policy's cameras {', '.join(cameras)}")
         self.reader = RequestReader(policy.contract, settings.cameras)
         self.worker = PolicyWorker(policy, settings.max_batch, settings.max_waiting, settings.answer_timeout_s)
         self.answering = Latencies()
@@ -84,7 +91,9 @@ class RobotService:
 
     async def warm_up(self) -> None:
         """Asks the policy before any robot does, and writes the description that robots and people may read."""
-        seconds = await asyncio.to_thread(self.worker.warm_up, self.settings.picture_size)
+        cameras, settings = self.policy.contract.cameras, self.settings
+        sizes = {camera: settings.pictures.get(camera, settings.picture_size) for camera in cameras}
+        seconds = await asyncio.to_thread(self.worker.warm_up, sizes)
         get_log().info("the policy is warm: %s", ", ".join(f"{s:.3f} s" for s in seconds))
         contract = {n: list(v) if isinstance(v, tuple) else v for n, v in vars(self.policy.contract).items()}
         self.description = {
@@ -92,7 +101,10 @@ class RobotService:
             "versions": versions(),
             "protocol": "openpi",
             "contract": contract,
+            "cameras": {name: list(settings.pictures[name]) if name in settings.pictures else None for name in cameras},
+            "robot_cameras": dict(settings.cameras),
             "horizon": self.policy.horizon,
+            **settings.about,
             "modes": ["chunk", "real_time_chunking"],
             "limits": self.limits.to_dict(),
             "max_message_bytes": self.settings.max_message_bytes,

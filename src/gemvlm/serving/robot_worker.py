@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Hashable, Sequence
+from collections.abc import Generator, Hashable, Mapping, Sequence
 
 import numpy as np
 
@@ -42,14 +42,15 @@ class PolicyWorker:
         """The job whose future will hold (ActionChunk, seconds of inference). Raises Busy or Closed."""
         return self.queue.submit("act", turn)
 
-    def warm_up(self, size: tuple[int, int]) -> list[float]:
-        """Asks about black pictures of `size` (height, width), alone, then with committed actions; seconds of each.
+    def warm_up(self, sizes: Mapping[str, tuple[int, int]]) -> list[float]:
+        """Asks about black pictures of each camera's (height, width), alone, then with committed actions; seconds of
+        each.
 
         A model's first call compiles, allocates and reads; a robot should not wait for that. PolicyError or whatever
         the policy raises if it can't answer: better at the start than with a robot in motion.
         """
         contract = self.policy.contract
-        images = {camera: np.zeros((*size, 3), np.uint8) for camera in contract.cameras}
+        images = {camera: np.zeros((*size, 3), np.uint8) for camera, size in sizes.items()}
         observation = RobotObservation(images, np.zeros(len(contract.state_names), np.float32), "wait")
         seconds, committed = [], None
         for _ in range(2):

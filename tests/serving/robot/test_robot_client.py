@@ -6,6 +6,7 @@ import ast
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,6 +27,7 @@ from gemvlm_client import (
     ServerError,
     UnreachableError,
 )
+from gemvlm_client.client import check_observation
 
 CLIENT = Path(__file__).parents[3] / "client" / "src"
 
@@ -115,6 +117,30 @@ def test_a_policy_for_another_robot_is_refused():
         contract |= {"control": "delta", "cameras": ("front", "wrist")}
         with pytest.raises(ContractError, match=r"cameras: \['front', 'wrist'\] here, \['front'\] there; control"):
             RobotClient(server.url, contract=contract).connect()
+
+
+def test_an_observation_that_was_not_learned_from_is_never_sent():
+    policy = ServoPolicy()
+    settings = ServerSettings(pictures={"front": (SIZE, SIZE)}, cameras={"image": "front"})
+    small = Observation({"front": np.zeros((8, 6, 3), np.uint8)}, np.zeros(2), "go", time.monotonic())
+    with background_server(policy, settings=settings) as server, RobotClient(server.url, deadline_s=20.0) as client:
+        asked = len(policy.seeds)
+        with pytest.raises(ContractError, match=rf"front: 8 x 6 here, the policy learned from {SIZE} x {SIZE}"):
+            client.infer(small)
+        with pytest.raises(ContractError, match=r"camera wrist: the policy has none.*camera front: no picture"):
+            client.infer(replace(small, images={"wrist": picture((1, 1))}))
+        assert len(policy.seeds) == asked and client.connections == 1
+        assert client.infer(replace(small, images={"image": picture((1, 1))})).actions.shape == (16, 2)
+
+
+def test_sizes_may_be_let_through():
+    metadata = {"cameras": {"front": [SIZE, SIZE], "wrist": None}}
+    pictures = {"front": np.zeros((8, 6, 3), np.uint8), "wrist": np.zeros((9, 9, 3), np.uint8)}
+    seen = Observation(pictures, np.zeros(2), "go", 0.0)
+    with pytest.raises(ContractError, match="any_size=True"):
+        check_observation(seen, metadata)
+    check_observation(seen, metadata, any_size=True)
+    check_observation(seen, {"server": "another"})
 
 
 class Scripted:

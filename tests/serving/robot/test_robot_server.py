@@ -65,7 +65,20 @@ def test_the_greeting_says_what_the_policy_is(server: RobotServer):
     assert told["contract"] == {n: list(v) if isinstance(v, tuple) else v for n, v in vars(CONTRACT).items()}
     assert told["horizon"] == 16 and told["protocol"] == "openpi" and told["versions"]["numpy"] == np.__version__
     assert told["limits"]["stale_after_s"] == 60.0 and len(told["warm_up_ms"]) == 2
+    assert told["cameras"] == {"front": None} and told["robot_cameras"] == {}
     assert json.loads(get(server, "/metadata")[1]) == told
+
+
+def test_robots_are_told_what_the_policy_learned_from():
+    settings: dict[str, Any] = {"pictures": {"front": (SIZE, SIZE)}, "about": {"executed": 8, "units": {"x": "m"}}}
+    with serving(**settings) as running, asking(running.url) as client:
+        told = client.metadata
+    assert told["cameras"] == {"front": [SIZE, SIZE]} and told["executed"] == 8 and told["units"] == {"x": "m"}
+    with (
+        pytest.raises(ValueError, match="pictures: wrist are none of the policy's cameras front"),
+        serving(pictures={"wrist": (SIZE, SIZE)}),
+    ):
+        pass
 
 
 def test_a_chunk_moves_towards_what_the_camera_sees(server: RobotServer):
