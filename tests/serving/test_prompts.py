@@ -49,6 +49,15 @@ def test_turns_and_system_text() -> None:
     assert found.question == "Where?"
 
 
+def test_pictures_of_later_questions() -> None:
+    found = prompt(
+        ("user", [image(1), text("What?")]), ("assistant", [text("A mug.")]), ("user", [text("And here?"), image(2)])
+    )
+    assert found.history == (("<image>What?", "A mug."),)
+    assert found.question == "And here?<image>"
+    assert [int(each.image[0, 0, 0]) for each in found.frames] == [1, 2]
+
+
 @pytest.mark.parametrize(
     ("messages", "words"),
     [
@@ -61,11 +70,12 @@ def test_turns_and_system_text() -> None:
         ([("user", "<video>")], "<video> stands for a picture"),
         ([("user", "\ud800")], "messages.0.content: a character is cut in half"),
         (
-            [("user", "a"), ("assistant", "b"), ("user", [image(1)])],
-            "messages.2.content.0: pictures stand in the first",
+            [("user", "a"), ("assistant", [text("b"), image(1)]), ("user", "c")],
+            "messages.1.content.1: only the user shows pictures",
         ),
-        ([("system", [image(1)]), ("user", "a")], "messages.0.content.0: pictures stand in the first"),
+        ([("system", [image(1)]), ("user", "a")], "messages.0.content.0: only the user shows pictures"),
         ([("user", [image(1)] * 4)], "4 pictures are more than 3"),
+        ([("user", [image(1)] * 3), ("assistant", "b"), ("user", [image(2)])], "4 pictures are more than 3"),
         ([("user", "x" * 51)], "51 characters are more than 50"),
         ([("user", "a")] * 7, "7 messages are more than 6"),
     ],

@@ -23,6 +23,7 @@ from gemvlm.inference.depth import Combine, DepthPrediction, decode_pictures
 from gemvlm.inference.images import ImageLike, Images, read_image, read_images
 from gemvlm.inference.locate import LocateRequest, Location, check_request, located
 from gemvlm.inference.phrases import Plan, box_of, point_to, point_to_every, read_plan, steps_to
+from gemvlm.inference.prompts import prompt_batch
 from gemvlm.inference.streaming import TextStream
 from gemvlm.model.card import CheckpointCard
 from gemvlm.model.gem import Gem
@@ -34,7 +35,7 @@ MOST_TOKENS = 16384
 
 
 class Request(NamedTuple):
-    """A question about images, after earlier (question, answer) pairs about the same images."""
+    """A question about images, after earlier (question, answer) pairs; where images stand: see `GemPipeline.ask`."""
 
     images: Images
     question: str
@@ -81,7 +82,9 @@ class GemPipeline:
     ) -> Answer:
         """The model's answer to a question about one image, several, the frames of a video, or none.
 
-        `history` holds earlier questions and answers about the same images.
+        `history` holds earlier questions and answers. Images stand before the first question, or, in order, where
+        `<image>` stands in the questions: `ask([a, b], "<image> And here?", history=[("<image> What?", "a mug")])`.
+        ValueError unless there are none or one for each.
         """
         request = Request(images, question, history)
         return self.ask_batch([request], max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)[0]
@@ -302,7 +305,7 @@ class GemPipeline:
         prompts = []
         for images, question, history in (Request(*request) for request in requests):
             prompts.append(Prompt([Frame(image) for image in read_images(images)], question, history))
-        batch = self._collate.prompts(prompts)
+        batch = prompt_batch(self._collate, prompts)
         most = max(MOST_TOKENS, self.gem.backbone.qwen.config.text_config.max_position_embeddings)
         longest = int(batch.lengths.max())
         if longest > most:

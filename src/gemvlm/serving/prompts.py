@@ -14,7 +14,8 @@ from gemvlm.serving.messages import ImagePart, Message
 def prompt_of(messages: Sequence[Message], limits: Limits, frame: Callable[[str, str], Frame]) -> Prompt:
     """System text first, then questions and answers in turn; messages of one speaker in a row are one, by lines.
 
-    `frame(url, field)` reads a picture. Refusal names the message that is wrong.
+    Pictures stand in any question, each at its place. `frame(url, field)` reads one. Refusal names the message that is
+    wrong.
     """
     if len(messages) > limits.messages:
         raise Refusal(f"{len(messages)} messages are more than {limits.messages}", param="messages")
@@ -26,9 +27,7 @@ def prompt_of(messages: Sequence[Message], limits: Limits, frame: Callable[[str,
         role = "system" if message.role == "developer" else message.role
         if role == "system" and turns and turns[-1][0] != "system":
             raise Refusal(f"{field}: system text must come before the conversation", param=field)
-        text = _text(
-            message, field, frames, frame, pictures_allowed=all(earlier != "assistant" for earlier, _ in turns)
-        )
+        text = _text(message, field, frames, frame)
         if turns and turns[-1][0] == role:
             turns[-1] = (role, turns[-1][1] + "\n" + text)
         else:
@@ -70,9 +69,7 @@ def _check_counts(messages: Sequence[Message], limits: Limits) -> None:
         )
 
 
-def _text(
-    message: Message, field: str, frames: list[Frame], frame: Callable[[str, str], Frame], pictures_allowed: bool
-) -> str:
+def _text(message: Message, field: str, frames: list[Frame], frame: Callable[[str, str], Frame]) -> str:
     """The text of a message with a placeholder where each picture stands; the pictures go to `frames`."""
     if isinstance(message.content, str):
         return plain(message.content, field)
@@ -81,11 +78,10 @@ def _text(
         own = f"{field}.{place}"
         if not isinstance(part, ImagePart):
             pieces.append(plain(part.text, own))
-        elif message.role != "user" or not pictures_allowed:
+        elif message.role != "user":
             raise Refusal(
-                f"{own}: pictures stand in the first question, where the model has learnt to look for them; "
-                "move it there, or begin a new conversation",
-                code="image_not_in_first_question",
+                f"{own}: only the user shows pictures; move it into a message of the user",
+                code="image_not_of_user",
                 param=own,
             )
         else:
