@@ -20,5 +20,6 @@ def get(name: str) -> Experiment:
 
 def _all() -> dict[str, Experiment]:
     from gemvlm.experiments.verdict import VERDICT_DEBUG, VERDICT_NANO
+    from gemvlm.experiments.verdict_2b import VERDICT_2B
 
-    return {experiment.name: experiment for experiment in (VERDICT_DEBUG, VERDICT_NANO)}
+    return {experiment.name: experiment for experiment in (VERDICT_DEBUG, VERDICT_NANO, VERDICT_2B)}

@@ -12,6 +12,7 @@ from gemvlm.recipes.small import DEPTH_WEIGHT
 from gemvlm.training.stage import Stage
 
 Matching = Literal["steps", "compute"]
+Matched = Literal["steps", "compute", "path"]
 CERTAIN = 1e6
 """Weight of a family of questions that every sample must show."""
 
@@ -73,8 +74,21 @@ def get_arm(name: str) -> Arm:
     return ARMS[name]
 
 
+def matchings(arm: Arm, control: Arm) -> tuple[Matched, ...]:
+    """What a gap between two arms holds equal.
+
+    steps: as many steps on the same samples in the same order. compute: as many operations. path: the same head, weight
+    and route of the gradient besides, so that the target alone differs.
+    """
+    by_length: Matched = "steps" if arm.matching == control.matching else "compute"
+    if arm.target is None or control.target is None:
+        return (by_length,)
+    alike = {"name": "", "says": "", "target": "depth", "alteration": Alteration()}
+    return (by_length, "path") if replace(arm, **alike) == replace(control, **alike) else (by_length,)
+
+
 def recipe_of(arm: Arm, base: Recipe, seed: int, rate: float = 1.0, stretch: float = 1.0) -> Recipe:
-    """The training of an arm after stage 0: `base` has stages 0 to 3, its `depth` arm as it stands.
+    """The training of an arm after stage 0: the last three stages of `base` are its `depth` arm as it stands.
 
     `rate` scales the learning rates of the last stage, `stretch` its steps (matched compute). The data order, the
     questions drawn and the noise are those of `seed`, alike in all arms.
@@ -114,4 +128,4 @@ def _before(arm: Arm, base: Recipe) -> tuple[Stage, ...]:
     """Stages 1 and 2 with the arm's target, none for an arm that skips them."""
     if arm.target is None or not arm.progressive:
         return ()
-    return tuple(replace(stage, loss_weights={arm.target: 1.0}, targets=(arm.target,)) for stage in base.stages[1:-1])
+    return tuple(replace(stage, loss_weights={arm.target: 1.0}, targets=(arm.target,)) for stage in base.stages[-3:-1])

@@ -1,35 +1,37 @@
-"""Trains and measures the tasks of an experiment: what is done is found again, and several run at once.
+"""Trains and measures one task of an experiment; what is done is found again.
 
 OUT/data              the training samples, shared          OUT/tests/SET        the held-out questions
 OUT/seed-S/stage-0    trained once for each seed            OUT/seed-S/ARM       one run folder of each arm
 OUT/pilot/ARM-xRATE   learning rates tried                  .../SET.jsonl        one line for each question
+OUT/start             the given weights, where there are    .../probe.json, forgetting.json   see those files
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from gemvlm.data.tokenizer import load_tokenizer
 from gemvlm.experiments.altered import Altered
 from gemvlm.experiments.arm import get_arm, recipe_of
-from gemvlm.experiments.experiment import Experiment, Task, TestSet
+from gemvlm.experiments.experiment import START, Experiment, Task, TestSet
+from gemvlm.experiments.forgetting import FORGETTING, write_forgetting
 from gemvlm.experiments.measure import measure, read_scores, surprise, test_samples, write_scores
+from gemvlm.experiments.mechanism import BASELINES, PROBE, look_samples, write_baselines, write_probe
 from gemvlm.inference import load
+from gemvlm.inference.pipeline import GemPipeline
 from gemvlm.model.card import CheckpointCard
 from gemvlm.model.gem import Gem
 from gemvlm.recipes.callbacks import Callback
-from gemvlm.recipes.data import make_data
-from gemvlm.recipes.recipe import Recipe
+from gemvlm.recipes.data import check_place, make_data
+from gemvlm.recipes.recipe import Recipe, Start
 from gemvlm.recipes.run import card_of, train_recipe
-from gemvlm.runtime import deterministic, get_log
+from gemvlm.recipes.start import find_start
+from gemvlm.runtime import default_device, deterministic
 from gemvlm.sample import Sample
+from gemvlm.shards import MANIFEST
 from gemvlm.training.checkpoint import RunState, save_checkpoint
 from gemvlm.training.loop import FINAL, Run
 from gemvlm.training.metrics import read_metrics
@@ -39,12 +41,41 @@ CURVE_QUESTIONS = 256
 OPERATIONS = "operations_per_sample"
 
 
-def prepare(experiment: Experiment, out: Path) -> None:
-    """What all tasks share: training scenes and held-out questions, made once."""
+@dataclass(frozen=True)
+class Given:
+    """What a user gives an experiment: a curated set in place of its own scenes, and where published weights lie.
+
+    `start` holds words as `gemvlm train --start` has them; without any the recipe's hub ids are fetched.
+    """
+
+    data: Path | None = None
+    start: tuple[str, ...] = ()
+
+    def words(self) -> list[str]:
+        """The same on a command line."""
+        data = [] if self.data is None else ["--data", str(self.data)]
+        return data + [word for place in self.start for word in ("--start", place)]
+
+
+NOTHING = Given()
+
+
+def prepare(experiment: Experiment, out: Path, given: Given = NOTHING) -> None:
+    """What all tasks share: training scenes, held-out questions and scenes to be looked at, made once.
+
+    ValueError if a set is given that is none, or if places of weights are given that nothing begins with.
+    """
+    if given.start and experiment.pretrains:
+        raise ValueError(f"--start: experiment {experiment.name} begins with random weights; leave it out")
     assert experiment.base.data is not None
-    make_data(experiment.base.data, out / "data")
+    if given.data is None:
+        make_data(experiment.base.data, out / "data")
+    else:
+        check_place(experiment.base, out, given.data)
     for test in (experiment.development, *experiment.tests):
-        test_samples(test, experiment.base, place_of(test, experiment, out))
+        if not ((place := place_of(test, experiment, out)) / MANIFEST).is_file():
+            test_samples(test, experiment.base, place)
+    look_samples(experiment, out)
 
 
 def place_of(test: TestSet, experiment: Experiment, out: Path) -> Path:
@@ -53,6 +84,7 @@ def place_of(test: TestSet, experiment: Experiment, out: Path) -> Path:
 
 
 def is_done(task: Task, experiment: Experiment, out: Path) -> bool:
+    """Whether it is trained and has answered: what other tasks stand on."""
     folder = task.folder(out)
     if task.arm is None:
         return (folder / FINAL).is_dir()
@@ -61,35 +93,56 @@ def is_done(task: Task, experiment: Experiment, out: Path) -> bool:
     )
 
 
+def is_finished(task: Task, experiment: Experiment, out: Path) -> bool:
+    """Whether it is done and was looked into; a pilot need not be."""
+    looked = all((task.folder(out) / name).is_file() for name in (PROBE, FORGETTING))
+    return is_done(task, experiment, out) and (looked or task.seed == experiment.pilot_seed)
+
+
 def tests_of(task: Task, experiment: Experiment) -> tuple[TestSet, ...]:
     """A pilot sees development questions alone."""
     return (experiment.development,) if task.rate is not None else (experiment.development, *experiment.tests)
 
 
 def carry_out(
-    task: Task, experiment: Experiment, out: Path, device: str | None = None, minutes: float | None = None
+    task: Task,
+    experiment: Experiment,
+    out: Path,
+    device: str | None = None,
+    minutes: float | None = None,
+    given: Given = NOTHING,
 ) -> bool:
     """One task, from where it stopped; False if `minutes` ended it before its end."""
-    folder = task.folder(out)
-    base = experiment.base
+    if not is_done(task, experiment, out) and not _train(task, experiment, out, device, minutes, given):
+        return False
+    if not is_finished(task, experiment, out):
+        look_into(task, experiment, out, device, given)
+    return True
+
+
+def _train(
+    task: Task, experiment: Experiment, out: Path, device: str | None, minutes: float | None, given: Given
+) -> bool:
+    folder, base = task.folder(out), experiment.base
+    data = out / "data" if given.data is None else given.data
     if task.arm is None:
         recipe = replace(base, name=f"{base.name}-stage-0", stages=base.stages[:1], seed=task.seed)
         run = Run(folder, minutes=minutes, show_progress=False, callback_every=10**9)
-        return train_recipe(recipe, folder, out / "data", device, run)
+        return train_recipe(recipe, folder, data, device, run)
     arm = get_arm(task.arm)
     rate = task.rate if task.rate is not None else chosen_rates(experiment, out)[task.arm]
     stretch = 1.0 if arm.matching == "steps" else stretched(experiment, out)
     recipe = recipe_of(arm, base, task.seed, rate, stretch)
-    start = begin_of(recipe, Task(None, task.seed).folder(out) / FINAL, folder / "start")
+    origin = [str(Task(None, task.seed).folder(out) / FINAL)] if experiment.pretrains else list(given.start)
     samples = test_samples(experiment.development, base, place_of(experiment.development, experiment, out))
     run = Run(folder, minutes=minutes, show_progress=False, callback_every=experiment.curve_every)
     done = train_recipe(
         recipe,
         folder,
-        out / "data",
+        data,
         device,
         run,
-        [str(start)],
+        begin_of(recipe, base, origin, folder / START),
         altered=lambda reader: Altered(reader, arm.alteration, task.seed),
         callbacks=lambda tokenizer, card: [curve(samples, tokenizer, card)],
     )
@@ -101,24 +154,50 @@ def carry_out(
     return done
 
 
-def begin_of(recipe: Recipe, stage_0: Path, folder: Path) -> Path:
-    """The checkpoint that an arm starts from: stage 0's own, or its backbone with a fresh generator of another kind."""
-    there = CheckpointCard.read(stage_0)
-    if (
-        there.model.generator["kind"] == recipe.model.generator["kind"]
-        and there.model.encoding == recipe.model.encoding
-    ):
-        return stage_0
+def look_into(task: Task, experiment: Experiment, out: Path, device: str | None = None, given: Given = NOTHING) -> None:
+    """Probes what a finished task holds and measures what it has not forgotten; what is there already is kept.
+
+    The first to be looked into brings the baselines of the probe and the given weights with it.
+    """
+    pipeline, samples = load(task.folder(out) / FINAL, device), look_samples(experiment, out)
+    _look(pipeline, samples, experiment, task.folder(out))
+    if not (out / BASELINES).is_file():
+        write_baselines(pipeline, samples, out / BASELINES)
+    if not experiment.pretrains and not all((out / START / name).is_file() for name in (PROBE, FORGETTING)):
+        base = experiment.base
+        begun = find_start(base, (base.start or Start()).given(given.start))
+        gem = begun.load(begun.model, base.seed).to(default_device(device)).eval()
+        (out / START).mkdir(exist_ok=True)
+        _look(GemPipeline(gem, begun.tokenizer, card_of(base, begun.model)), samples, experiment, out / START)
+
+
+def _look(pipeline: GemPipeline, samples: Sequence[Sample], experiment: Experiment, folder: Path) -> None:
+    if not (folder / PROBE).is_file():
+        write_probe(pipeline, samples, folder / PROBE)
+    if not (folder / FORGETTING).is_file():
+        write_forgetting(pipeline, samples, not experiment.pretrains, folder / FORGETTING)
+
+
+def begin_of(recipe: Recipe, base: Recipe, origin: Sequence[str], folder: Path) -> list[str]:
+    """The start of an arm, as words: `origin`, or a checkpoint in `folder` with its backbone and a fresh generator.
+
+    The latter where the arm's generator is of another kind than the base's, or its encoding another.
+    """
+    same_kind = recipe.model.generator["kind"] == base.model.generator["kind"]
+    if same_kind and recipe.model.encoding == base.model.encoding:
+        return list(origin)
     if not folder.is_dir():
-        model = replace(recipe.model, backbone=there.model.backbone)
+        begun = find_start(base, (base.start or Start()).given(origin))
+        there = begun.load(begun.model, recipe.seed)
+        model = replace(recipe.model, backbone=begun.model.backbone, latents=begun.model.latents)
         with deterministic(recipe.seed):
             gem = Gem(model)
-        read = load(stage_0, "cpu")
-        gem.backbone.load_state_dict(read.gem.backbone.state_dict())
-        if there.model.generator["kind"] == model.generator["kind"]:
-            gem.supervision.load_state_dict(read.gem.supervision.state_dict())
-        save_checkpoint(folder, gem, load_tokenizer(stage_0), card_of(recipe, model))
-    return folder
+        gem.backbone.load_state_dict(there.backbone.state_dict())
+        gem.supervision.latents.load_state_dict(there.supervision.latents.state_dict())
+        if same_kind:
+            gem.supervision.load_state_dict(there.supervision.state_dict())
+        save_checkpoint(folder, gem, begun.tokenizer, card_of(recipe, model))
+    return [str(folder)]
 
 
 def curve(samples: Sequence[Sample], tokenizer, card: CheckpointCard) -> Callback:
@@ -175,91 +254,3 @@ def operations(folder: Path, stages: Sequence[Stage]) -> float:
             raise ValueError(f"{folder}: the log counts no operations of stage {stage.name}; run the task again")
         total += float(np.mean(logged)) * stage.steps * stage.batch_size
     return total
-
-
-def carry_all_out(
-    experiment: Experiment,
-    out: Path,
-    *,
-    jobs: int = 1,
-    minutes: float | None = None,
-    device: str | None = None,
-) -> None:
-    """All tasks that are not done, `jobs` at once in processes of their own, until `minutes` are over.
-
-    A task that fails leaves its log and does not stop those that need it not.
-    """
-    prepare(experiment, out)
-    deadline = None if minutes is None else time.monotonic() + 60 * minutes
-    waiting = list(experiment.tasks())
-    running: dict[Task, subprocess.Popen[bytes]] = {}
-    failed: set[Task] = set()
-    while True:
-        for task, process in list(running.items()):
-            if process.poll() is not None:
-                del running[task]
-                if process.returncode:
-                    failed.add(task)
-                    get_log().error("%s failed; see %s", task.name, task.folder(out) / "log.txt")
-        left = [t for t in waiting if t not in failed and t not in running and not is_done(t, experiment, out)]
-        time_left = None if deadline is None else (deadline - time.monotonic()) / 60
-        ready = [t for t in left if is_ready(t, experiment, out)] if time_left is None or time_left > 0 else []
-        for task in ready[: jobs - len(running)]:
-            running[task] = _start(task, experiment, out, device, time_left)
-        if not running:
-            return
-        time.sleep(1)
-
-
-def is_ready(task: Task, experiment: Experiment, out: Path) -> bool:
-    """Whether what the task stands on is done: its seed's stage 0, the pilot, and the runs that set its length."""
-    if task.arm is None:
-        return True
-    needs = [Task(None, task.seed)]
-    if task.rate is None and len(experiment.rates) > 1:
-        needs += [Task(arm, experiment.pilot_seed, rate) for arm in experiment.tuned for rate in experiment.rates]
-    if get_arm(task.arm).matching == "compute":
-        needs += [Task(arm, experiment.seeds[0]) for arm in ("text", "depth")]
-    return all(is_done(need, experiment, out) for need in needs)
-
-
-def _start(
-    task: Task, experiment: Experiment, out: Path, device: str | None, minutes: float | None
-) -> subprocess.Popen[bytes]:
-    folder = task.folder(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    words = [sys.executable, "-m", "gemvlm", "experiment", experiment.name, "--out", str(out), "--task", task.name]
-    words += [] if device is None else ["--device", device]
-    words += [] if minutes is None else ["--minutes", f"{minutes:.2f}"]
-    get_log().info("%s begins", task.name)
-    with (folder / "log.txt").open("ab") as log:
-        return subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT)
-
-
-def cost(experiment: Experiment, out: Path) -> str:
-    """What is to be done, in trainings, steps and hours; the hours are those of this machine, from the runs so far."""
-    tasks = list(experiment.tasks())
-    left = [task for task in tasks if not is_done(task, experiment, out)]
-    measured = [
-        speed
-        for task in tasks
-        if (speed := _seconds_per_step(task.folder(out), experiment.base.stages[-1].batch_size)) is not None
-    ]
-    steps = sum(_steps(task, experiment) for task in left)
-    words = f"experiment {experiment.name}: {len(tasks)} trainings, {len(left)} to do, {steps} steps"
-    if not measured:
-        return f"{words}; how long they take is known once the first has logged some"
-    hours = steps * float(np.median(measured)) / 3600
-    return f"{words}, about {hours:.1f} hours of this machine, one after another ({np.median(measured):.2f} s a step)"
-
-
-def _steps(task: Task, experiment: Experiment) -> int:
-    if task.arm is None:
-        return experiment.base.stages[0].steps
-    return sum(stage.steps for stage in recipe_of(get_arm(task.arm), experiment.base, task.seed).stages)
-
-
-def _seconds_per_step(folder: Path, batch_size: int) -> float | None:
-    """Of a run that has begun, by its log; None without one."""
-    lines = [line for line in read_metrics(folder / "metrics.jsonl") if line.get("samples_per_s")]
-    return float(np.median([batch_size / line["samples_per_s"] for line in lines])) if lines else None

@@ -9,7 +9,7 @@ from pathlib import Path
 from gemvlm.experiments.arm import get_arm
 from gemvlm.recipes.recipe import Recipe
 
-PILOT = "pilot"
+PILOT, STAGE_0, START = "pilot", "stage-0", "start"
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,12 @@ class TestSet:
 class Experiment:
     """Everything that decides an outcome, fixed before the first run.
 
-    `base` has stages 0 to 3; stage 0 is trained once for each seed and shared by all arms. `rates` are factors of the
-    last stage's learning rates, of which each arm of `tuned` takes the best on `development`, tried with `pilot_seed`;
-    `execute.chosen_rates` says what the others take. `primary` names the families whose mean score on the shortcut-free
-    subset is the primary metric, `taught`, `untaught` and `metric` are further groups of families, reported apart.
+    `base` has stages 0 to 3; stage 0 is trained once for each seed and shared by all arms. A base that begins with
+    given weights (`Recipe.start`) has stages 1 to 3 alone. Test scenes are seen as those of `base.data`. `rates` are
+    factors of the last stage's learning rates, of which each arm of `tuned` takes the best on `development`, tried with
+    `pilot_seed`; `execute.chosen_rates` says what the others take. `primary` names the families whose mean score on the
+    shortcut-free subset is the primary metric, `taught`, `untaught` and `metric` are further groups of families,
+    reported apart. So many scenes, `probe_scenes`, are for the probe and for descriptions (`mechanism.py`).
     """
 
     name: str
@@ -56,6 +58,7 @@ class Experiment:
     development: TestSet
     tests: tuple[TestSet, ...]
     curve_every: int
+    probe_scenes: int = 80
 
     def __post_init__(self) -> None:
         for arm in {*self.arms, *self.tuned, *(c.arm for c in self.contrasts), *(c.control for c in self.contrasts)}:
@@ -64,16 +67,47 @@ class Experiment:
                 raise ValueError(f"experiment {self.name}: arm {arm!r} is compared or tuned but not among the arms")
         if self.pilot_seed in self.seeds:
             raise ValueError(f"experiment {self.name}: pilot_seed {self.pilot_seed} must not be one of the seeds")
+        wanted = 4 if self.base.start is None else 3
+        if self.base.data is None or len(self.base.stages) != wanted:
+            raise ValueError(
+                f"experiment {self.name}: its base has {len(self.base.stages)} stages and data {self.base.data}; it "
+                f"needs {wanted} stages ({'0' if wanted == 4 else '1'} to 3) and scenes that the tests are seen like"
+            )
+        if self.base.epochs is not None or any(stage.budget is not None for stage in self.base.stages):
+            raise ValueError(
+                f"experiment {self.name}: its base counts epochs or packs samples; packs hold fewer samples where "
+                "there are targets, so that arms would see other ones: give steps and a batch_size in samples"
+            )
+
+    @property
+    def pretrains(self) -> bool:
+        """Whether every seed has a stage 0 of its own; else all begin with given weights."""
+        return self.base.start is None
 
     def tasks(self) -> Iterator[Task]:
         """Every training in an order in which each finds what it needs; the pilot first."""
         pilots = [Task(arm, self.pilot_seed, rate) for arm in self.tuned for rate in self.rates]
+        arms = sorted(self.arms, key=lambda arm: get_arm(arm).matching == "compute")
         if len(self.rates) > 1:
-            yield Task(None, self.pilot_seed)
+            yield from [Task(None, self.pilot_seed)] if self.pretrains else []
             yield from pilots
         for seed in self.seeds:
-            yield Task(None, seed)
-            yield from (Task(arm, seed) for arm in self.arms)
+            yield from [Task(None, seed)] if self.pretrains else []
+            yield from (Task(arm, seed) for arm in arms)
+
+    def files(self, out: Path, name: str) -> dict[str, dict[int, Path]]:
+        """Arm → seed → the file of that name in its folder, of those that are there.
+
+        What the arms began with goes by "stage-0", or by "start" where the weights were given.
+        """
+        found: dict[str, dict[int, Path]] = {}
+        for seed in self.seeds:
+            for task in (Task(None, seed), *(Task(arm, seed) for arm in self.arms)):
+                if (path := task.folder(out) / name).is_file():
+                    found.setdefault(task.arm or STAGE_0, {})[seed] = path
+        if (path := out / START / name).is_file():
+            found[START] = {self.seeds[0]: path}
+        return found
 
 
 @dataclass(frozen=True)
@@ -89,7 +123,7 @@ class Task:
         """Its folder below the experiment's: "seed-0/stage-0", "seed-0/depth", "pilot/depth-x0.5"."""
         if self.rate is not None:
             return f"{PILOT}/{self.arm}-x{self.rate:g}"
-        return f"seed-{self.seed}/{self.arm or 'stage-0'}"
+        return f"seed-{self.seed}/{self.arm or STAGE_0}"
 
     def folder(self, out: Path) -> Path:
         return out / self.name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -116,8 +117,17 @@ def _surprise(gem: Gem, batch: Batch) -> Float64[np.ndarray, " S"]:
 
 def write_scores(scores: Sequence[ItemScore], path: Path) -> None:
     """One JSON line each; the file appears whole or not at all."""
-    draft = path.with_name(path.name + ".draft")
-    draft.write_text("".join(json.dumps(asdict(item)) + "\n" for item in scores), encoding="utf-8")
+    _put("".join(json.dumps(asdict(item)) + "\n" for item in scores), path)
+
+
+def write_json(content: object, path: Path) -> None:
+    """The file appears whole or not at all, whoever else writes it."""
+    _put(json.dumps(content) + "\n", path)
+
+
+def _put(text: str, path: Path) -> None:
+    draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
+    draft.write_text(text, encoding="utf-8")
     draft.replace(path)
 
 

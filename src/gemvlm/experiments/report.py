@@ -1,17 +1,14 @@
-"""An experiment as one page: the verdict, gaps with intervals, learning curves, and what is still to do."""
+"""An experiment as one page: the verdict, gaps with intervals, probes, learning curves, costs, what is still to do."""
 
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from gemvlm.experiments.analysis import (
-    Gap,
     Scores,
     Selection,
     gaps,
@@ -22,9 +19,21 @@ from gemvlm.experiments.analysis import (
     verdict,
 )
 from gemvlm.experiments.arm import get_arm, recipe_of
-from gemvlm.experiments.execute import OPERATIONS, is_done, place_of
+from gemvlm.experiments.execute import OPERATIONS, is_done, is_finished, place_of
 from gemvlm.experiments.experiment import Experiment, Task
-from gemvlm.experiments.measure import ItemScore, read_scores
+from gemvlm.experiments.forgetting import finished_forgetting
+from gemvlm.experiments.measure import ItemScore, read_scores, write_json
+from gemvlm.experiments.mechanism import credit, finished_probes, probe_gaps
+from gemvlm.experiments.plan import seeds_advice
+from gemvlm.experiments.report_parts import (
+    add_forgetting,
+    add_probes,
+    add_spent,
+    gap_rows,
+    gap_table,
+    probe_means,
+)
+from gemvlm.experiments.spent import spent
 from gemvlm.figure import Report
 from gemvlm.figure.plots import INK, LINES, quieten
 from gemvlm.training.metrics import read_metrics
@@ -54,6 +63,8 @@ def write_report(experiment: Experiment, out: Path) -> Path:
     tests = [place_of(test, experiment, out).name for test in experiment.tests]
     report = Report(f"Experiment {experiment.name}", f"{len(experiment.arms)} arms, {len(experiment.seeds)} seeds")
     results: dict[str, object] = {"experiment": experiment.name, "tests": {}}
+    probes = finished_probes(experiment, out)
+    probed = probe_gaps(experiment, probes)
     selections: dict[str, Selection] = {"primary": primary_items(experiment)}
     for group in ("taught", "untaught", "metric"):
         selections[group] = group_items(getattr(experiment, group))
@@ -70,18 +81,17 @@ def write_report(experiment: Experiment, out: Path) -> Path:
         mean = float(mean_score(control, chosen, METRICS["score"]).mean()) if asked and control else float("nan")
         said = verdict(found["score"], mean, CHANCE)
         if not place:
+            said = f"{said} {credit(found['score'], probed)}"
             results["verdict"] = said
             report.text(f"**{said}**")
         report.table(*_means(experiment, scores, selections))
         for metric, rows in found.items():
-            report.table(*_gaps(metric, rows))
-        results["tests"][test] = {  # type: ignore[index]
-            metric: [
-                {"arm": g.contrast.arm, "control": g.contrast.control, "p": g.p_value, **asdict(g.difference)}
-                for g in rows
-            ]
-            for metric, rows in found.items()
-        }
+            report.table(*gap_table(rows, metric))
+        results["tests"][test] = {metric: gap_rows(rows) for metric, rows in found.items()}  # type: ignore[index]
+    results["probe"] = {"means": probe_means(probes), "gaps": gap_rows(probed)}
+    add_probes(report, probes, probed, out)
+    results["forgetting"] = add_forgetting(report, finished_forgetting(experiment, out))
+    results["spent"] = add_spent(report, experiment, spent(experiment, out))
     report.heading("As they learn")
     report.text("How surprised each arm is by held-out answers, over the operations that it has spent (mean of seeds).")
     curves = learning_curves(experiment, out)
@@ -89,10 +99,11 @@ def write_report(experiment: Experiment, out: Path) -> Path:
         report.figure(curves_picture(curves), "nats per token; stage 0 is not counted")
     if (control_arm := experiment.contrasts[0].control) in curves:
         report.table(*_thresholds(curves, control_arm))
-    left = [task.name for task in experiment.tasks() if not is_done(task, experiment, out)]
+    left = [task.name for task in experiment.tasks() if not is_finished(task, experiment, out)]
     report.heading("To do")
     report.text(f"{len(left)} trainings are not finished: {', '.join(left)}" if left else "Everything is finished.")
-    (out / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    report.text(seeds_advice(experiment, out))
+    write_json(results, out / "results.json")
     return report.write(out / "report.html")
 
 
@@ -114,26 +125,6 @@ def _means(
         rows.append(cells)
     names = ["arm", "what it is", "seeds", "primary", "primary, nats", "taught", "untaught", "metric"]
     return names, rows, "Mean over families; ± is the deviation between seeds. The primary metric's chance is 0.5."
-
-
-def _gaps(metric: str, rows: list[Gap]) -> tuple[list[str], list[list[str]], str]:
-    unit = "points" if metric == "score" else "nats"
-    factor = 100 if metric == "score" else 1
-    digits = 1 if metric == "score" else 3
-    cells = []
-    for gap in rows:
-        i = gap.difference.interval
-        cells.append(
-            [
-                f"{gap.contrast.arm} - {gap.contrast.control}",
-                gap.contrast.shows,
-                f"{factor * i.mean:+.{digits}f} [{factor * i.low:+.{digits}f}, {factor * i.high:+.{digits}f}]",
-                f"{gap.p_value:.3f}",
-                f"{factor * gap.difference.detectable:.{digits}f}",
-            ]
-        )
-    caption = f"Gaps of the primary metric's {metric} in {unit}; p corrected over all gaps (Holm); 95 % intervals."
-    return ["gap", "would show", unit, "p", "detectable"], cells, caption
 
 
 def learning_curves(experiment: Experiment, out: Path) -> dict[str, list[tuple[float, float]]]:

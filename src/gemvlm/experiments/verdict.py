@@ -67,5 +67,6 @@ VERDICT_DEBUG = replace(
     development=TestSet("in_distribution", 4, 6, DEVELOPMENT_SEED + 10_000),
     tests=(TestSet("in_distribution", 6, 8, TEST_SEED),),
     curve_every=5,
+    probe_scenes=8,
 )
 """The whole of it in a minute, for tests."""

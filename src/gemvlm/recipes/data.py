@@ -12,7 +12,8 @@ from typing import TypeVar
 from gemvlm.curation.card import CARD
 from gemvlm.curation.encode import Codec, Kind, cached, latents_folder
 from gemvlm.curation.questions import FAMILIES
-from gemvlm.data.collate import TargetMaker
+from gemvlm.data.collate import Cached, Picture, TargetMaker
+from gemvlm.data.latents import LatentCache
 from gemvlm.data.targets.depth import DepthTarget
 from gemvlm.data.targets.rgb import RgbTarget
 from gemvlm.model.latents import Latents
@@ -20,8 +21,8 @@ from gemvlm.model.weights import published_autoencoder
 from gemvlm.recipes.recipe import DEVELOPMENT_SEED, Recipe, TabletopData
 from gemvlm.recipes.start import located
 from gemvlm.runtime import available_cores, get_log
-from gemvlm.sample import Sample
-from gemvlm.shards import MANIFEST, Manifest, ShardReader, write_shards
+from gemvlm.sample import Frame, Sample
+from gemvlm.shards import MANIFEST, Manifest, ShardReader, StoredFrame, write_shards
 from gemvlm.training.stage import Stage
 
 T = TypeVar("T")
@@ -166,18 +167,38 @@ def published_codec(recipe: Recipe, place: str, kind: Kind) -> Codec:
     return Codec.of(recipe.model, latents, kind, recipe.target or (None, None))
 
 
-def cached_makers(recipe: Recipe, folder: Path, latents: Latents, kinds: Iterable[str]) -> dict[str, TargetMaker]:
+def cached_makers(
+    recipe: Recipe, folder: Path, latents: Latents, kinds: Iterable[str], altered: bool = False
+) -> dict[str, TargetMaker]:
     """`target_makers`, but for kinds whose latents `gemvlm encode` has put beside the set: those are read.
 
-    StampError if they were made by another autoencoder, encoding or size than this training's.
+    With `altered`, frames that were changed since they were read are encoded anew. StampError if the latents were made
+    by another autoencoder, encoding or size than this training's.
     """
     makers = target_makers(recipe)
     for kind in sorted(set(kinds)):
         if (Path(str(latents_folder(folder, kind))) / "stamp.json").is_file():
             codec = Codec.of(recipe.model, latents, kind, recipe.target or (None, None))  # type: ignore[arg-type]
-            makers[kind] = cached(folder, codec)
+            found = cached(folder, codec)
+            makers[kind] = ForAltered(found, makers[kind]) if altered else found
             get_log().info("latents of %s are read from %s", kind, latents_folder(folder, kind))
     return makers
+
+
+@dataclasses.dataclass(frozen=True)
+class ForAltered:
+    """Cached latents of the frames that are as they were stored, targets made anew of those that were changed."""
+
+    stored: LatentCache
+    anew: TargetMaker
+
+    @property
+    def kind(self) -> str:
+        return self.anew.kind
+
+    def make(self, frame: Frame) -> Picture | Cached | None:
+        is_stored = isinstance(frame, StoredFrame) and bool(frame.media)
+        return (self.stored if is_stored else self.anew).make(frame)
 
 
 def progress(items: Iterable[T], total: int, description: str) -> Iterator[T]:

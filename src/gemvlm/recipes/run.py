@@ -75,7 +75,9 @@ def train_recipe(
             folder = find_data(recipe, data or out / "data")
             # a recipe's own samples fit into memory, a curated set may be of any size
             shards = ShardReader(folder, cache=not is_curated(folder))
-            check_set(recipe.stages, shards)
+            # who alters samples may add families of questions, which the set can't know
+            asked = recipe.stages if altered is None else [dataclasses.replace(s, families=None) for s in recipe.stages]
+            check_set(asked, shards)
             reader: Sequence[Sample] = Usable(shards, out, MAX_BAD_SHARE)
             reader = reader if altered is None else altered(reader)
             beginning = find_beginning(recipe, run.folder, start)
@@ -89,6 +91,7 @@ def train_recipe(
             folder,
             gem.supervision.latents,
             {kind for stage in recipe.stages for kind in stage.targets},
+            altered=altered is not None,
         )
         content = shards.manifest.hash
         feed = Feed(recipe, reader, tokenizer, makers, runtime, out / "costs", content, workers)
