@@ -123,6 +123,21 @@ def test_reset_repeats_the_start_whatever_happened_before(kitchen):
     kitchen.reset(0)
 
 
+def test_a_drawn_start_is_no_official_one_and_is_reset_to(kitchen):
+    names = set()
+    for seed in (0, 1):
+        kitchen.draw(seed)
+        drawn, places = kitchen.data.qpos.copy(), kitchen._places()
+        names.add(kitchen.name)
+        kitchen.step(np.full(7, 0.5))
+        kitchen.reset()
+        assert np.allclose(kitchen.data.qpos, drawn) and f"drawn{seed}" in kitchen.name
+        kitchen.reset(0)
+        official = kitchen._places()
+        assert kitchen.drawn is None and max(np.linalg.norm(places[name] - official[name]) for name in places) > 1e-3
+    assert len(names) == 2
+
+
 def test_goals_come_about_in_an_order_that_works(kitchen):
     history, reached = goal_history(kitchen, "agentview", (64, 64))
     assert reached == (

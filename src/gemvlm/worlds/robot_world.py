@@ -7,11 +7,11 @@ same versions, whatever was done before. Those for tests and those for demonstra
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, UInt8
 
 from gemvlm.depth_map import DepthMap
 from gemvlm.robot import ActionContract, RobotObservation
@@ -38,7 +38,10 @@ class RobotWorld(Protocol):
     def protocol(self) -> Mapping[str, str]: ...
 
     def reset(self, start: int) -> RobotObservation:
-        """To the start of that number. ValueError if there is none."""
+        """To the start of that number, and what is seen there; its pictures may wait to be looked at (`Pictures`).
+
+        ValueError if there is none.
+        """
         ...
 
     def step(self, action: Float[np.ndarray, "A"]) -> tuple[RobotObservation, bool]:
@@ -61,6 +64,50 @@ class RobotWorld(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class Pictures(Mapping[str, UInt8[np.ndarray, "H W 3"]]):
+    """The cameras' pictures of one moment, drawn when one of them is first looked at: at most moments nobody looks.
+
+    `draw` makes a camera's picture and the depth behind it, of the world as it is then. Before the world moves on it
+    calls `expire`; a first look after that is a RuntimeError. Another process gets a dict of what is seen.
+    """
+
+    def __init__(self, cameras: tuple[str, ...], draw: Callable[[str], tuple[np.ndarray, DepthMap]]) -> None:
+        self._cameras = cameras
+        self._draw: Callable[[str], tuple[np.ndarray, DepthMap]] | None = draw
+        self._drawn: dict[str, tuple[np.ndarray, DepthMap]] = {}
+
+    def __getitem__(self, camera: str) -> UInt8[np.ndarray, "H W 3"]:
+        return self._look(camera)[0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._cameras)
+
+    def __len__(self) -> int:
+        return len(self._cameras)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)
+
+    def depths(self) -> dict[str, DepthMap]:
+        """The depth behind each picture, in metres along the optical axis."""
+        return {camera: self._look(camera)[1] for camera in self._cameras}
+
+    def expire(self) -> None:
+        """What has not been looked at by now never will be."""
+        self._draw = None
+
+    def _look(self, camera: str) -> tuple[np.ndarray, DepthMap]:
+        if camera not in self._drawn:
+            if camera not in self._cameras:
+                raise KeyError(camera)
+            if self._draw is None:
+                raise RuntimeError(
+                    f"picture {camera!r} is of a moment that is over; look before the next step or reset"
+                )
+            self._drawn[camera] = self._draw(camera)
+        return self._drawn[camera]
 
 
 def checked_action(action: Float[np.ndarray, "A"], contract: ActionContract, name: str) -> Float[np.ndarray, "A"]:

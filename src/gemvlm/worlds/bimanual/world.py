@@ -34,7 +34,7 @@ from gemvlm.worlds.bimanual.scene import (
     build,
 )
 from gemvlm.worlds.mujoco_view import Drawing, MujocoView, Thing, geoms_of, subtree
-from gemvlm.worlds.robot_world import checked_action, checked_start
+from gemvlm.worlds.robot_world import Pictures, checked_action, checked_start
 from gemvlm.worlds.viewpoints import look_at
 
 SPEED_M_S, SPEED_RAD_S = 0.6, 2.5
@@ -71,7 +71,7 @@ class BimanualWorld:
         camera = Camera.from_fov(size, size, FIELD_DEG)
         self.views = {name: View(camera, look_at(np.array(eye), np.array(aim))) for name, (eye, aim) in EYES.items()}
         self._steps, self._done = 0, False
-        self._depths: dict[str, DepthMap] = {}
+        self._pictures = Pictures((), self._draw)
         self._expert: BimanualExpert | None = None
 
     @property
@@ -88,6 +88,7 @@ class BimanualWorld:
         import mujoco
 
         checked_start(start, (TESTS, DEMONSTRATIONS), self.name)
+        self._pictures.expire()
         mujoco.mj_resetData(self.model, self.data)
         self._lay_out(np.random.default_rng((start, zlib.crc32(self.task.encode()))))
         for arm in ARMS:
@@ -104,6 +105,7 @@ class BimanualWorld:
         if self._steps >= self.horizon:
             raise ValueError(f"{self.name}: the episode is over after {self.horizon} actions; reset it")
         wanted = checked_action(action, CONTRACT, self.name).reshape(2, 7)
+        self._pictures.expire()
         for arm, (*place, rx, ry, rz, width) in zip(ARMS, wanted, strict=True):
             self._approach(arm, np.array(place), to_matrix(np.array([rx, ry, rz]), "axis_angle"), float(width))
         for _ in range(STEPS_PER_ACTION):
@@ -117,7 +119,7 @@ class BimanualWorld:
         return self._done
 
     def depths(self) -> dict[str, DepthMap]:
-        return dict(self._depths)
+        return self._pictures.depths()
 
     def expert_action(self) -> Float32[np.ndarray, "14"]:
         """Once before each step."""
@@ -145,15 +147,16 @@ class BimanualWorld:
         return any(set(pair) & mine and set(pair) & hands for pair in self.view.touching(self.data))
 
     def _seen(self) -> RobotObservation:
-        images = {}
-        for name, view in self.views.items():
-            images[name], self._depths[name] = self.view.picture(self.data, view)
+        self._pictures = Pictures(CONTRACT.cameras, self._draw)
         state = []
         for arm in ARMS:
             place, turn, width = self.hand(arm)
             state.append(np.concatenate([place, from_matrix(turn, "axis_angle"), [width]]))
         told = np.concatenate(state).astype(np.float32)
-        return RobotObservation(images, told, self.instruction, self._steps, self._steps / RATE_HZ)
+        return RobotObservation(self._pictures, told, self.instruction, self._steps, self._steps / RATE_HZ)
+
+    def _draw(self, camera: str) -> tuple[np.ndarray, DepthMap]:
+        return self.view.picture(self.data, self.views[camera])
 
     def _approach(self, arm: str, place: Float[np.ndarray, "3"], turn: Float[np.ndarray, "3 3"], width: float) -> None:
         """One action's way towards a pose, no faster than a hand may go and not beyond its reach."""

@@ -24,7 +24,7 @@ from gemvlm.worlds.libero.expert import LiberoExpert, knows
 from gemvlm.worlds.libero.package import stand_ins, versions
 from gemvlm.worlds.libero.world import WAITING_STEPS, LiberoWorld
 from gemvlm.worlds.mujoco_view import Drawing
-from gemvlm.worlds.robot_world import checked_action, checked_start
+from gemvlm.worlds.robot_world import Pictures, checked_action, checked_start
 
 HORIZONS = {"libero_spatial": 220, "libero_object": 280, "libero_goal": 300, "libero_10": 520}
 TESTS = range(50)
@@ -60,7 +60,7 @@ class LiberoRobot:
         self.size, self.turn, self.drawing = size, turn, drawing
         self._expert: LiberoExpert | None = None
         self._steps = 0
-        self._depths: dict[str, DepthMap] = {}
+        self._pictures = Pictures((), self._draw)
 
     @property
     def protocol(self) -> Mapping[str, str]:
@@ -76,7 +76,9 @@ class LiberoRobot:
         }
 
     def reset(self, start: int) -> RobotObservation:
-        if checked_start(start, (TESTS, DEMONSTRATIONS), self.name) in TESTS:
+        checked_start(start, (TESTS, DEMONSTRATIONS), self.name)
+        self._pictures.expire()
+        if start in TESTS:
             self.world.reset(start)
         else:
             self.world.draw(start)
@@ -87,7 +89,9 @@ class LiberoRobot:
     def step(self, action: Float[np.ndarray, "A"]) -> tuple[RobotObservation, bool]:
         if self._steps >= self.horizon:
             raise ValueError(f"{self.name}: the episode is over after {self.horizon} actions; reset it")
-        done = self.world.step(checked_action(action, self.contract, self.name))
+        moved = checked_action(action, self.contract, self.name)
+        self._pictures.expire()
+        done = self.world.step(moved)
         self._steps += 1
         return self._seen(), done
 
@@ -95,7 +99,7 @@ class LiberoRobot:
         return self.world.succeeded()
 
     def depths(self) -> dict[str, DepthMap]:
-        return dict(self._depths)
+        return self._pictures.depths()
 
     def expert_action(self) -> Float32[np.ndarray, "7"] | None:
         """Once before each step; None for the tasks that the expert does not know."""
@@ -105,18 +109,19 @@ class LiberoRobot:
         self.world.close()
 
     def _seen(self) -> RobotObservation:
-        images = {}
-        for name in self.contract.cameras:
-            view = self.world.named_view(name, (self.size, self.size))
-            image, depth = self.world.view.picture(self.world.data, view)
-            if self.turn:
-                image = turned(image)
-                depth = replace(depth, values=turned(depth.values), valid=turned(depth.valid))
-            images[name], self._depths[name] = image, depth
+        self._pictures = Pictures(self.contract.cameras, self._draw)
         quaternion = np.roll(self.world.data.body(HAND).xquat, -1)
         state = self.world.state
         told = official_state(state[:3], quaternion, state[6:])
-        return RobotObservation(images, told, self.instruction, self._steps, self._steps / self.contract.rate_hz)
+        time_s = self._steps / self.contract.rate_hz
+        return RobotObservation(self._pictures, told, self.instruction, self._steps, time_s)
+
+    def _draw(self, camera: str) -> tuple[np.ndarray, DepthMap]:
+        view = self.world.named_view(camera, (self.size, self.size))
+        image, depth = self.world.view.picture(self.world.data, view)
+        if not self.turn:
+            return image, depth
+        return turned(image), replace(depth, values=turned(depth.values), valid=turned(depth.valid))
 
 
 def libero_robot(

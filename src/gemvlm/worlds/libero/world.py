@@ -1,4 +1,4 @@
-"""One task of LIBERO: reset to an official initial state, step, observe, and its goal as predicates."""
+"""One task of LIBERO: reset to an official or a drawn initial state, step, observe, and its goal as predicates."""
 
 from __future__ import annotations
 
@@ -58,6 +58,7 @@ class LiberoWorld:
         self.instruction = instruction(names[index])
         self._states = initial_states(suite, index)
         self.state_index = self._checked(state_index)
+        self.drawn: int | None = None
         with _private_chance(seed):
             self._env: Any = open_task(suite, index, assets)
         problem = self._env.env.parsed_problem
@@ -69,7 +70,8 @@ class LiberoWorld:
 
     @property
     def name(self) -> str:
-        return f"{self.suite}-{self.index}-{self.state_index}-{self.seed}"
+        start = self.state_index if self.drawn is None else f"drawn{self.drawn}"
+        return f"{self.suite}-{self.index}-{start}-{self.seed}"
 
     @property
     def sites(self) -> frozenset[str]:
@@ -94,9 +96,12 @@ class LiberoWorld:
         return np.concatenate([self.data.site_xpos[site], turn, fingers])
 
     def reset(self, state_index: int | None = None) -> None:
-        """To an official initial state (the same as before by default), after the official wait."""
+        """To an official initial state, after the official wait; by default to where the last reset or draw went."""
+        if state_index is None and self.drawn is not None:
+            self.draw(self.drawn)
+            return
         if state_index is not None:
-            self.state_index = self._checked(state_index)
+            self.state_index, self.drawn = self._checked(state_index), None
         with _private_chance(self.seed):
             self._begin()
             self._env.set_init_state(self._states[self.state_index])
@@ -104,6 +109,7 @@ class LiberoWorld:
 
     def draw(self, seed: int) -> None:
         """To a start that LIBERO's own sampler draws from `seed`, which is in no official list, after the same wait."""
+        self.drawn = seed
         with _private_chance(seed):
             self._begin()
             self._rest()

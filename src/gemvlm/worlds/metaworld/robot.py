@@ -22,7 +22,7 @@ from gemvlm.robot.embodiments.metaworld import CONTRACT
 from gemvlm.worlds.metaworld.tasks import TASKS
 from gemvlm.worlds.metaworld.world import MetaWorld
 from gemvlm.worlds.mujoco_view import Drawing
-from gemvlm.worlds.robot_world import checked_action, checked_start
+from gemvlm.worlds.robot_world import Pictures, checked_action, checked_start
 from gemvlm.worlds.viewpoints import look_at
 
 EYES = {"right": (0.75, 0.075, 0.7), "left": (-0.75, 0.075, 0.7)}
@@ -54,7 +54,7 @@ class MetaWorldRobot:
         camera = Camera.from_fov(size, size, FIELD_DEG)
         self.views = {name: View(camera, look_at(np.array(eye), np.array(AIM))) for name, eye in EYES.items()}
         self._steps = 0
-        self._depths: dict[str, DepthMap] = {}
+        self._pictures = Pictures((), self._draw)
 
     @property
     def protocol(self) -> Mapping[str, str]:
@@ -68,14 +68,18 @@ class MetaWorldRobot:
         }
 
     def reset(self, start: int) -> RobotObservation:
-        self.world.reset(checked_start(start, (TESTS, DEMONSTRATIONS), self.name))
+        checked_start(start, (TESTS, DEMONSTRATIONS), self.name)
+        self._pictures.expire()
+        self.world.reset(start)
         self._steps = 0
         return self._seen()
 
     def step(self, action: Float[np.ndarray, "A"]) -> tuple[RobotObservation, bool]:
         if self._steps >= self.horizon:
             raise ValueError(f"{self.name}: the episode is over after {self.horizon} actions; reset it")
-        done = self.world.step(checked_action(action, CONTRACT, self.name))
+        moved = checked_action(action, CONTRACT, self.name)
+        self._pictures.expire()
+        done = self.world.step(moved)
         self._steps += 1
         return self._seen(), done
 
@@ -83,7 +87,7 @@ class MetaWorldRobot:
         return self.world.succeeded()
 
     def depths(self) -> dict[str, DepthMap]:
-        return dict(self._depths)
+        return self._pictures.depths()
 
     def expert_action(self) -> Float32[np.ndarray, "4"]:
         return self.world.expert_action().astype(np.float32)
@@ -92,11 +96,12 @@ class MetaWorldRobot:
         self.world.close()
 
     def _seen(self) -> RobotObservation:
-        images = {}
-        for name, view in self.views.items():
-            images[name], self._depths[name] = self.world.view.picture(self.world.data, view)
+        self._pictures = Pictures(CONTRACT.cameras, self._draw)
         state = self.world.state[: len(CONTRACT.state_names)].astype(np.float32)
-        return RobotObservation(images, state, self.instruction, self._steps, self._steps / CONTRACT.rate_hz)
+        return RobotObservation(self._pictures, state, self.instruction, self._steps, self._steps / CONTRACT.rate_hz)
+
+    def _draw(self, camera: str) -> tuple[np.ndarray, DepthMap]:
+        return self.world.view.picture(self.world.data, self.views[camera])
 
 
 def metaworld_robot(task: str, size: int = 96, drawing: Drawing = "opengl") -> MetaWorldRobot:
