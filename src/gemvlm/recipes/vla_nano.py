@@ -27,7 +27,7 @@ PRETRAINED = ("vision", "merger", "language", "connector", "generator")
 
 JOINT = Stage(
     name="joint",
-    steps=3600,
+    steps=2000,
     batch_size=16,
     learning_rates={"expert": RATE} | dict.fromkeys(PRETRAINED, PRETRAINED_RATE),
     loss_weights={"action": 1.0, "depth": DEPTH_WEIGHT},
