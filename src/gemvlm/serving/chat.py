@@ -20,10 +20,19 @@ from gemvlm.serving.limits import Refusal
 from gemvlm.serving.prompts import prompt_of
 from gemvlm.serving.service import Service, as_json
 
+EVENT = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {
+        "data": {"type": "string", "description": "A chat.completion.chunk or an error as JSON; at the end [DONE]"}
+    },
+}
+"""What each event of a stream is, in the OpenAPI document."""
+
 
 def add_chat(app: FastAPI, service: Service) -> None:
     """Adds the two routes."""
-    streamed = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    streamed = {"content": {"text/event-stream": {"schema": EVENT}}}
 
     @app.post("/v1/chat/completions", response_model=wire.ChatCompletion, responses={200: streamed, **REFUSALS})
     async def chat_completions(request: Request, body: wire.ChatRequest) -> Response:
