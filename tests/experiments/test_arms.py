@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 
 from gemvlm.depth_map import DepthMap
 from gemvlm.experiments import get
 from gemvlm.experiments.altered import GRID, GRID_FAMILY, Alteration, Altered
-from gemvlm.experiments.arm import ARMS, get_arm, recipe_of
+from gemvlm.experiments.arm import ARMS, get_arm, matchings, recipe_of
 from gemvlm.model.gem import Gem
+from gemvlm.recipes.data import ForAltered
 from gemvlm.sample import Frame, Sample
+from gemvlm.shards import StoredFrame
 
 BASE = get("verdict_debug").base
 
@@ -77,14 +82,49 @@ def test_every_arm_is_a_training_of_its_own(name: str) -> None:
 
 
 def test_what_is_deployed_is_the_same_in_every_arm() -> None:
-    """Without the supervision, which inference drops, all arms have equal keys and shapes."""
+    """Without the supervision, which inference drops, all arms have equal keys and shapes; with it, some differ."""
+    whole: dict[str, dict[str, tuple[int, ...]]] = {}
+    for name in ARMS:
+        with torch.device("meta"):
+            gem = Gem(recipe_of(get_arm(name), BASE, 0).model)
+        whole[name] = {key: tuple(value.shape) for key, value in gem.state_dict().items()}
+    deployed = {
+        name: {key: shape for key, shape in shapes.items() if not key.startswith("supervision.")}
+        for name, shapes in whole.items()
+    }
+    assert len(deployed["text"]) > 20 and all(found == deployed["text"] for found in deployed.values())
+    assert whole["regression"] != whole["depth"]
 
-    def deployed(name: str) -> dict[str, tuple[int, ...]]:
-        model = recipe_of(get_arm(name), BASE, 0).model
-        return {key: tuple(value.shape) for key, value in Gem(model).backbone.state_dict().items()}
 
-    shapes = [deployed(name) for name in ("text", "depth", "regression", "encoding_spectral")]
-    assert all(found == shapes[0] for found in shapes)
+def test_gaps_name_what_they_hold_equal() -> None:
+    def matched(arm: str, control: str) -> tuple[str, ...]:
+        return matchings(get_arm(arm), get_arm(control))
+
+    assert matched("depth", "text") == matched("depth", "depth_as_text") == ("steps",)
+    assert matched("depth", "text_long") == ("compute",)
+    assert matched("depth", "shuffled") == matched("depth", "rgb") == matched("depth", "noise") == ("steps", "path")
+    for other in ("regression", "detached", "depth_direct", "weight_0.3", "encoding_spectral", "frozen_generator"):
+        assert matched("depth", other) == ("steps",)
+
+
+def test_frames_that_were_altered_are_encoded_anew_and_others_read() -> None:
+    class Marked:
+        kind = "depth"
+
+        def __init__(self, mark: str) -> None:
+            self.mark = mark
+
+        def make(self, frame: Frame):
+            return self.mark
+
+    made = ForAltered(Marked("stored"), Marked("anew"))  # type: ignore[arg-type]
+    frame = StoredFrame(np.zeros((12, 12, 3), np.uint8), SAMPLES[0].frames[0].depth)
+    object.__setattr__(frame, "media", "ab")
+    assert made.make(frame) == "stored"
+    stored = [replace(sample, frames=(frame,)) for sample in SAMPLES]
+    assert made.make(Altered(stored, Alteration(), 0)[0].frames[0]) == "stored"
+    assert made.make(Altered(stored, Alteration("noisy"), 0)[0].frames[0]) == "anew"
+    assert made.make(Altered(stored, Alteration("other_scene"), 0)[0].frames[0]) == "anew"
 
 
 def test_an_unknown_arm_lists_what_there_is() -> None:

@@ -1,5 +1,6 @@
 """Trains and measures one task of an experiment; what is done is found again.
 
+OUT/experiment.json   which set the arms learn from
 OUT/data              the training samples, shared          OUT/tests/SET        the held-out questions
 OUT/seed-S/stage-0    trained once for each seed            OUT/seed-S/ARM       one run folder of each arm
 OUT/pilot/ARM-xRATE   learning rates tried                  .../SET.jsonl        one line for each question
@@ -8,6 +9,7 @@ OUT/start             the given weights, where there are    .../probe.json, forg
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +20,7 @@ from gemvlm.experiments.altered import Altered
 from gemvlm.experiments.arm import get_arm, recipe_of
 from gemvlm.experiments.experiment import START, Experiment, Task, TestSet
 from gemvlm.experiments.forgetting import FORGETTING, write_forgetting
-from gemvlm.experiments.measure import measure, read_scores, surprise, test_samples, write_scores
+from gemvlm.experiments.measure import measure, read_scores, surprise, test_samples, write_json, write_scores
 from gemvlm.experiments.mechanism import BASELINES, PROBE, look_samples, write_baselines, write_probe
 from gemvlm.inference import load
 from gemvlm.inference.pipeline import GemPipeline
@@ -31,14 +33,14 @@ from gemvlm.recipes.run import card_of, train_recipe
 from gemvlm.recipes.start import find_start
 from gemvlm.runtime import default_device, deterministic
 from gemvlm.sample import Sample
-from gemvlm.shards import MANIFEST
+from gemvlm.shards import MANIFEST, Manifest
 from gemvlm.training.checkpoint import RunState, save_checkpoint
 from gemvlm.training.loop import FINAL, Run
 from gemvlm.training.metrics import read_metrics
 from gemvlm.training.stage import Stage
 
 CURVE_QUESTIONS = 256
-OPERATIONS = "operations_per_sample"
+OPERATIONS, NOTE = "operations_per_sample", "experiment.json"
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ NOTHING = Given()
 def prepare(experiment: Experiment, out: Path, given: Given = NOTHING) -> None:
     """What all tasks share: training scenes, held-out questions and scenes to be looked at, made once.
 
-    ValueError if a set is given that is none, or if places of weights are given that nothing begins with.
+    ValueError if a set is given that is none or another than the arms so far have learned from, or if places of
+    weights are given that nothing begins with.
     """
     if given.start and experiment.pretrains:
         raise ValueError(f"--start: experiment {experiment.name} begins with random weights; leave it out")
@@ -72,10 +75,29 @@ def prepare(experiment: Experiment, out: Path, given: Given = NOTHING) -> None:
         make_data(experiment.base.data, out / "data")
     else:
         check_place(experiment.base, out, given.data)
+    _refuse_other_data(experiment, out, given)
     for test in (experiment.development, *experiment.tests):
         if not ((place := place_of(test, experiment, out)) / MANIFEST).is_file():
             test_samples(test, experiment.base, place)
     look_samples(experiment, out)
+
+
+def _refuse_other_data(experiment: Experiment, out: Path, given: Given) -> None:
+    """Notes what the arms learn from, so that no later command goes on with another set."""
+    now = {"experiment": experiment.name, "data": Manifest.from_folder(_data(out, given)).hash}
+    if (note := out / NOTE).is_file():
+        if (before := json.loads(note.read_text(encoding="utf-8"))) != now:
+            raise ValueError(
+                f"{note}: the arms so far are of {before}, this command's would be of {now}; give the same --data as "
+                "before, or another --out"
+            )
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(now, note)
+
+
+def _data(out: Path, given: Given) -> Path:
+    return out / "data" if given.data is None else given.data
 
 
 def place_of(test: TestSet, experiment: Experiment, out: Path) -> Path:
@@ -124,7 +146,7 @@ def _train(
     task: Task, experiment: Experiment, out: Path, device: str | None, minutes: float | None, given: Given
 ) -> bool:
     folder, base = task.folder(out), experiment.base
-    data = out / "data" if given.data is None else given.data
+    data = _data(out, given)
     if task.arm is None:
         recipe = replace(base, name=f"{base.name}-stage-0", stages=base.stages[:1], seed=task.seed)
         run = Run(folder, minutes=minutes, show_progress=False, callback_every=10**9)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from gemvlm.experiments.execute import is_finished
 from gemvlm.experiments.experiment import Experiment, Task
 from gemvlm.experiments.measure import ItemScore, read_scores
 from gemvlm.experiments.power import advice, scatter_of
+from gemvlm.model.config import GemConfig
 from gemvlm.recipes.plan import GIB, memory_of, sample_load
 from gemvlm.recipes.recipe import Recipe
 from gemvlm.training.budget import Budget
@@ -41,27 +44,32 @@ def planned(experiment: Experiment) -> list[Cost]:
     piloted = len(experiment.rates) > 1
     if experiment.pretrains:
         costs.append(_cost("stage 0", replace(base, stages=base.stages[:1]), seeds + piloted))
-    recipes = {arm: recipe_of(get_arm(arm), base, experiment.seeds[0]) for arm in experiment.arms}
+    arms = {arm: _cost(arm, recipe_of(get_arm(arm), base, experiment.seeds[0]), seeds) for arm in experiment.arms}
     if piloted:
-        costs += [_cost(f"pilot of {arm}", recipes[arm], len(experiment.rates)) for arm in experiment.tuned]
-    arms = [_cost(arm, recipe, seeds) for arm, recipe in recipes.items()]
-    depth = next((cost.operations for cost in arms if cost.name == "depth"), None)
-    for cost in arms:
-        if get_arm(cost.name).matching == "compute" and depth is not None:
-            steps = round(cost.steps * depth / cost.operations)
-            cost = Cost(cost.name, cost.count, steps, depth, cost.memory)
+        tried = len(experiment.rates)
+        costs += [replace(arms[arm], name=f"pilot of {arm}", count=tried) for arm in experiment.tuned]
+    for arm, cost in arms.items():
+        if get_arm(arm).matching == "compute" and "depth" in arms:
+            goal = arms["depth"].operations
+            cost = replace(cost, steps=round(cost.steps * goal / cost.operations), operations=goal)
         costs.append(cost)
     return costs
 
 
 def _cost(name: str, recipe: Recipe, count: int) -> Cost:
-    budget = Budget(recipe.model)
+    budget = _budget(json.dumps(recipe.model.to_dict(), sort_keys=True))
     work = 0.0
     for stage in recipe.stages:
         each = budget.operations(stage, sample_load(recipe, stage, budget.factor))
         work += sum(each.values()) * stage.batch_size * stage.steps
     memory = max(memory_of(recipe, stage, budget).total for stage in recipe.stages)
     return Cost(name, count, sum(stage.steps for stage in recipe.stages), work, memory)
+
+
+@cache
+def _budget(model: str) -> Budget:
+    """Arms share their models: of the paper's size one takes seconds to lay out."""
+    return Budget(GemConfig.from_dict(json.loads(model)))
 
 
 def budget_table(experiment: Experiment, gpu: str | None = None) -> str:

@@ -46,8 +46,8 @@ def carry_all_out(
         found += [] if device is None else ["--device", device]
         return found + given.words() + ([] if left is None else ["--minutes", f"{left:.2f}"])
 
+    prepare(experiment, out, given)
     with StopRequest() as stop:
-        prepare(experiment, out, given)
         return look_after(experiment, out, words, jobs, minutes, stop)
 
 

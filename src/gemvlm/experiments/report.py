@@ -85,7 +85,7 @@ def write_report(experiment: Experiment, out: Path) -> Path:
             results["verdict"] = said
             report.text(f"**{said}**")
         report.table(*_means(experiment, scores, selections))
-        for metric, rows in found.items():
+        for metric, rows in ((metric, rows) for metric, rows in found.items() if rows):
             report.table(*gap_table(rows, metric))
         results["tests"][test] = {metric: gap_rows(rows) for metric, rows in found.items()}  # type: ignore[index]
     results["probe"] = {"means": probe_means(probes), "gaps": gap_rows(probed)}

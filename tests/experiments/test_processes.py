@@ -1,0 +1,103 @@
+"""The process that looks after an experiment's trainings: a signal reaches them all, and a failure is told."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from gemvlm.__main__ import main
+from gemvlm.experiments import get, processes
+from gemvlm.experiments.execute import Given
+from gemvlm.experiments.experiment import Task
+from gemvlm.training.signals import Stopped, StopRequest
+
+EXPERIMENT = get("verdict_debug")
+TRAINS = """
+import os, pathlib, signal, sys, time
+folder = pathlib.Path(sys.argv[1])
+def save(number, frame):
+    time.sleep(0.2)
+    (folder / "saved").write_text(str(number))
+    sys.exit(128 + number)
+signal.signal(signal.SIGTERM, save)
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+(folder / "pid").write_text(str(os.getpid()))
+time.sleep(60)
+"""
+FAILS = "import sys; print('no such weights'); sys.exit(3)"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_every_training_save_and_leaves_none_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    monkeypatch.setattr(processes, "PAUSE_S", 0.05)
+    places = [Task(None, seed).folder(tmp_path) for seed in (0, 1)]
+
+    def stop_when_both_run() -> None:
+        for _ in range(600):
+            if all((place / "pid").is_file() for place in places):
+                break
+            time.sleep(0.05)
+        os.kill(os.getpid(), number)
+
+    with StopRequest() as stop:
+        telling = threading.Thread(target=stop_when_both_run)
+        telling.start()
+        with pytest.raises(Stopped) as ended:
+            processes.look_after(
+                EXPERIMENT,
+                tmp_path,
+                lambda task, left: [sys.executable, "-c", TRAINS, str(task.folder(tmp_path))],
+                jobs=2,
+                minutes=None,
+                stop=stop,
+            )
+        telling.join()
+    assert ended.value.code == 128 + number
+    for place in places:
+        assert (place / "saved").read_text() == str(int(signal.SIGTERM))
+        with pytest.raises(ProcessLookupError):
+            os.kill(int((place / "pid").read_text()), 0)
+
+
+def test_a_failed_task_is_returned_with_its_log_and_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "PAUSE_S", 0.05)
+    with StopRequest() as stop:
+        failed = processes.look_after(
+            EXPERIMENT, tmp_path, lambda task, left: [sys.executable, "-c", FAILS], jobs=1, minutes=None, stop=stop
+        )
+    assert failed == [Task(None, 0), Task(None, 1)]  # what stands on them was never ready
+    assert [processes.log_of(task, tmp_path).read_text() for task in failed] == ["no such weights\n"] * 2
+
+
+def test_the_command_ends_with_the_logs_of_what_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[Given] = []
+
+    def pretend(experiment, out, *, given: Given, **_):
+        seen.append(given)
+        return [Task("depth", 1)]
+
+    monkeypatch.setattr(processes, "carry_all_out", pretend)
+    words = ["experiment", "verdict_debug", "--out", str(tmp_path), "--data", "sets/mine"]
+    assert main(words) == 2
+    told = capsys.readouterr()
+    assert "1 of 10 trainings failed" in told.err and str(tmp_path / "seed-1" / "depth" / "log.txt") in told.err
+    assert (tmp_path / "report.html").is_file()
+    assert seen == [Given(Path("sets/mine"))] and seen[0].words() == ["--data", "sets/mine"]
+    assert Given(start=("qwen=a", "sana=b")).words() == ["--start", "qwen=a", "--start", "sana=b"]
+
+
+def test_no_folder_no_training(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["experiment", "verdict_debug"]) == 2
+    assert "add --out DIR" in capsys.readouterr().err
