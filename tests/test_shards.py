@@ -29,6 +29,7 @@ from gemvlm.sample import Box, Frame, Point, Provenance, Region, Sample, Turn
 from gemvlm.shards import MANIFEST, SampleError, ShardReader, ShardWriter, StoredFrame, files, write_shards
 from gemvlm.shards.archive import ROW, SHARD_BYTES, Index
 from gemvlm.shards.manifest import FILES
+from gemvlm.shards.media import decode_depth, encode_depth
 
 RNG = np.random.default_rng(0)
 ORIGIN = DepthOrigin("teacher", "depth-pro", "a1b2", "MIT", Alignment(1.5, -0.1, 0.9, 1200), {"flip_consistency": 0.97})
@@ -292,13 +293,28 @@ def test_random_access_over_many_files(tmp_path: Path, monkeypatch: pytest.Monke
     reader.verify()
 
 
-def test_an_index_finds_every_key_and_no_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize("few", [1, 4, 64])
+def test_an_index_finds_every_key_and_no_other(few: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gemvlm.shards.archive.FEW_ROWS", few)
     write_shards([sample(f"s{index}") for index in range(50)], tmp_path)
     index = Index(tmp_path / "images.index")
     assert sorted(index, key=lambda entry: entry.key) == list(index)
     assert all(index.find(entry.key) == entry for entry in index)
     assert all(index.find(hashlib.sha256(bytes([number])).digest()) is None for number in range(50))
     assert index.find(bytes(32)) is None and index.find(b"\xff" * 32) is None
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 1), (23, 31)])
+def test_any_tool_reads_the_counts_of_a_depth_map(shape: tuple[int, int]) -> None:
+    counts = RNG.integers(1, 65536, shape)
+    counts[0, 0] = 65535
+    depth = DepthMap.from_values((counts / 1000).astype(np.float32))
+    content, form, metres_per_count = encode_depth(depth)
+    assert (form, metres_per_count) == ("png16", 0.001)
+    with Image.open(io.BytesIO(content)) as image:
+        assert (np.array(image) == counts).all()
+    values, valid = decode_depth(content, form, metres_per_count)
+    assert valid.all() and (values == depth.values).all()
 
 
 def test_a_cached_reader_decodes_once(tmp_path: Path) -> None:

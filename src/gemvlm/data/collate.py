@@ -213,16 +213,14 @@ class Collator:
         return [self.images.tokens(self.images.grid(*frame.image.shape[:2])) for frame in frames]
 
     def _pixels(self, frames: Sequence[Frame]) -> tuple[Float[Tensor, "P patch"], Int64[Tensor, "N 3"]]:
-        """The patches of all images, each copied to its place while it is in the processor's cache, and their grids."""
+        """The patches of all images, each written where it belongs, and their grids."""
         grids = [self.images.grid(*frame.image.shape[:2]) for frame in frames]
-        if len(frames) == 1:
-            values = patches(frames[0].image, self.images)[0]
-        else:
-            counts = [prod(grid) for grid in grids]
-            values = torch.empty(sum(counts), self.images.patch_values)
-            for place, frame in zip(values.split(counts) if counts else (), frames, strict=True):
-                place.copy_(patches(frame.image, self.images)[0])
-        return values, torch.tensor(grids, dtype=torch.int64).reshape(-1, 3)
+        ends = np.cumsum([prod(grid) for grid in grids], dtype=np.int64)
+        # numpy asks for large pages, torch does not: touching a fresh batch of eight takes a third of the time
+        values = np.empty((ends[-1] if grids else 0, self.images.patch_values), np.float32)
+        for frame, place in zip(frames, np.split(values, ends[:-1]) if grids else (), strict=True):
+            patches(frame.image, self.images, place)
+        return torch.from_numpy(values), torch.tensor(grids, dtype=torch.int64).reshape(-1, 3)
 
     def pack(
         self, encoded: Sequence[Encoded], frames: Sequence[Frame], targets: tuple[Target, ...], ids: tuple[str, ...]

@@ -84,4 +84,4 @@ def _nearest_known(valid: Bool[np.ndarray, "H W"], holes: Int64[np.ndarray, "N"]
             found[part] = offered.ravel().take(chosen * len(mine) + np.arange(len(mine)))
         source[holes] = found
         step //= 2
-    return (found >> half) // 4 * width + (found & low) // 4
+    return (found >> half).astype(np.int64) // 4 * width + (found & low) // 4

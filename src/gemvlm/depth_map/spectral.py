@@ -67,25 +67,35 @@ def robust_range(scalar: Float32[np.ndarray, "H W"], valid: Bool[np.ndarray, "H 
     low = high = np.float32(0)
     known = scalar.ravel() if valid.all() else scalar[valid]
     if len(known) > 10:
-        low, high = _percentile(known, 2), _percentile(known, 98)
+        low, high = _percentiles(known)
     if low == high:
         low, high = low - np.float32(1e-6), high + np.float32(1e-6)
     return low, high
 
 
-def _percentile(values: Float32[np.ndarray, "N"], percent: int) -> np.float32:
-    """`np.percentile`, to the bit, in half its time: a sample brackets it, and only the bracket is partitioned."""
-    rank = percent / 100 * (len(values) - 1)
+def _percentiles(values: Float32[np.ndarray, "N"]) -> tuple[np.float32, np.float32]:
+    """`np.percentile` at 2 and 98, to the bit, in a third of its time: a sample says beyond which values they lie."""
+    count = len(values)
     sample = np.sort(values[::BRACKET_STRIDE])
-    place, slack = int(rank) // BRACKET_STRIDE, 4 * math.isqrt(len(sample))
-    low, high = sample[max(place - slack, 0)], sample[min(place + slack, len(sample) - 1)]
-    first = int(rank) - int(np.count_nonzero(values < low))
-    inside = values[(values >= low) & (values <= high)]
-    if not 0 <= first < len(inside) - 1:
-        inside, first = values, int(rank)
-    second = min(first + 1, len(inside) - 1)
-    below, above = np.partition(inside, [first, second])[[first, second]]
-    share = np.float64(rank - int(rank))  # numpy interpolates from the nearer end
+    slack = math.isqrt(len(sample)) + 1  # seven times the deviation that chance gives the sample's own percentile
+    low_rank, high_rank = 2 / 100 * (count - 1), 98 / 100 * (count - 1)
+    above = sample[min(int(low_rank) // BRACKET_STRIDE + slack, len(sample) - 1)]
+    below = sample[max(int(high_rank) // BRACKET_STRIDE - slack, 0)]
+    least = values[values <= above]
+    if len(least) < low_rank + 2:
+        least = values
+    most = values[values >= below]
+    if count - len(most) > int(high_rank):
+        most = values
+    return _at_rank(least, low_rank), _at_rank(most, high_rank - (count - len(most)))
+
+
+def _at_rank(values: Float32[np.ndarray, "N"], rank: float) -> np.float32:
+    """The value at a fractional rank, interpolated as numpy does: from the nearer end."""
+    first = int(rank)
+    second = min(first + 1, len(values) - 1)
+    below, above = np.partition(values, [first, second])[[first, second]]
+    share = np.float64(rank - first)
     return np.float32(below + (above - below) * share if share < 0.5 else above - (above - below) * (1 - share))
 
 
