@@ -58,7 +58,7 @@ def _nearest_known(valid: Bool[np.ndarray, "H W"], holes: Int64[np.ndarray, "N"]
     longest = max(height, width)
     number, half = (np.int32, 16) if longest < 2048 else (np.int64, 32)
     low = number((1 << half) - 1)
-    pixel = (4 * np.arange(height, dtype=number)[:, None] << half) + 4 * np.arange(width, dtype=number)
+    pixel = ((4 * np.arange(height)[:, None] << half) + 4 * np.arange(width)).astype(number)
     nowhere = number(16 * longest << half)  # so far below the picture that every pixel of it is nearer
     source = np.where(valid, pixel, nowhere).ravel()  # the valid pixel that each one copies
     order = NEIGHBOURS.astype(number)

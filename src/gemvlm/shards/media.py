@@ -93,7 +93,7 @@ def decode_depth(
     if metres_per_count is None:
         raise ValueError("a depth map of 16-bit counts has no metres per count")
     with Image.open(io.BytesIO(content)) as image:
-        counts = np.array(image)
+        counts = np.asarray(image)
     if counts.dtype != np.uint16:
         raise ValueError(f"a depth map of 16-bit counts has values of type {counts.dtype}")
     return counts / np.float32(1 / metres_per_count), counts > 0
