@@ -58,7 +58,7 @@ def test_a_planted_gain_is_found_and_the_same_twice_is_none() -> None:
     assert set(of) == {(c, f"probe of {t}") for c in ("text", "shuffled") for t in ("depth", "relief")}
     assert of["text", "probe of depth"].decided
     assert of["text", "probe of depth"].difference.interval.mean == pytest.approx(0.12, abs=0.03)
-    nulls = [probe_gaps(EXPERIMENT, probes(t, {"text": 0.5, "depth": 0.5001})) for t in range(20)]
+    nulls = [probe_gaps(EXPERIMENT, probes(t, {"text": 0.5, "depth": 0.501})) for t in range(20)]
     assert sum(any(gap.decided for gap in gaps) for gaps in nulls) <= 4
 
 

@@ -43,7 +43,7 @@ def test_more_seeds_or_less_scatter_see_smaller_gaps() -> None:
     scatter = Scatter(3, 0.02, 0.005)
     found = [detectable(scatter, seeds) for seeds in (2, 3, 5, 8, 16, 64)]
     assert found == sorted(found, reverse=True) and found[-1] > 2.5 * scatter.over_scenes
-    assert detectable(scatter.of_scenes(4), 8) < detectable(scatter, 8)
+    assert detectable(scatter.of_scenes(4.0), 8) < detectable(scatter, 8)
     assert scatter.cautious.between_seeds == pytest.approx(0.02 * (2 / 0.446) ** 0.5, rel=0.03)  # chi2 of 2 at 20 %
 
 

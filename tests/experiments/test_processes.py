@@ -27,7 +27,8 @@ def save(number, frame):
     sys.exit(128 + number)
 signal.signal(signal.SIGTERM, save)
 signal.signal(signal.SIGINT, signal.SIG_IGN)
-(folder / "pid").write_text(str(os.getpid()))
+(folder / "draft").write_text(str(os.getpid()))
+(folder / "draft").rename(folder / "pid")
 time.sleep(60)
 """
 FAILS = "import sys; print('no such weights'); sys.exit(3)"

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from gemvlm.curation.encode import Codec, encode
-from gemvlm.experiments import get
+from gemvlm.experiments import execute, get
 from gemvlm.experiments.execute import Given, carry_out, is_finished, prepare
 from gemvlm.experiments.experiment import Experiment, Task, TestSet
 from gemvlm.experiments.forgetting import finished_forgetting
@@ -23,15 +25,18 @@ from gemvlm.model.weights import published_autoencoder
 from gemvlm.recipes import held_out
 from gemvlm.recipes.recipe import DEVELOPMENT_SEED, TEST_SEED, TabletopData
 from gemvlm.recipes.small import LESSONS
+from gemvlm.sample import Sample
+from gemvlm.shards import write_shards
 
 PUBLISHED = Path(__file__).parents[1] / "recipes" / "conftest.py"
 
 
+@cache
 def published_layouts() -> ModuleType:
     """What builds tiny folders as Qwen and Sana publish theirs."""
     spec = importlib.util.spec_from_file_location("published_layouts", PUBLISHED)
     assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
@@ -90,7 +95,20 @@ def test_given_weights_are_refused_where_nothing_begins_with_them(tmp_path: Path
     with pytest.raises(ValueError, match="begins with random weights; leave it out"):
         prepare(get("verdict_debug"), tmp_path, Given(start=("qwen=x",)))
     with pytest.raises(ValueError, match="no such folder"):
-        prepare(get("verdict_2b"), tmp_path, Given(data=tmp_path / "missing"))
+        prepare(get("verdict_2b"), tmp_path / "run", Given(data=tmp_path / "missing"))
+
+
+def test_arms_go_on_with_the_set_that_they_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execute, "check_place", lambda *_: None)
+    monkeypatch.setattr(execute, "test_samples", lambda *_: [])
+    monkeypatch.setattr(execute, "look_samples", lambda *_: [])
+    for name in ("one", "other"):
+        write_shards([Sample(name, (), (), "s", "t")], tmp_path / name)
+    experiment = get("verdict_2b")
+    for _ in range(2):
+        prepare(experiment, tmp_path / "run", Given(data=tmp_path / "one"))
+    with pytest.raises(ValueError, match="give the same --data as before"):
+        prepare(experiment, tmp_path / "run", Given(data=tmp_path / "other"))
 
 
 @pytest.fixture(scope="module")

@@ -138,9 +138,9 @@ def probe_gaps(experiment: Experiment, probes: Mapping[str, Mapping[int, Probed]
             continue
         for target in TARGETS:
             if all(target in probed[seed] for probed in (arm, control) for seed in seeds):
-                rows = [_rows([by_seed[seed][target] for seed in seeds], contrast) for by_seed in (arm, control)]
+                first, second = (_rows([p[seed][target] for seed in seeds], contrast) for p in (arm, control))
                 scenes = [scene for scene, _, _ in arm[seeds[0]][target].frames]
-                found.append((contrast, target, paired_over_seeds(*rows, scenes)))
+                found.append((contrast, target, paired_over_seeds(first, second, scenes)))
     corrected = holm([difference.p_value for _, _, difference in found])
     return [Gap(c, f"probe of {t}", d, p) for (c, t, d), p in zip(found, corrected, strict=True)]
 

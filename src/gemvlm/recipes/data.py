@@ -13,7 +13,6 @@ from gemvlm.curation.card import CARD
 from gemvlm.curation.encode import Codec, Kind, cached, latents_folder
 from gemvlm.curation.questions import FAMILIES
 from gemvlm.data.collate import Cached, Picture, TargetMaker
-from gemvlm.data.latents import LatentCache
 from gemvlm.data.targets.depth import DepthTarget
 from gemvlm.data.targets.rgb import RgbTarget
 from gemvlm.model.latents import Latents
@@ -189,7 +188,7 @@ def cached_makers(
 class ForAltered:
     """Cached latents of the frames that are as they were stored, targets made anew of those that were changed."""
 
-    stored: LatentCache
+    stored: TargetMaker
     anew: TargetMaker
 
     @property
