@@ -11,7 +11,8 @@ import torch
 from gemvlm.batch import IGNORE, Actions, Batch
 from gemvlm.flow import interpolate, logit_normal, velocity
 from gemvlm.model.action_expert import Context, ExpertConfig
-from gemvlm.model.gem_vla import GemVla, GemVlaConfig, SupervisionConfig, soft_mask, visible_rows
+from gemvlm.model.committed import soft_mask
+from gemvlm.model.gem_vla import GemVla, GemVlaConfig, SupervisionConfig, visible_rows
 from gemvlm.model.generator import Draw
 
 EXPERT = ExpertConfig(

@@ -23,6 +23,7 @@ from gemvlm.inference import load
 from gemvlm.inference.policy import GemPolicy, load_policy
 from gemvlm.model.gem_vla import GemVla
 from gemvlm.model.policy_card import POLICY_FILE, PolicyCard
+from gemvlm.recipes import plan
 from gemvlm.recipes.vla import VlaRecipe
 from gemvlm.recipes.vla_debug import EXPERT, VLA_DEBUG
 from gemvlm.recipes.vla_episodes import REASONS, Robot
@@ -73,8 +74,20 @@ def seen(number: int = 0, **changes: Any) -> RobotObservation:
     return replace(RobotObservation(images, episode.state()[0], episode.instruction), **changes)
 
 
+def test_what_does_not_fit_is_told_before_the_first_step(
+    episodes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "_available", lambda runtime: 1e6)
+    with pytest.raises(ValueError, match=r"stage '1-expert' of vla_debug is planned to take .*lower the stage's batch"):
+        carry_out(SHORT, tmp_path, episodes)
+    assert not list(tmp_path.glob("step-*"))
+
+
 def test_losses_and_held_out_errors_are_logged(trained: Path) -> None:
     lines = read_metrics(trained / "metrics.jsonl")
+    steps = [line for line in lines if "lr_factor" in line]
+    assert all(0 < line["utilisation"] < 2 and line["operations_per_sample"] > 1e6 for line in steps)
+    assert steps[-1]["operations_per_sample"] > steps[0]["operations_per_sample"]  # the expert alone, then everything
     assert all("loss/action" in line for line in lines if "lr_factor" in line)
     assert "loss/depth" in [line for line in lines if "lr_factor" in line][-1]
     errors = [line for line in lines if "held_out/action" in line]
@@ -105,7 +118,7 @@ def test_stopped_anywhere_it_goes_on_bit_for_bit(
     ours, theirs = (load_file(out / "final" / "model.safetensors") for out in (tmp_path, trained))
     assert ours.keys() == theirs.keys()
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
-    rates = ("samples_per_s", "images_per_s", "tokens_per_s")
+    rates = ("samples_per_s", "images_per_s", "tokens_per_s", "utilisation")
     told = [
         [{k: v for k, v in line.items() if k not in rates} for line in read_metrics(out / "metrics.jsonl")]
         for out in (tmp_path, trained)

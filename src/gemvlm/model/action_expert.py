@@ -12,91 +12,29 @@ cross-attentions and the state's part of all modulations; the time's part once f
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import cast
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float32
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from gemvlm.flow import integrate, towards
-from gemvlm.model.attention import kernel_for
-from gemvlm.model.config import fields_of
+from gemvlm.model.expert_blocks import (
+    Block,
+    FinalLayer,
+    KeysValues,
+    Modulation,
+    TimeEmbedder,
+    adaptor,
+    dtype_of,
+    time_channels,
+)
+from gemvlm.model.expert_config import ExpertConfig
 
-TIME_CHANNELS = 256
-
-Conditioning = Literal["layer_inputs", "keys_values"]
-KeysValues = tuple[Float[Tensor, "R kv L d"], Float[Tensor, "R kv L d"]]
-
-
-@dataclass(frozen=True)
-class ExpertConfig:
-    """Sizes of an expert and what it looks at.
-
-    `action` and `state` count numbers, `horizon` steps of a chunk. Block i looks at `layers[i % len(layers)]`, so that
-    one layer may serve all. With `conditioning` "layer_inputs" an index means what it means in the published code: 0 is
-    the embeddings, i the output of decoder layer i counted from 1, DeepStack included. With "keys_values" index i is
-    decoder layer i counted from 0, whose keys and values are used as they are; `kv_heads` and width / heads must then
-    be the backbone's.
-
-    Time enters a sinusoid of periods 1 to 10,000 after multiplication by `time_scale`: the published 1 leaves 212 of
-    its 256 channels nearly constant (B4), 1000 uses them all.
-    """
-
-    action: int
-    state: int
-    horizon: int
-    width: int
-    depth: int
-    heads: int
-    kv_heads: int
-    registers: int
-    conditioning: Conditioning
-    layers: tuple[int, ...]
-    time_scale: float
-    ffn_multiple_of: int = 256
-    norm_eps: float = 1e-5
-
-    def __post_init__(self) -> None:
-        sizes = (self.action, self.state, self.horizon, self.width, self.depth, self.heads, self.kv_heads)
-        if min(sizes) < 1 or self.registers < 0 or self.ffn_multiple_of < 1 or self.time_scale <= 0:
-            raise ValueError(f"sizes and time_scale of an expert must be positive, got {self}")
-        if self.width % (2 * self.heads) or self.heads % self.kv_heads:
-            raise ValueError(
-                f"width={self.width} must be a multiple of twice heads={self.heads}, and heads one of "
-                f"kv_heads={self.kv_heads}"
-            )
-        if self.conditioning not in ("layer_inputs", "keys_values"):
-            raise ValueError(f"conditioning={self.conditioning!r} must be 'layer_inputs' or 'keys_values'")
-        if not 1 <= len(self.layers) <= self.depth or min(self.layers) < 0:
-            raise ValueError(
-                f"layers={self.layers}: name 1 to {self.depth} layers of the backbone, for {self.depth} blocks"
-            )
-
-    @property
-    def head_size(self) -> int:
-        return self.width // self.heads
-
-    @property
-    def ffn_width(self) -> int:
-        """Two thirds of four times the width, rounded up."""
-        multiple = self.ffn_multiple_of
-        return -(-int(8 * self.width / 3) // multiple) * multiple
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; undone by `from_dict`."""
-        return {**dataclasses.asdict(self), "layers": list(self.layers)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ExpertConfig:
-        """ValueError for missing or unexpected fields, by name."""
-        fields = fields_of(cls, values)
-        return cls(**fields | {"layers": tuple(fields["layers"])})
+__all__ = ["ActionExpert", "Context", "ExpertConfig", "Observed", "time_channels"]
 
 
 @dataclass(frozen=True)
@@ -129,144 +67,6 @@ class Observed:
         return Observed(tuple((k, v) for k, v in pairs), mask, self.state.repeat_interleave(times, 0))
 
 
-class _Norm(nn.RMSNorm):
-    """In its weight's precision: autocast hands it half-precision inputs, which it would take only unfused."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.to(self.weight.dtype))
-
-
-class _Attention(nn.Module):
-    """Grouped-query attention with normalised queries and keys; to keys and values of others unless `own`.
-
-    The published rows of `wkv` interleave: (kv head, channel, key or value).
-    """
-
-    def __init__(self, config: ExpertConfig, own: bool):
-        super().__init__()
-        self.kv_heads, self.size = config.kv_heads, config.head_size
-        self.wq = nn.Linear(config.width, config.width, bias=False)
-        self.wo = nn.Linear(config.width, config.width, bias=False)
-        self.norm_q = _Norm(self.size, eps=config.norm_eps)
-        if own:
-            self.wkv = nn.Linear(config.width, 2 * self.kv_heads * self.size, bias=False)
-            self.norm_k = _Norm(self.size, eps=config.norm_eps)
-
-    def keys_values(self, x: Float[Tensor, "R L E"]) -> KeysValues:
-        keys, values = self.wkv(x).unflatten(-1, (self.kv_heads, self.size, 2)).unbind(-1)
-        return self.norm_k(keys).to(values.dtype).transpose(1, 2), values.transpose(1, 2).contiguous()
-
-    def forward(self, x: Float[Tensor, "R n E"], keys_values: KeysValues, mask: Tensor | None) -> Tensor:
-        # The query heads of one key head become its queries: nothing is repeated, and any mask is allowed.
-        projected = self.wq(x)
-        query = self.norm_q(projected.unflatten(-1, (self.kv_heads, -1, self.size))).to(projected.dtype)
-        query = query.permute(0, 2, 3, 1, 4)
-        keys, values = (t.to(query.dtype) for t in keys_values)
-        with kernel_for(query):
-            out = F.scaled_dot_product_attention(query.flatten(2, 3), keys, values, attn_mask=mask)
-        return self.wo(out.unflatten(2, query.shape[2:4]).permute(0, 3, 1, 2, 4).flatten(2))
-
-
-class _FeedForward(nn.Module):
-    """SwiGLU: w2(silu(w1 x) w3 x)."""
-
-    def __init__(self, config: ExpertConfig):
-        super().__init__()
-        self.w1 = nn.Linear(config.width, config.ffn_width, bias=False)
-        self.w2 = nn.Linear(config.ffn_width, config.width, bias=False)
-        self.w3 = nn.Linear(config.width, config.ffn_width, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.w2(F.silu(self.w1(x)) * self.w3(x))
-
-
-class _Modulation(nn.Sequential):
-    """What time and state do to a block: linear in SiLU of both, so that their parts may be computed apart."""
-
-    def __init__(self, width: int, outputs: int):
-        super().__init__(nn.SiLU(), nn.Linear(2 * width, outputs * width))
-
-    @property
-    def linear(self) -> nn.Linear:
-        return cast(nn.Linear, self[1])
-
-    def of_time(self, time: Float[Tensor, "K E"]) -> Tensor:
-        return F.linear(F.silu(time), self.linear.weight[:, : time.shape[-1]])
-
-    def of_state(self, state: Float[Tensor, "R E"]) -> Tensor:
-        return F.linear(F.silu(state), self.linear.weight[:, -state.shape[-1] :], self.linear.bias)
-
-
-def _modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    return x * (1 + scale) + shift
-
-
-class _Block(nn.Module):
-    """Self-attention, cross-attention and feed-forward, each shifted, scaled and gated."""
-
-    def __init__(self, config: ExpertConfig):
-        super().__init__()
-        projects = config.conditioning == "layer_inputs"
-        self.attn_norm = _Norm(config.width, eps=config.norm_eps)
-        self.attn = _Attention(config, own=True)
-        self.cross_norm = _Norm(config.width, eps=config.norm_eps)
-        if projects:
-            self.cond_norm = _Norm(config.width, eps=config.norm_eps)
-        self.cross_attn = _Attention(config, own=projects)
-        self.ffn_norm = _Norm(config.width, eps=config.norm_eps)
-        self.ffn = _FeedForward(config)
-        self.adaLN_modulation = _Modulation(config.width, 9)
-
-    def keys_values(self, tokens: Float[Tensor, "R L E"]) -> KeysValues:
-        """What the cross-attention reads of adapted states."""
-        return self.cross_attn.keys_values(self.cond_norm(tokens))
-
-    def forward(
-        self, x: Float[Tensor, "R n E"], modulation: Float[Tensor, "R E9"], context: KeysValues, mask: Tensor | None
-    ) -> Float[Tensor, "R n E"]:
-        shift_s, scale_s, gate_s, shift_c, scale_c, gate_c, shift_f, scale_f, gate_f = modulation[:, None].chunk(9, -1)
-        own = _modulated(self.attn_norm(x), shift_s, scale_s)
-        x = x + gate_s * self.attn(own, self.attn.keys_values(own), None)
-        x = x + gate_c * self.cross_attn(_modulated(self.cross_norm(x), shift_c, scale_c), context, mask)
-        return x + gate_f * self.ffn(_modulated(self.ffn_norm(x), shift_f, scale_f))
-
-
-class _FinalLayer(nn.Module):
-    """From the width to the numbers of an action, shifted and scaled."""
-
-    def __init__(self, config: ExpertConfig):
-        super().__init__()
-        self.ffn_norm = _Norm(config.width, eps=config.norm_eps)
-        self.ffn = nn.ModuleDict(
-            {"fc1": nn.Linear(config.width, 4 * config.width), "fc2": nn.Linear(4 * config.width, config.action)}
-        )
-        self.adaLN_modulation = _Modulation(config.width, 2)
-
-    def forward(self, x: Float[Tensor, "R n E"], modulation: Float[Tensor, "R E2"]) -> Float[Tensor, "R n action"]:
-        x = _modulated(self.ffn_norm(x), *modulation[:, None].chunk(2, -1))
-        return self.ffn["fc2"](F.silu(self.ffn["fc1"](x)))
-
-
-class _TimeEmbedder(nn.Module):
-    """Sinusoids of the scaled time, then two layers."""
-
-    def __init__(self, config: ExpertConfig):
-        super().__init__()
-        self.scale = config.time_scale
-        self.mlp = _adaptor(TIME_CHANNELS, config.width, 2)
-
-    def forward(self, time: Float[Tensor, "K"]) -> Float[Tensor, "K E"]:
-        return self.mlp(time_channels(self.scale * time).to(_dtype(self.mlp)))
-
-
-def time_channels(time: Float[Tensor, "K"]) -> Float32[Tensor, "K 256"]:
-    """Cosines, then sines, of the time at 128 frequencies from 1 down to almost 1/10,000."""
-    half = TIME_CHANNELS // 2
-    frequencies = torch.exp(torch.arange(half, device=time.device) * (-math.log(1e4) / half))
-    angles = time.float()[:, None] * frequencies
-    return torch.cat([angles.cos(), angles.sin()], dim=-1)
-
-
 class _Transformer(nn.Module):
     """The published `model.*`."""
 
@@ -275,17 +75,17 @@ class _Transformer(nn.Module):
         self.config = config
         self.recompute = False
         tokens = config.horizon + config.registers
-        self.t_embedder = _TimeEmbedder(config)
+        self.t_embedder = TimeEmbedder(config)
         self.register_tokens = nn.Parameter(torch.empty(1, config.registers, config.width))
         self.x_pos_emb = nn.Parameter(torch.empty(1, tokens, config.width))
         self.state_pos_emb = nn.Parameter(torch.empty(1, 1, config.width))
-        self.blocks = nn.ModuleList(_Block(config) for _ in range(config.depth))
-        self.final_layer = _FinalLayer(config)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.final_layer = FinalLayer(config)
 
     @property
-    def modulations(self) -> list[_Modulation]:
+    def modulations(self) -> list[Modulation]:
         """Of all blocks, then of the final layer."""
-        return [cast(_Modulation, module.adaLN_modulation) for module in (*self.blocks, self.final_layer)]
+        return [cast(Modulation, module.adaLN_modulation) for module in (*self.blocks, self.final_layer)]
 
     def forward(
         self, x: Float[Tensor, "R H E"], modulations: Sequence[Tensor], observed: Observed
@@ -330,17 +130,6 @@ def _positions(actions: int, registers: int, width: int) -> Float32[Tensor, "1 n
     return both.float()[None]
 
 
-def _adaptor(inputs: int, outputs: int, layers: int) -> nn.Sequential:
-    modules: list[nn.Module] = [nn.Linear(inputs, outputs)]
-    for _ in range(layers - 1):
-        modules += [nn.SiLU(), nn.Linear(outputs, outputs)]
-    return nn.Sequential(*modules)
-
-
-def _dtype(module: nn.Module) -> torch.dtype:
-    return next(module.parameters()).dtype
-
-
 class ActionExpert(nn.Module):
     """Velocities of noisy action chunks, given observations; `context_width` is the width of the backbone's states.
 
@@ -352,23 +141,23 @@ class ActionExpert(nn.Module):
         self.config = config
         self.model = _Transformer(config)
         if config.conditioning == "layer_inputs":
-            self.lang_adaptor = _adaptor(context_width, config.width, 2)
-        self.act_adaptor = _adaptor(config.action, config.width, 3)
-        self.state_adaptor = _adaptor(config.state, config.width, 3)
+            self.lang_adaptor = adaptor(context_width, config.width, 2)
+        self.act_adaptor = adaptor(config.action, config.width, 3)
+        self.state_adaptor = adaptor(config.state, config.width, 3)
         self.model.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draws new weights: adaptors as their library does, the rest as published; the velocity is 0."""
-        for name, adaptor in self.named_children():
+        for name, child in self.named_children():
             if name != "model":
-                for layer in adaptor.children():
+                for layer in child.children():
                     if isinstance(layer, nn.Linear):
                         layer.reset_parameters()
         self.model.reset_parameters()
 
     @property
     def dtype(self) -> torch.dtype:
-        return _dtype(self.act_adaptor)
+        return dtype_of(self.act_adaptor)
 
     def checkpoint_activations(self, on: bool = True) -> None:
         """In training, keep only the inputs of blocks and recompute the rest backwards."""
@@ -385,7 +174,7 @@ class ActionExpert(nn.Module):
         if self.config.conditioning == "keys_values":
             return tuple(context.keys_values[i % number] for i in range(self.config.depth))
         tokens = [self.lang_adaptor(states.to(self.dtype)) for states in context.states]
-        blocks = (cast(_Block, block) for block in self.model.blocks)
+        blocks = (cast(Block, block) for block in self.model.blocks)
         return tuple(block.keys_values(tokens[i % number]) for i, block in enumerate(blocks))
 
     def velocity(

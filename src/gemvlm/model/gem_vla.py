@@ -6,9 +6,7 @@ at, and computes no logits (B1).
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,82 +14,21 @@ from jaxtyping import Bool, Float32, Int64
 from torch import Tensor, nn
 
 from gemvlm.batch import IGNORE, Actions, Batch
-from gemvlm.depth_map import Encoding
 from gemvlm.flow import interpolate, logit_normal, uniform_times, velocity
-from gemvlm.model.action_expert import ActionExpert, Context, ExpertConfig, Observed
+from gemvlm.model.action_expert import ActionExpert, Context, Observed
 from gemvlm.model.backbone import Backbone, BackboneOutput, supervised_tokens, until_last_image
-from gemvlm.model.config import GemConfig, fields_of
+from gemvlm.model.committed import padded_prefix
+from gemvlm.model.expert_config import ExpertConfig
 from gemvlm.model.gem import GROUPS as GEM_GROUPS
 from gemvlm.model.gem import group_of
+from gemvlm.model.gem_vla_config import GemVlaConfig, SupervisionConfig
 from gemvlm.model.generator import Draw
 from gemvlm.model.learner import Learner
 from gemvlm.model.supervision import GenerativeSupervision
 
+__all__ = ["GROUPS", "GemVla", "GemVlaConfig", "SupervisionConfig", "robots", "visible_rows"]
+
 GROUPS = (*GEM_GROUPS, "expert")
-
-
-@dataclass(frozen=True)
-class SupervisionConfig:
-    """The generative supervision that a policy carries: `GemConfig`'s fields without the backbone."""
-
-    generator: Mapping[str, Any]
-    latents: Mapping[str, Any]
-    encoding: Encoding
-    shift: float
-    condition_dropout: float
-    training_steps: int = 1000
-
-    def __post_init__(self) -> None:
-        self.gem({})
-
-    def gem(self, backbone: Mapping[str, Any]) -> GemConfig:
-        """The Gem of this supervision on a backbone."""
-        return GemConfig(backbone, **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)})
-
-    @classmethod
-    def of(cls, gem: GemConfig) -> SupervisionConfig:
-        return cls(**{f.name: getattr(gem, f.name) for f in dataclasses.fields(cls)})
-
-
-@dataclass(frozen=True)
-class GemVlaConfig:
-    """The parts of a policy.
-
-    `backbone`   keyword arguments of transformers' `Qwen3VLConfig`
-    `supervision`  what paints targets from the backbone's states in joint training; None: nothing does
-    `backbone_gradient`  the factor of the action loss's gradient into the backbone: 0 keeps it out, 1 lets it pass
-    `condition_dropout`  share of training draws whose expert sees zeros in place of the observation, for guidance; the
-                 tokens stay where they are (B6: the release took images out of the prompt, and used no guidance)
-    `draws`      noises and times drawn for each observation: the backbone, the dearer part, runs once for all
-    """
-
-    backbone: Mapping[str, Any]
-    expert: ExpertConfig
-    supervision: SupervisionConfig | None
-    backbone_gradient: float
-    condition_dropout: float = 0.0
-    draws: int = 1
-
-    def __post_init__(self) -> None:
-        if self.backbone_gradient < 0 or not 0 <= self.condition_dropout < 1 or self.draws < 1:
-            raise ValueError(
-                f"backbone_gradient={self.backbone_gradient} must not be negative, condition_dropout="
-                f"{self.condition_dropout} a share below 1 and draws={self.draws} at least 1"
-            )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; undone by `from_dict`."""
-        return {**dataclasses.asdict(self), "expert": self.expert.to_dict()}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> GemVlaConfig:
-        """ValueError for missing or unexpected fields, by name."""
-        fields = fields_of(cls, values)
-        fields["expert"] = ExpertConfig.from_dict(fields["expert"])
-        if fields["supervision"] is not None:
-            gem = GemConfig.from_dict({"backbone": {}, **fields["supervision"]})
-            fields["supervision"] = SupervisionConfig.of(gem)
-        return cls(**fields)
 
 
 class GemVla(Learner):
@@ -207,14 +144,15 @@ class GemVla(Learner):
 
         `steps` is a number of equal Euler steps, or the times from 0 to 1 themselves. `guidance` other than 1 needs
         weights trained with `condition_dropout`. `committed` are actions that the chunk must begin with, because they
-        will have been executed before it arrives; `committed_weights` below 1 let it depart (`soft_mask`), 0 ignores.
+        will have been executed before it arrives; `committed_weights` below 1 let it depart (`committed.soft_mask`), 0
+        ignores.
         """
         actions, context = robots(batch), self.context(batch)
         observed = self.expert.observe(context, actions.state)
         config = self.config.expert
         noise = torch.stack([Draw.of(key).noise((config.horizon, config.action)) for key in actions.keys])
         times = uniform_times(steps) if isinstance(steps, int) else torch.tensor(list(steps), dtype=torch.float64)
-        known, weight = _padded_prefix(committed, committed_weights, (len(noise), config.horizon, config.action))
+        known, weight = padded_prefix(committed, committed_weights, (len(noise), config.horizon, config.action))
         return self.expert.sample(
             observed,
             noise.to(observed.state.device),
@@ -262,36 +200,6 @@ def visible_rows(batch: Batch, samples: Int64[Tensor, "R"]) -> tuple[Int64[Tenso
     real = column < lengths[:, None]
     rows = starts[:, None] + torch.minimum(column, lengths[:, None] - 1)
     return rows, None if bool(real.all()) else real
-
-
-def soft_mask(frozen: int, length: int) -> Float32[Tensor, "K"]:
-    """Weights of `length` actions of the chunk before: 1 for the `frozen` first, then falling to 0 as in real-time
-    chunking (arXiv 2506.07339, eq. 5)."""
-    if not 0 <= frozen <= length:
-        raise ValueError(f"frozen={frozen} must lie between 0 and the {length} actions that are left")
-    rest = torch.arange(length - frozen, 0, -1) / (length - frozen + 1)
-    return torch.cat([torch.ones(frozen), rest * torch.expm1(rest) / (torch.e - 1)])
-
-
-def _padded_prefix(
-    committed: Tensor | None, weights: Tensor | None, shape: tuple[int, int, int]
-) -> tuple[Tensor | None, Tensor | None]:
-    """Committed actions and their weights, as long as a chunk."""
-    if committed is None:
-        return None, None
-    rows, horizon, size = shape
-    count = committed.shape[1]
-    if committed.shape != (rows, count, size) or count > horizon:
-        raise ValueError(
-            f"committed has shape {tuple(committed.shape)}; give ({rows}, at most {horizon}, {size}), the actions that "
-            "will have been executed"
-        )
-    weights = torch.ones_like(committed[..., 0]) if weights is None else weights
-    if weights.shape != (rows, count) or not bool(((weights >= 0) & (weights <= 1)).all()):
-        raise ValueError(f"committed_weights must be ({rows}, {count}) numbers from 0 to 1, got {tuple(weights.shape)}")
-    known, weight = committed.new_zeros(shape), committed.new_zeros(shape)
-    known[:, :count], weight[:, :count] = committed, weights[..., None]
-    return known, weight
 
 
 def _shown(context: Context, kept: Bool[Tensor, "R"]) -> Context:

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from gemvlm.depth_map import target_size
 from gemvlm.model.config import GemConfig
+from gemvlm.model.gem import target_kind
 from gemvlm.recipes.recipe import Recipe, TabletopData
 from gemvlm.recipes.vla import VlaRecipe
 from gemvlm.robot.embodiments import open_embodiment
@@ -62,7 +63,8 @@ def sample_load(recipe: Recipe, stage: Stage, factor: int) -> Load:
     turns = min(stage.turns_per_sample, TURNS if recipe.data is None else stage.turns_per_sample)
     painted = recipe.target or target_size(height, width)
     cells = (painted[0] // factor, painted[1] // factor)
-    targets = sum(kind in stage.loss_weights for kind in stage.targets)
+    painted_kinds = {target_kind(name) for name in stage.loss_weights}
+    targets = sum(kind in painted_kinds for kind in stage.targets)
     return Load(
         rows=(seen + FRAME_TOKENS + turns * TURN_TOKENS,),
         images=(math.prod(grid),),
@@ -190,22 +192,24 @@ def _times(
 
 def check_memory(recipe: Recipe, model: GemConfig, runtime: Runtime, sharding: Sharding | None = None) -> None:
     """ValueError if a stage is planned to take more memory than this process has, with what to change."""
-    there = _available(runtime)
-    if there is None:
-        return
-    budget = Budget(model)
+    budget, on_cpu = Budget(model), runtime.device.type == "cpu"
     for stage in recipe.stages:
-        memory = memory_of(
-            recipe, stage, budget, runtime.world, sharding, runtime.device.type == "cpu", runtime.local_world
-        )
-        if memory.total > there:
-            largest = sorted(vars(memory), key=lambda part: -getattr(memory, part))[:3]
-            parts = ", ".join(f"{part} {getattr(memory, part) / GIB:.1f}" for part in largest)
-            raise ValueError(
-                f"stage {stage.name!r} of {recipe.name} is planned to take {memory.total / GIB:.1f} GiB on each of "
-                f"{runtime.world} processes ({parts}), {runtime.device} has {there / GIB:.1f}: share the weights among "
-                "more processes, lower the stage's batch_size or budget, or take a smaller recipe; see --plan"
-            )
+        memory = memory_of(recipe, stage, budget, runtime.world, sharding, on_cpu, runtime.local_world)
+        check_fits(memory, stage, recipe.name, runtime)
+
+
+def check_fits(memory: Memory, stage: Stage, recipe: str, runtime: Runtime) -> None:
+    """ValueError if a stage's memory is more than this process has, with what to change."""
+    there = _available(runtime)
+    if there is None or memory.total <= there:
+        return
+    largest = sorted(vars(memory), key=lambda part: -getattr(memory, part))[:3]
+    parts = ", ".join(f"{part} {getattr(memory, part) / GIB:.1f}" for part in largest)
+    raise ValueError(
+        f"stage {stage.name!r} of {recipe} is planned to take {memory.total / GIB:.1f} GiB on each of "
+        f"{runtime.world} processes ({parts}), {runtime.device} has {there / GIB:.1f}: share the weights among "
+        "more processes, lower the stage's batch_size or budget, or take a smaller recipe; see --plan"
+    )
 
 
 def _available(runtime: Runtime) -> float | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
+from gemvlm.batch import Batch
 from gemvlm.data.actions import ActionCollator, EpisodeDataset, ReadableMoments, episode_statistics
 from gemvlm.data.collate import Collator, TurnSampler
 from gemvlm.data.episodes import Episode
@@ -24,6 +25,7 @@ from gemvlm.model.weights import undrawn
 from gemvlm.recipes.data import check_set, target_makers
 from gemvlm.recipes.run import MAX_BAD_SHARE, main_first, with_special_ids
 from gemvlm.recipes.vla import WORDS, VlaRecipe
+from gemvlm.recipes.vla_costs import PolicyCosts
 from gemvlm.recipes.vla_episodes import Robot, find_episodes
 from gemvlm.recipes.vla_errors import held_out_errors
 from gemvlm.recipes.vla_start import PolicyBeginning, find_policy_start
@@ -33,6 +35,7 @@ from gemvlm.runtime import Runtime, detect, deterministic
 from gemvlm.sample import Sample
 from gemvlm.shards import ShardReader
 from gemvlm.training.checkpoint import latest_checkpoint, restore_latents
+from gemvlm.training.gpus import peak_of
 from gemvlm.training.loop import Run, train
 from gemvlm.training.parallel import Processes, Sharding
 from gemvlm.training.stage import Stage
@@ -88,10 +91,13 @@ def train_policy(
             beginning = find_policy_start(recipe, start) if newest is None else _going_on(newest, recipe)
             tokenizer = make_tokenizer(recipe, data, out / "tokenizer") if beginning is None else beginning.tokenizer
         card = policy_card(recipe, data, tokenizer, None if beginning is None else beginning.backbone)
-        policy = begin(recipe, card.model, beginning, newest)
         feed = PolicyFeed(recipe, data, ReadableMoments(data.learned, out, MAX_BAD_SHARE), tokenizer, runtime, workers)
+        costs = PolicyCosts(recipe, card.model)
+        costs.check_memory(feed.examples, runtime, sharding)
+        policy = begin(recipe, card.model, beginning, newest)
         facts = {"recipe": recipe.name, "seed": str(recipe.seed), **data.facts}
-        run = dataclasses.replace(run, facts={**run.facts, **facts}, seed=recipe.seed)
+        operations, peak = costs.operations(), peak_of(runtime.device)
+        run = dataclasses.replace(run, facts={**run.facts, **facts}, seed=recipe.seed, operations=operations, peak=peak)
         held_out = None if data.held_out is None else ReadableMoments(data.held_out, out, MAX_BAD_SHARE)
         callbacks = [] if held_out is None else [held_out_errors(held_out, tokenizer, card)]
         return train(policy, recipe.stages, feed.stream, tokenizer, card, run, runtime, callbacks, sharding)
@@ -247,6 +253,13 @@ class PolicyFeed:
             reader = Mixture(sets, {"robot": 1 - share, "words": share}, self.recipe.seed)
             options["plan"] = reader
         return BatchStream(reader, self.collator(stage), stage.micro_size(world), **options)
+
+    def examples(self, stage: Stage) -> list[Batch]:
+        """A batch of one moment, and one of a question where the stage reads them."""
+        words = self.data.words if WORDS in stage.loss_weights else None
+        samples = [self.moments[0]] if words is None else [self.moments[0], words[0]]
+        collator = self.collator(stage)
+        return [collator([sample]) for sample in samples]
 
     def collator(self, stage: Stage) -> ActionCollator:
         recipe = self.recipe

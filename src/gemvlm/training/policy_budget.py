@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import torch
 
+from gemvlm.batch import Batch
 from gemvlm.model.action_expert import ActionExpert
 from gemvlm.model.config import GemConfig
 from gemvlm.model.gem import GROUPS
@@ -95,6 +96,13 @@ class PolicyBudget(Budget):
     def _uses(self, name: str) -> int:
         """How often a product on what is seen runs: adaptors once for each layer that is looked at."""
         return len(self.policy.expert.layers) if "lang_adaptor" in name else 1
+
+
+def policy_load(batch: Batch, stage: Stage, factor: int) -> Load:
+    """As `Load.of`, but for actions what stands behind the last image is read, too."""
+    load = Load.of(batch, stage, factor)
+    acts = "action" in stage.loss_weights and batch.actions is not None
+    return replace(load, rows=tuple(batch.lengths.tolist())) if acts else load
 
 
 def _reads_all(stage: Stage) -> bool:

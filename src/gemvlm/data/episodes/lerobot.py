@@ -10,35 +10,39 @@ videos or, for features of dtype "image", bytes in the table. Depth is told apar
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
-from PIL import Image
 
 from gemvlm.data.episodes.depth_codes import DepthCodes
 from gemvlm.data.episodes.episode import CameraInfo, Episode, SubTask
+from gemvlm.data.episodes.lerobot_features import (
+    camera_name,
+    decoded,
+    depth_picture,
+    dimension_names,
+    feature_info,
+    is_depth,
+    picture_size,
+)
 from gemvlm.data.episodes.lerobot_meta import Layout, Placement, read_info
+from gemvlm.data.episodes.lerobot_tables import read_column
 from gemvlm.data.episodes.lerobot_v2 import LayoutV2
 from gemvlm.data.episodes.lerobot_v3 import LayoutV3
-from gemvlm.data.episodes.video import LARGEST_SIDE, decode_frames
+from gemvlm.data.episodes.video import decode_frames
 from gemvlm.depth_map import DepthMap
 from gemvlm.depth_map.origin import DepthOrigin
 from gemvlm.sample import Frame
 
 SENSOR = DepthOrigin("sensor")
-LARGEST_VECTOR = 4096
-ROWS_AT_ONCE = 256
-OPEN_TABLES = 8
 LARGEST_HEAD = 1 << 16
-_CAMERA_WORDS = re.compile(r"(^|[._])(?:images?|rgb|color|depth)(?=[._]|$)")
 
 
 @dataclass(frozen=True)
@@ -95,13 +99,13 @@ class LeRobotFolder:
         return tuple(key for key in wanted if key in self.layout.info["features"])
 
     def names(self, signal: str) -> tuple[str, ...]:
-        return tuple(name for key in self.keys(signal) for name in _dimension_names(key, self.feature(key)))
+        return tuple(name for key in self.keys(signal) for name in dimension_names(key, self.feature(key)))
 
     @cached_property
     def _units(self) -> Mapping[str, str]:
         units: dict[str, str] = {}
         for key in (*self.keys("state"), *self.keys("action")):
-            names, stated = _dimension_names(key, self.feature(key)), self.feature(key).get("units")
+            names, stated = dimension_names(key, self.feature(key)), self.feature(key).get("units")
             if isinstance(stated, list) and len(stated) == len(names):
                 units |= {name: str(unit) for name, unit in zip(names, stated, strict=True) if unit}
         return units
@@ -119,7 +123,7 @@ class LeRobotFolder:
         return {
             key: CameraInfo(*self._size(key), has_depth=key in self.depth_of)
             for key, spec in self.layout.info["features"].items()
-            if spec.get("dtype") in ("video", "image") and not _is_depth(spec)
+            if spec.get("dtype") in ("video", "image") and not is_depth(spec)
         }
 
     @cached_property
@@ -137,10 +141,10 @@ class LeRobotFolder:
         features = self.layout.info["features"]
         pictures = {key: spec for key, spec in features.items() if spec.get("dtype") in ("video", "image")}
         found = {}
-        for key in (key for key, spec in pictures.items() if _is_depth(spec)):
-            name = _camera_name(key)
-            colours = [k for k, spec in pictures.items() if not _is_depth(spec) and _camera_name(k) == name]
-            stated = any(k.removeprefix("video.") == "depth_max" for k in _feature_info(features[key]))
+        for key in (key for key, spec in pictures.items() if is_depth(spec)):
+            name = camera_name(key)
+            colours = [k for k, spec in pictures.items() if not is_depth(spec) and camera_name(k) == name]
+            stated = any(k.removeprefix("video.") == "depth_max" for k in feature_info(features[key]))
             if len(colours) != 1:
                 found[key] = ("", f"{len(colours)} colour cameras are called {name!r}; exactly one is needed")
             elif self._size(key) != self._size(colours[0]):
@@ -160,18 +164,7 @@ class LeRobotFolder:
         return self.layout.info["features"][key]
 
     def _size(self, key: str) -> tuple[int, int]:
-        """(height, width), whichever way round the feature names its axes."""
-        spec = self.feature(key)
-        shape, names = spec.get("shape"), spec.get("names")
-        where = f"{self.path}/meta/info.json: feature {key}"
-        if not isinstance(shape, list) or len(shape) not in (2, 3) or not all(isinstance(n, int) for n in shape):
-            raise ValueError(f"{where}: shape {shape!r} is not that of a picture")
-        first = isinstance(names, list) and len(names) == 3 and str(names[0]).startswith("channel")
-        first = first or (names is None and len(shape) == 3 and shape[0] in (1, 3) and shape[2] > 4)
-        height, width = shape[1:] if first else shape[:2]
-        if not (0 < height <= LARGEST_SIDE and 0 < width <= LARGEST_SIDE):
-            raise ValueError(f"{where}: {width} x {height} pixels is not a picture's size")
-        return height, width
+        return picture_size(self.feature(key), f"{self.path}/meta/info.json: feature {key}")
 
     def _texts(self, place: Placement) -> tuple[tuple[str, ...], tuple[SubTask, ...]]:
         """The episode's tasks, and its sub-tasks from whichever column annotates them."""
@@ -209,27 +202,7 @@ class LeRobotFolder:
 
     def column(self, place: Placement, name: str, start: int, stop: int) -> Any:
         """Rows `start` .. `stop` of the episode's column, as an Arrow array; only their row groups are read."""
-        import pyarrow as pa
-
-        path = self.layout.file(place.table)
-        try:
-            file = _open_table(path, path.stat().st_mtime_ns)
-            first, last = place.first_row + start, place.first_row + stop
-            rows = pa.concat_arrays(list(_pieces(file, name, first, last)) or [pa.array([])])
-            episode = next(iter(_pieces(file, "episode_index", first, min(first + 1, last))), None)
-        except (pa.ArrowException, OSError, KeyError) as error:
-            raise ValueError(f"{path}: column {name} can't be read ({error}); fetch the file again") from error
-        if len(rows) != stop - start:
-            raise ValueError(
-                f"{path}: episode {place.index} should have rows {first}..{last}, {len(rows)} of {stop - start} are "
-                "there; meta/ and data/ don't match: fetch both again"
-            )
-        if episode is not None and len(episode) and episode[0].as_py() != place.index:
-            raise ValueError(
-                f"{path}: row {first} belongs to episode {episode[0].as_py()}, not {place.index} as meta/ says; "
-                "fetch meta/ and data/ again"
-            )
-        return rows
+        return read_column(self.layout.file(place.table), place, name, start, stop)
 
 
 @dataclass(frozen=True)
@@ -258,7 +231,7 @@ class _Reader:
         )
 
     def _vectors(self, key: str, start: int, stop: int) -> Float32[np.ndarray, "T D"]:
-        size = len(_dimension_names(key, self.folder.feature(key)))
+        size = len(dimension_names(key, self.folder.feature(key)))
         where = f"{self.folder.layout.file(self.place.table)}: {key} of episode {self.place.index}"
         column = self.folder.column(self.place, key, start, stop)
         try:
@@ -275,19 +248,17 @@ class _Reader:
     def _pictures(self, key: str, indices: Sequence[int]) -> tuple[list[Any], list[bytes | None]]:
         if self.folder.feature(key)["dtype"] == "image":
             encoded = [self._bytes(key, index) for index in indices]
-            return [np.array(_decoded(data, self._where(key)).convert("RGB")) for data in encoded], list(encoded)
+            return [np.array(decoded(data, self._where(key)).convert("RGB")) for data in encoded], list(encoded)
         return self._video(key, indices, depth=False), [None] * len(indices)
 
     def _depths(self, key: str, indices: Sequence[int]) -> list[DepthMap]:
         spec = self.folder.feature(key)
-        info, where = _feature_info(spec), self._where(key)
+        info, where = feature_info(spec), self._where(key)
         if spec["dtype"] == "video":
             codes = DepthCodes.from_info(info)
             maps = [codes.decode(picture, where) for picture in self._video(key, indices, depth=True)]
         else:
-            maps = [
-                _depth_picture(_decoded(self._bytes(key, i), where), info.get("depth_unit"), where) for i in indices
-            ]
+            maps = [depth_picture(decoded(self._bytes(key, i), where), info.get("depth_unit"), where) for i in indices]
         return [replace(depth, origin=self.folder.depth_origin) for depth in maps]
 
     def _video(self, key: str, indices: Sequence[int], depth: bool) -> list[Any]:
@@ -307,31 +278,6 @@ class _Reader:
         return f"{self.folder.path}: {key} of episode {self.place.index}"
 
 
-@lru_cache(maxsize=OPEN_TABLES)
-def _open_table(path: Path, changed: int) -> Any:
-    """An open table; `changed` makes a rewritten file another entry."""
-    import pyarrow.parquet as pq
-
-    return pq.ParquetFile(path)
-
-
-def _pieces(file: Any, name: str, first: int, last: int) -> Iterator[Any]:
-    """Arrays of column `name` that together are its rows `first` .. `last`."""
-    begin = 0
-    for group in range(file.num_row_groups):
-        end = begin + file.metadata.row_group(group).num_rows
-        if end > first and begin < last:
-            at = begin
-            for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=[group], columns=[name]):
-                low, high = max(first, at), min(last, at + len(batch))
-                if low < high:
-                    yield batch.column(0).slice(low - at, high - low)
-                at += len(batch)
-                if at >= last:
-                    break
-        begin = end
-
-
 def _runs(indices: Sequence[int], texts: Mapping[int, str]) -> tuple[SubTask, ...]:
     """Stretches of equal index that have a text."""
     parts, at = [], 0
@@ -341,57 +287,3 @@ def _runs(indices: Sequence[int], texts: Mapping[int, str]) -> tuple[SubTask, ..
             parts.append(SubTask(texts[index].strip(), at, at + length))
         at += length
     return tuple(parts)
-
-
-def _feature_info(spec: Mapping[str, Any]) -> Mapping[str, Any]:
-    info = spec.get("info") or spec.get("video_info") or {}
-    return info if isinstance(info, dict) else {}
-
-
-def _is_depth(spec: Mapping[str, Any]) -> bool:
-    info = _feature_info(spec)
-    return bool(info.get("is_depth_map") or info.get("video.is_depth_map"))
-
-
-def _camera_name(key: str) -> str:
-    """`observation.images.front`, `observation.images.front_depth` and `observation.depth.front` name one camera."""
-    return _CAMERA_WORDS.sub("", key).strip("._")
-
-
-def _dimension_names(key: str, spec: Mapping[str, Any]) -> tuple[str, ...]:
-    shape, names = spec.get("shape"), spec.get("names")
-    if (
-        not isinstance(shape, list)
-        or len(shape) != 1
-        or not isinstance(shape[0], int)
-        or not 0 < shape[0] <= LARGEST_VECTOR
-    ):
-        raise ValueError(
-            f"meta/info.json: feature {key}: shape {shape!r} is not that of a vector of 1..{LARGEST_VECTOR}"
-        )
-    if isinstance(names, dict) and len(names) == 1:
-        names = next(iter(names.values()))
-    if isinstance(names, list) and len(names) == shape[0]:
-        return tuple(map(str, names))
-    return tuple(f"{key}_{i}" for i in range(shape[0]))
-
-
-def _decoded(data: bytes, where: str) -> Image.Image:
-    try:
-        image = Image.open(io.BytesIO(data))
-        image.load()
-        return image
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{where}: not a readable picture ({error}); fetch the file again") from error
-
-
-def _depth_picture(image: Image.Image, unit: str | None, where: str) -> DepthMap:
-    """Floats are metres and integers millimetres unless the feature's `depth_unit` says otherwise; 0 is no value."""
-    values = np.array(image)
-    if values.ndim != 2:
-        raise ValueError(f"{where}: a depth picture has one channel, this has mode {image.mode!r}")
-    metres = values.astype(np.float32)
-    if unit == "mm" or (unit is None and not np.issubdtype(values.dtype, np.floating)):
-        metres /= 1000
-    valid = np.isfinite(metres) & (metres > 0)
-    return DepthMap(np.where(valid, metres, 0).astype(np.float32), valid, "metric_z", "m", where)
