@@ -169,7 +169,7 @@ def space_values(depth: DepthMap, space: Space) -> Float32[np.ndarray, "H W"]:
             f"depth from {depth.source!r} is {depth.kind} and can't be expressed as {space}; make it z-depth first"
         )
     if depth.valid.all():
-        return np.array(to_space(1 / depth.values if disparity else depth.values, space))
+        return np.asarray(to_space(1 / depth.values if disparity else depth.values, space))
     safe = np.where(depth.valid, depth.values, np.float32(1))
     return np.where(depth.valid, to_space(1 / safe if disparity else safe, space), np.float32(0))
 
