@@ -10,6 +10,10 @@ paper's policy, its vocabulary and an eighth of its width. Both policies hold th
 noise, and their chunks are asserted equal in float32 before anything is timed. Rounds alternate; a ratio is the median
 over rounds of the ratio within a round. The one-step student costs what `act(batch, 1)` costs, whatever it has learned.
 Tokens and patches are ready on the device. Run it on an idle machine.
+
+Operations of matrix products are counted beside it (those inside fused attention kernels are not): their ratio is what
+equal speed on each operation would give, 2.5 at the small size on a CPU: both must run the whole vision tower, more
+than half of what is left in ours, and nothing that ours still multiplies can be left out with equal chunks.
 """
 
 from __future__ import annotations
@@ -26,17 +30,20 @@ import torch
 from step_parts import timed
 from straightforward_policy import Seen, Sizes, StraightforwardPolicy
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from gemvlm.batch import IGNORE, Actions, Batch
 from gemvlm.data.frames import position_ids
 from gemvlm.flow import uniform_times
 from gemvlm.model.action_expert import ExpertConfig
+from gemvlm.model.attention import Packing
 from gemvlm.model.gem_vla import GemVla, GemVlaConfig
 from gemvlm.model.generator import Draw
 from gemvlm.recipes.published import MODEL_2B
 from gemvlm.runtime import deterministic
 
 PIXELS, INSTRUCTION, KEY = 224, 24, 7
+PATCHES = (PIXELS // 16) ** 2
 TOLERANCE = 1e-4
 """Of the largest action: rounding in float32 makes about 1e-6."""
 
@@ -182,14 +189,31 @@ def variants(case: Case, steps: int) -> dict[str, Callable[[], object]]:
         with torch.no_grad():
             case.ours.observe(case.batch)
 
+    def see() -> None:
+        with torch.no_grad():
+            case.ours.backbone.qwen.model.visual(
+                case.batch.pixel_values.to(case.ours.expert.dtype),
+                grid_thw=case.batch.image_grid_thw,
+                cu_seqlens=torch.tensor([0, len(case.batch.pixel_values)], dtype=torch.int32, device=noise.device),
+                packing=Packing([PATCHES] * len(case.seen.pictures), causal=False, device=noise.device),
+            )
+
     return {
         "straightforward": lambda: case.act_plainly(steps),
         "without its logits": lambda: case.act_plainly(steps, with_logits=False),
         "ours": lambda: case.act(steps),
         "ours, looking": look,
+        "its vision tower": see,
         f"ours, {steps} steps": lambda: case.ours.expert.sample(observed, noise, times),
         "one-step student": lambda: case.act(1),
     }
+
+
+def operations(work: Callable[[], object]) -> float:
+    """Of all matrix products, two for each weight and row."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return float(counter.get_total_flops())
 
 
 def measure(case: Case, steps: int, rounds: int, cpu_time: bool) -> dict[str, list[float]]:
@@ -235,6 +259,9 @@ def run(
         f"{len(case.batch.input_ids)} tokens, {steps} steps; {device}, {str(dtype).removeprefix('torch.')}, "
         f"{torch.get_num_threads()} threads; chunks equal to {worst:.0e}"
     )
+    counted = {name: operations(work) for name, work in variants(case, steps).items()}
+    print("  operations: " + ", ".join(f"{name} {count / 1e9:,.1f} G" for name, count in counted.items()))
+    print(f"  equal speed on each would make ours {counted['straightforward'] / counted['ours']:.2f} x as fast")
     ours.to(dtype)
     share(ours, plain)
     ratio = report(measure(case, steps, rounds, cpu_time))

@@ -3,8 +3,9 @@
     gemvlm curate robot_worlds --out sets/robots --root libero=ASSETS      # without --root, Meta-World alone
 
 LIBERO needs its packages (`make worlds-libero`) and a folder of its assets, whose own terms hold. Every number is ours.
-Policies are tested in these worlds. Meta-World's seeds from 10 on are left to them. LIBERO's protocol plays all 50
-official states: of a policy that stands on a GEM of this set, add `--first 25 --trials 25` to `gemvlm vla evaluate`.
+Policies are tested in these worlds. Meta-World's seeds from 10 on are left to them, and so are LIBERO's official
+initial states: the starts here are drawn by its own sampler, so that a policy on a GEM of this set may be played on all
+50.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ ROBOT_WORLDS = Plan(
             "libero",
             options={"states": 25},
             groups=("grounding", "reasoning", "planning"),
-            note="40 tasks; the official initial states 0 to 24",
+            note="40 tasks; starts that LIBERO's own sampler draws from seeds 0 to 24, none of the official ones",
             located_by="assets",
         ),
     ),

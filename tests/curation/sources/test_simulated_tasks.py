@@ -181,6 +181,8 @@ def test_libero_samples_name_their_stand_ins():
     samples = list(source.read("libero_goal:0:0-0"))
     assert [sample.id.rsplit("-", 1)[1] for sample in samples] == ["start", "views", "end", "video", "order"]
     assert all("13 stand-ins" in sample.provenance.version for sample in samples)
+    assert all("drawn from seed 0" in sample.provenance.record for sample in samples), "policies are tested on the rest"
+    assert {sample.scene for sample in samples} == {"libero_goal-0-drawn0-0"}
     end = [turn for turn in samples[2].turns if turn.family == "can_put_in"]
     assert {turn.answer for turn in end} == {"yes", "no"}
     yes = next(turn.question for turn in end if turn.answer == "yes")
@@ -201,6 +203,8 @@ def test_bad_options_are_named(tmp_path):
     with pytest.raises(ValueError, match="dance"):
         SOURCES["metaworld"](tasks=("dance",))
     with pytest.raises(ValueError, match="must name some of the 50"):
-        SOURCES["libero"](assets=tmp_path, states=51)
+        SOURCES["libero"](assets=tmp_path, states=51, official=True)
+    with pytest.raises(ValueError, match="seeds of drawn ones"):
+        SOURCES["libero"](assets=tmp_path, first_state=-1)
     with pytest.raises(ValueError, match="no folder of LIBERO assets"):
         SOURCES["libero"](assets=tmp_path).parts()

@@ -3,7 +3,8 @@
 LIBERO's code is under MIT, its data sets under CC BY 4.0; its meshes and textures come from several publishers on terms
 of their own (github.com/Lifelong-Robot-Learning/LIBERO at 8f1084e says nothing about them), so samples have no SPDX id.
 Goals are brought about by the state of the simulation, not by a robot: pictures show what stands where, not how it got
-there. A folder of assets with stand-ins is named so in every sample's provenance.
+there. A folder of assets with stand-ins is named so in every sample's provenance. Starts are drawn by LIBERO's own
+sampler: policies are tested on the official ones, and one that stands on a GEM of this set must not have seen them.
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ from gemvlm.worlds.mujoco_view import Drawing
 from gemvlm.worlds.viewpoints import Orbit
 
 LICENCE = "LicenseRef-LIBERO-assets"
-VERSION = "1"
+VERSION = "2"
 """Of our words and viewpoints."""
 TASKS_PER_SUITE, STATES = 10, 50
+DRAWN = 2**31
+"""Seeds of LIBERO's sampler that may be named."""
 STATES_PER_PART = 10
 ORBIT = Orbit(azimuth_deg=(-65.0, 65.0), elevation_deg=(25.0, 60.0), distance_m=(0.9, 1.3))
 """From the side across from the robot."""
@@ -42,17 +45,20 @@ MAIN = "agentview"
 
 @dataclass(frozen=True)
 class LiberoSource:
-    """`states` official initial states of each task of `suites`, with LIBERO's meshes and textures from `assets`.
+    """`states` starts of each task of `suites`, with LIBERO's meshes and textures from `assets`.
 
-    A state gives a picture of the start, the start from three places, and, where its goals can be brought about, a
-    picture of the end, the whole and two of its moments in any order. `size` is (height, width) in pixels; `drawing`
-    "plain" needs no OpenGL. ValueError for unknown suites; `parts` raises ImportError where LIBERO is not installed.
+    Starts are drawn by LIBERO's sampler from the seeds `first_state` on; with `official` they are the official initial
+    states of these numbers. A start gives a picture, the same from three places, and, where its goals can be brought
+    about, a picture of the end, the whole and two of its moments in any order. `size` is (height, width) in pixels;
+    `drawing` "plain" needs no OpenGL. ValueError for unknown suites; `parts` raises ImportError where LIBERO is not
+    installed.
     """
 
     assets: Path | str
     suites: tuple[str, ...] = SUITES
     states: int = 1
     first_state: int = 0
+    official: bool = False
     size: tuple[int, int] = (256, 256)
     turns_per_family: int = 2
     drawing: Drawing = "opengl"
@@ -61,14 +67,17 @@ class LiberoSource:
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.suites) - set(SUITES)):
             raise ValueError(f"libero: suites {unknown} are unknown; choose from {SUITES}")
-        if self.states < 1 or self.first_state < 0 or self.first_state + self.states > STATES or min(self.size) < 1:
+        end = self.first_state + self.states
+        if self.states < 1 or not 0 <= self.first_state < end <= (STATES if self.official else DRAWN):
             raise ValueError(
-                f"libero: first_state {self.first_state} and states {self.states} must name some of the {STATES} "
-                f"states and size {self.size} (height, width) be positive"
+                f"libero: first_state {self.first_state} and states {self.states} must name some of the "
+                f"{f'{STATES} official states' if self.official else f'{DRAWN:,} seeds of drawn ones'}"
             )
+        if min(self.size) < 1:
+            raise ValueError(f"libero: size {self.size} (height, width) must be positive")
 
     def parts(self) -> Sequence[str]:
-        """A suite, a task and a range of states each: "libero_goal:3:0-9". ValueError if the assets are not there."""
+        """A suite, a task and a range of starts each: "libero_goal:3:0-9". ValueError if the assets are not there."""
         if not (Path(self.assets) / "scenes").is_dir():
             raise ValueError(f"{self.assets}: no folder of LIBERO assets (no subfolder 'scenes'); give its path")
         task_names(self.suites[0])
@@ -86,16 +95,17 @@ class LiberoSource:
             raise ValueError(f"libero: no part {part!r}; parts are such as {self.parts()[0]!r}")
         suite, index, states = part.split(":")
         first, last = (int(state) for state in states.split("-"))
-        world = LiberoWorld(suite, int(index), self.assets, first, drawing=self.drawing)
+        world = LiberoWorld(suite, int(index), self.assets, drawing=self.drawing)
         try:
             for state in range(first, last + 1):
-                world.reset(state)
+                (world.reset if self.official else world.draw)(state)
                 yield from self._episode(world)
         finally:
             world.close()
 
     def _episode(self, world: LiberoWorld) -> Iterator[Sample | Rejection]:
-        record = f"{world.suite}, task {world.index}, state {world.state_index}"
+        state = f"state {world.state_index}" if world.drawn is None else f"drawn from seed {world.drawn}"
+        record = f"{world.suite}, task {world.index}, {state}"
         provenance = Provenance(_version(self.assets), "", LICENCE, record)
         sheet = Sheet(self.name, world.name, provenance, self.turns_per_family)
         views = self._viewpoints(world)
@@ -119,7 +129,8 @@ class LiberoSource:
 
     def _viewpoints(self, world: LiberoWorld) -> list[View]:
         """Three places, the suite's own view among them, from which the task's things are well seen, if there are."""
-        rng = np.random.default_rng((world.state_index, world.index, SUITES.index(world.suite)))
+        start = world.state_index if world.drawn is None else world.drawn
+        rng = np.random.default_rng((start, world.index, SUITES.index(world.suite)))
         things = {thing for goal in world.goals if (thing := world.thing_of(goal[1])) is not None}
         centres = [world.view.box(world.data, thing).center for thing in sorted(things)]
         own = world.named_view(MAIN, self.size)
