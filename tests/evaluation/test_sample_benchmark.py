@@ -113,6 +113,15 @@ ODD = (
 )
 
 
+def test_tables_stand_by_task_and_name_whatever_the_order_of_the_items() -> None:
+    items = list(reversed(BENCH.items()))
+    found = list(BENCH.summary(items, [Score(1.0, "") for _ in items]))
+    tasks, families = found[:5], found[5:]
+    assert tasks == ["overall", "description", "grounding", "reasoning", "planning"]
+    assert families == ["describe", "box", "point", "point_all", *families[4:-1], "way"]
+    assert families[4:-1] == ["closer", "closer, headline", "colour", "count", "exists"]
+
+
 def test_replies_that_say_nothing_or_anything_score_and_never_raise() -> None:
     convention = Convention()
     for item in BENCH.items():

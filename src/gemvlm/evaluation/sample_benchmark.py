@@ -12,7 +12,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from PIL import Image
@@ -22,7 +22,7 @@ from gemvlm.evaluation.benchmark import Convention, Item, Media, Score, means
 from gemvlm.evaluation.coordinates import from_fractions, read_places
 from gemvlm.evaluation.scoring import score
 from gemvlm.evaluation.shortcuts import shortcut_scores
-from gemvlm.sample import PLACE_MARKER, Box, Place, Point, Sample, Turn
+from gemvlm.sample import PLACE_MARKER, Box, Place, Point, Sample, Task, Turn
 
 HEADLINE = "headline"
 DESCRIPTION_TOKENS, ANSWER_TOKENS = 400, 48
@@ -116,9 +116,16 @@ class SampleBenchmark:
         return Score(score(turn, answer), _plain(answer), outside=outside)
 
     def summary(self, items: Sequence[Item], scores: Sequence[Score]) -> dict[str, float]:
-        """Under "overall" and each task the mean over their families, of headlines where there are; then all parts."""
-        parts = means(items, scores)
-        tasks = {str(item.meta["family"]): str(item.meta["task"]) for item in items}
+        """Under "overall" and each task the mean over their families, of headlines where there are; then all parts.
+
+        Families stand by task and name, each before its headline.
+        """
+        found = means(items, scores)
+        order = {task: place for place, task in enumerate(get_args(Task))}
+        asked = {str(item.meta["family"]): str(item.meta["task"]) for item in items}
+        tasks = dict(sorted(asked.items(), key=lambda pair: (order[pair[1]], pair[0])))
+        places = {family: place for place, family in enumerate(tasks)}
+        parts = dict(sorted(found.items(), key=lambda pair: (places[pair[0].partition(",")[0]], pair[0])))
         heads = {family: parts.get(f"{family}, {HEADLINE}", parts.get(family)) for family in tasks}
         summary = {"overall": _mean([head for head in heads.values() if head is not None])}
         for task in dict.fromkeys(tasks.values()):
