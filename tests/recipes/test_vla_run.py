@@ -136,7 +136,7 @@ def test_the_checkpoint_explains_itself(trained: Path, policy: GemPolicy) -> Non
     card = PolicyCard.read(trained / "final")
     assert card.contract == CONTRACT and card.embodiment == "metaworld" and card.stage == "final" and card.step == 6
     assert card.normalisation["action"].statistics.names == CONTRACT.action_names
-    assert set(card.data) == {"episodes", "held out", "learned", "measured", "pictures"}
+    assert set(card.data) == {"episodes", "held out", "learned", "measured", "pictures", "units"}
     assert not [p for p in (trained / "final").iterdir() if p.suffix in (".pt", ".pkl", ".bin")]
     assert isinstance(policy, Policy) and policy.horizon == 8 and policy.executed == 4
 
