@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -108,23 +108,23 @@ def test_gaps_name_what_they_hold_equal() -> None:
 
 
 def test_frames_that_were_altered_are_encoded_anew_and_others_read() -> None:
+    asked: list[str] = []
+
+    @dataclass
     class Marked:
-        kind = "depth"
+        mark: str
+        kind: str = "depth"
 
-        def __init__(self, mark: str) -> None:
-            self.mark = mark
+        def make(self, frame: Frame) -> None:
+            asked.append(self.mark)
 
-        def make(self, frame: Frame):
-            return self.mark
-
-    made = ForAltered(Marked("stored"), Marked("anew"))  # type: ignore[arg-type]
+    made = ForAltered(Marked("stored"), Marked("anew"))
     frame = StoredFrame(np.zeros((12, 12, 3), np.uint8), SAMPLES[0].frames[0].depth)
     object.__setattr__(frame, "media", "ab")
-    assert made.make(frame) == "stored"
     stored = [replace(sample, frames=(frame,)) for sample in SAMPLES]
-    assert made.make(Altered(stored, Alteration(), 0)[0].frames[0]) == "stored"
-    assert made.make(Altered(stored, Alteration("noisy"), 0)[0].frames[0]) == "anew"
-    assert made.make(Altered(stored, Alteration("other_scene"), 0)[0].frames[0]) == "anew"
+    for alteration in (Alteration(), Alteration("noisy"), Alteration("other_scene"), Alteration(in_words=True)):
+        made.make(Altered(stored, alteration, 0)[0].frames[0])
+    assert asked == ["stored", "anew", "anew", "stored"]
 
 
 def test_an_unknown_arm_lists_what_there_is() -> None:

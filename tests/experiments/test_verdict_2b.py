@@ -16,7 +16,8 @@ import pytest
 from gemvlm.curation.encode import Codec, encode
 from gemvlm.experiments import execute, get
 from gemvlm.experiments.execute import Given, carry_out, is_finished, prepare
-from gemvlm.experiments.experiment import Experiment, Task, TestSet
+from gemvlm.experiments.experiment import Experiment, Task
+from gemvlm.experiments.experiment import TestSet as HeldOut
 from gemvlm.experiments.forgetting import finished_forgetting
 from gemvlm.experiments.mechanism import finished_probes
 from gemvlm.experiments.plan import budget_table, planned
@@ -54,8 +55,8 @@ def tiny(experiment: Experiment) -> Experiment:
         seeds=(0,),
         contrasts=experiment.contrasts[:2],
         rates=(1.0,),
-        development=TestSet("in_distribution", 2, 2, DEVELOPMENT_SEED + 10_000),
-        tests=(TestSet("in_distribution", 2, 2, TEST_SEED),),
+        development=HeldOut("in_distribution", 2, 2, DEVELOPMENT_SEED + 10_000),
+        tests=(HeldOut("in_distribution", 2, 2, TEST_SEED),),
         probe_scenes=4,
     )
 
