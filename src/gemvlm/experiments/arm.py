@@ -83,8 +83,12 @@ def matchings(arm: Arm, control: Arm) -> tuple[Matched, ...]:
     by_length: Matched = "steps" if arm.matching == control.matching else "compute"
     if arm.target is None or control.target is None:
         return (by_length,)
-    alike = {"name": "", "says": "", "target": "depth", "alteration": Alteration()}
-    return (by_length, "path") if replace(arm, **alike) == replace(control, **alike) else (by_length,)
+    return (by_length, "path") if _route(arm) == _route(control) else (by_length,)
+
+
+def _route(arm: Arm) -> Arm:
+    """The arm but for what it paints."""
+    return replace(arm, name="", says="", target="depth", alteration=Alteration())
 
 
 def recipe_of(arm: Arm, base: Recipe, seed: int, rate: float = 1.0, stretch: float = 1.0) -> Recipe:

@@ -139,7 +139,7 @@ def seeds_advice(experiment: Experiment, out: Path, wanted: float = DETECT) -> s
             f"How many seeds show {100 * wanted:.1f} points is known once two seeds of {contrast.arm} and "
             f"{contrast.control} have answered the development questions"
         )
-    arm, scenes = table(scores[contrast.arm], seeds, chosen, lambda item: item.score)
-    control, _ = table(scores[contrast.control], seeds, chosen, lambda item: item.score)
-    scatter = scatter_of(arm, control, scenes).of_scenes(experiment.tests[0].scenes / experiment.development.scenes)
+    first, scenes = table(scores[contrast.arm], seeds, chosen, lambda item: item.score)
+    second, _ = table(scores[contrast.control], seeds, chosen, lambda item: item.score)
+    scatter = scatter_of(first, second, scenes).of_scenes(experiment.tests[0].scenes / experiment.development.scenes)
     return f"{contrast.arm} - {contrast.control}: {advice(scatter, wanted)}."
