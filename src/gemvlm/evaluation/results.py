@@ -93,7 +93,7 @@ def write_scores(folder: Path, benchmark: Benchmark, items: Sequence[Item]) -> R
         "overall": _overall(summary[OVERALL], headline, scores, items),
         "chance": benchmark.summary(items, [Score(benchmark.chance(item), "") for item in items]),
         "blind": _blind(benchmark, items),
-        "categories": _categories(items, scores),
+        "categories": _categories(items, scores, summary),
         "headline": None
         if headline is None
         else {"groups": headline.groups.tolist(), "weights": headline.weights.tolist()},
@@ -130,9 +130,12 @@ def _overall(
     return found
 
 
-def _categories(items: Sequence[Item], scores: Sequence[Score]) -> dict[str, dict[str, float]]:
-    found = {}
-    for category in dict.fromkeys(item.category for item in items):
+def _categories(
+    items: Sequence[Item], scores: Sequence[Score], summary: Mapping[str, float]
+) -> dict[str, dict[str, float]]:
+    """Each category's mean with its interval, in the summary's order as far as it names them."""
+    found, order = {}, {name: place for place, name in enumerate(summary)}
+    for category in sorted({item.category: None for item in items}, key=lambda name: order.get(name, len(order))):
         members = [i for i, item in enumerate(items) if item.category == category and scores[i].counted]
         if members:
             scenes = [items[i].scene for i in members]
