@@ -183,10 +183,12 @@ def distill(
         camera: A camera of the policy and its name in the episodes; may be given several times.
         device: cpu, cuda or mps; the best there is by default.
     """
+    from gemvlm.inference.policy import policy_folder
     from gemvlm.recipes.vla_distill import distil_policy
     from gemvlm.recipes.vla_episodes import camera_names
     from gemvlm.training.distillation import DistillationConfig
 
     config = DistillationConfig(method, steps, learning_rate)
     names = camera_names(camera)
-    print(distil_policy(Path(policy), data, out, config, camera_names=names, batch_size=batch_size, device=device))
+    folder = policy_folder(policy)
+    print(distil_policy(folder, data, out, config, camera_names=names, batch_size=batch_size, device=device))

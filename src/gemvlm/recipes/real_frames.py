@@ -9,9 +9,10 @@ multiplied by views from the same spots (`curation/turned_view.py`). Every numbe
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -105,7 +106,8 @@ def adapt(
     """
     before, learner = load(model, device), load(model, device)
     files = RgbdFolder(frames, registration)
-    _note_settings(out, recipe, checkpoint_folder(model).resolve(), files.names[:first])
+    data = {"frames": files.names[:first], "registration": registration and asdict(registration), "up": up}
+    _note_settings(out, recipe, checkpoint_folder(model).resolve(), data)
     image = _image_config(before)
     room = make_room(files, image, recipe, up, first)
     height, width = room.test[0].frames[0].image.shape[:2]
@@ -191,9 +193,9 @@ def _image_config(pipeline: GemPipeline) -> ImageConfig:
     return replace(ImageConfig(**pipeline.card.image), min_pixels=pixels, max_pixels=pixels)
 
 
-def _note_settings(out: Path, recipe: Adaptation, model: Path, names: Sequence[str]) -> None:
+def _note_settings(out: Path, recipe: Adaptation, model: Path, data: Mapping[str, Any]) -> None:
     """Notes what is adapted to what; ValueError if `out` holds something else, which would be gone on with silently."""
-    settings = json.loads(json.dumps({"model": str(model), "frames": names, "recipe": asdict(recipe)}))
+    settings = json.loads(json.dumps({"model": str(model), **data, "recipe": asdict(recipe)}))
     note = out / "settings.json"
     if note.is_file() and json.loads(note.read_text(encoding="utf-8")) != settings:
         raise ValueError(f"{out}: holds an adaptation of another model, frames or settings; choose another folder")

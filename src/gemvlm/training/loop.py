@@ -247,7 +247,7 @@ class _Training:
                     self._save_state(stage, index, state, None if done else optimizer, average, must=ends)
                 if number:
                     get_log().info(
-                        "%s ended the run after step %d, which is saved; started again (--resume), it goes on",
+                        "%s ended the run after step %d, which is saved; resumed, it goes on from there",
                         NAMES[number],
                         state.step,
                     )
