@@ -65,7 +65,9 @@ def test_every_arm_is_looked_into_and_what_is_detached_holds_and_forgets_what_te
     assert forgetting["text"][0] == forgetting["detached"][0]
     assert set(probes["text"][0]) == {"depth", "normals", "relief"}
     assert set(read_baselines(finished / BASELINES)) == {"random weights", "position only", "mean map"}
-    assert {name: len(items) for name, items in forgetting["depth"][0].items()} == {"caption": 16, "text_only": 16}
+    assert set(forgetting["depth"][0]) == {"caption", "text_only"}
+    described = {len(items) for arm in EXPERIMENT.arms for items in forgetting[arm][0].values()}
+    assert len(described) == 1 and 8 <= described.pop() <= 16  # of 16 views, those with two things to tell or more
     page = write_report(EXPERIMENT, finished).read_text(encoding="utf-8")
     assert "random weights" in page and "not credited to geometry" in page and "text_only" in page
 
