@@ -257,6 +257,16 @@ def test_an_error_of_the_policy_costs_one_episode(tmp_path: Path, how: object, r
     assert rate(read_lines(tmp_path / EPISODES)) == 1.0
 
 
+def test_a_policy_that_never_answers_ends_the_run_with_its_reason(tmp_path: Path) -> None:
+    class Broken(Wrong):
+        def act(self, observations, seeds, committed=None):  # type: ignore[no-untyped-def]
+            raise AttributeError("no such layer")
+
+    with pytest.raises(RuntimeError, match="no answer to its first 8 observations: AttributeError: no such layer"):
+        play(tmp_path, Broken(None), ONE_TASK)
+    assert not (tmp_path / EPISODES).exists()
+
+
 def test_an_error_of_the_world_costs_its_episode_and_the_world_is_made_anew(tmp_path: Path) -> None:
     episodes = play(tmp_path, protocol=replace(ONE_TASK, tasks=(Task("fails-at-2", STEPS),)), lanes=2)
     assert [one.success for one in episodes] == [start % 2 == 0 for start in range(8)]

@@ -38,6 +38,8 @@ from gemvlm.robot import ActionChunk, ActionContract, Policy, RobotObservation
 from gemvlm.runtime import versions
 
 LONGEST_REASON = 500
+HOPELESS = 8
+"""First answers that fail, none between them that serves, after which the policy rather than an episode is at fault."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ def run_rollout(
 ) -> bool:
     """Plays those episodes of `protocol` that have no line yet. True when `episodes.jsonl` holds every one.
 
-    `lanes` episodes are played together, their worlds in this process or in `workers` others. `videos` counts the
+    A policy whose first answers all fail, `HOPELESS` of them, ends the run (RuntimeError with its reason): that is no
+    score. `lanes` episodes are played together, worlds in this process or in `workers` others. `videos` counts the
     starts of each task that are filmed. With a `share` this call plays every Nth episode; the last of the processes
     makes the file. `retry_broken` plays again what an error of policy or world cut short. `progress(done, of)` counts
     this share's episodes. ValueError with every difference if the policy does not fit the worlds, if the starts are not
@@ -142,6 +145,7 @@ def _play(
     libraries = versions()
     code = f"{libraries.get('gemvlm', '')} {libraries['commit']}".strip()
     running: dict[int, _Running] = {}
+    answered, failed = False, 0
     while queue or running:
         over: list[tuple[Start, Moment, float, str | None]] = []
         fresh = {lane: queue.pop() for lane in range(lanes) if lane not in running and queue}
@@ -156,6 +160,11 @@ def _play(
             running[lane] = _Running(start, began, moment.observation, moment.facts.contract, moment)
         running = dict(sorted(running.items()))
         orders, errors = _orders(protocol, player.policy, running)
+        answered, failed = answered or bool(orders), failed + len(errors)
+        if failed >= HOPELESS and not answered:
+            raise RuntimeError(
+                f"{player.name} gave no answer to its first {failed} observations: {errors[min(errors)]}"
+            )
         pool.stop(list(errors))
         for lane, error in errors.items():
             now = running.pop(lane)
