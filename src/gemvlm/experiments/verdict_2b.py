@@ -17,10 +17,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gemvlm.experiments.experiment import Experiment, TestSet
-from gemvlm.experiments.verdict import CONTRASTS, METRIC, PRIMARY, TAUGHT, UNTAUGHT
+from gemvlm.experiments.verdict import UNTAUGHT, VERDICT_NANO
 from gemvlm.recipes.gem_2b import GEM_2B
-from gemvlm.recipes.recipe import DEVELOPMENT_SEED, TEST_SEED, Recipe, TabletopData
+from gemvlm.recipes.recipe import Recipe, TabletopData
 from gemvlm.recipes.small import FAMILY_WEIGHTS, LESSONS
 from gemvlm.training.stage import Schedule, Stage
 
@@ -56,20 +55,10 @@ def _base() -> Recipe:
     )
 
 
-VERDICT_2B = Experiment(
+VERDICT_2B = replace(
+    VERDICT_NANO,
     name="verdict_2b",
     base=_base(),
     arms=("text", "depth", "depth_direct", "shuffled", "rgb", "regression", "depth_as_text", "detached", "text_long"),
-    seeds=(0, 1, 2),
-    contrasts=CONTRASTS,
-    rates=(0.5, 1.0, 2.0),
-    tuned=("text", "depth"),
-    pilot_seed=100,
-    primary=PRIMARY,
-    taught=TAUGHT,
-    untaught=UNTAUGHT,
-    metric=METRIC,
-    development=TestSet("in_distribution", 60, 40, DEVELOPMENT_SEED + 10_000),
-    tests=(TestSet("in_distribution", 300, 200, TEST_SEED), TestSet("new_objects", 150, 100, TEST_SEED)),
     curve_every=500,
 )
