@@ -124,7 +124,7 @@ EVERYWHERE: dict[str, Kind] = {
     "RetainingWall": Kind("table edge", "grey"),
     "base": Kind("robot", "red"),
 }
-ROBOT = "base"
+ROBOT, TABLE = "base", "tablelink"
 
 THINGS: dict[str, dict[str, Kind]] = {
     "sawyer_assembly_peg.xml": _NUT,

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gemvlm.camera import View
-from gemvlm.worlds.metaworld.tasks import EVERYWHERE, ROBOT, TASKS, THINGS, Kind
+from gemvlm.worlds.metaworld.tasks import EVERYWHERE, ROBOT, TABLE, TASKS, THINGS, Kind
 from gemvlm.worlds.mujoco_view import Drawing, MujocoView, Thing, geoms_of, model_view, subtree
 from gemvlm.worlds.observation import Observation
 
@@ -47,7 +47,8 @@ class MetaWorld:
         self._env = environments[f"{task}-goal-observable"](seed=seed)
         self._expert = experts[task]()
         self.model, self.data = self._env.model, self._env.data
-        self.kinds = THINGS[Path(self._env.model_name).name] | EVERYWHERE
+        always = {name: kind for name, kind in EVERYWHERE.items() if _has_body(self.model, name)}  # some have no edge
+        self.kinds = THINGS[Path(self._env.model_name).name] | always
         self.view = MujocoView(
             self.model, _things(self.model, self.kinds), DRAWN_GROUPS, "metaworld", drawing, sites=goal_mark
         )
@@ -140,11 +141,18 @@ class MetaWorld:
 
 
 def _things(model: Any, kinds: dict[str, Kind]) -> list[Thing]:
-    """One thing per named body: that body and what is below it, less what has a name of its own."""
+    """One thing per named body: that body and what is below it, less what has a name of its own.
+
+    Bodies without a name that stand in the world by themselves are parts of tables with holes, and the table's.
+    """
     roots = {model.body(name).id: kind for name, kind in kinds.items() if _has_body(model, name)}
     things = []
     for root, kind in sorted(roots.items()):
         inside = set(subtree(model, root)) if root else {0}
+        if model.body(root).name == TABLE:
+            inside |= {
+                body for body in range(1, model.nbody) if not model.body(body).name and not model.body_parentid[body]
+            }
         for other in roots:
             if other != root and other in inside:
                 inside -= set(subtree(model, other))
