@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import blake2b
 from math import prod
 from typing import Protocol, runtime_checkable
@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from gemvlm.batch import Batch, Target
-from gemvlm.data.conversation import CoordinateFormat, ImageSlot, Segment, render, render_dialogue
+from gemvlm.data.conversation import CoordinateFormat, ImageSlot, Segment, render, render_prompt
 from gemvlm.data.encoding import Encoded, Encoder
 from gemvlm.data.frames import ImageConfig, patches, position_ids
 from gemvlm.data.naming import Naming
@@ -160,13 +160,14 @@ class Collator:
         return sorted(drawable, key=lambda index: -length[index])[:most]
 
     def prompts(self, requests: Sequence[Prompt]) -> Batch:
-        """Conversations, packed like samples, that end where the model must begin to answer; labels are all ignored."""
+        """Conversations, packed like samples, that end where the model must begin to answer; labels are all ignored.
+
+        ValueError for other images than the questions have places for (`render_prompt`).
+        """
         encoded = []
         for request in requests:
-            exchanges = [*request.history, (request.question, None)]
             system = self.system if request.system is None else request.system
-            parts = render_dialogue(len(request.frames), exchanges, system)
-            parts = [replace(part, supervised=False) if isinstance(part, Segment) else part for part in parts]
+            parts = render_prompt(len(request.frames), request.question, request.history, system)
             encoded.append(self.encode(parts, request.frames))
         frames = [frame for request in requests for frame in request.frames]
         return self.pack(encoded, frames, (), tuple(str(number) for number in range(len(requests))))

@@ -284,3 +284,32 @@ def _json_places(reply: str, key: str) -> Iterator[list[float]]:
                 yield [float(value) for value in values]
         except (ValueError, RecursionError, OverflowError):
             continue
+
+
+def render_prompt(
+    frames: int, question: str, history: Sequence[tuple[str, str]] = (), system: str | None = None
+) -> list[Segment | ImageSlot]:
+    """A conversation up to where its last question is to be answered, each exchange as `render_dialogue` renders it.
+
+    Images stand at the `<image>` of the questions, in order, or before the first question if there is none. Nothing is
+    supervised. ValueError if there are other than as many `<image>` as frames.
+    """
+    exchanges: list[tuple[str, str | None]] = [*history, (question, None)]
+    counts = [asked.count(IMAGE_PLACEHOLDER) for asked, _ in exchanges]
+    if not any(counts):
+        counts[0] = frames
+    if sum(counts) != frames:
+        raise ValueError(
+            f"the questions hold {sum(counts)} {IMAGE_PLACEHOLDER} but {frames} frames are shown; "
+            "write one for each, or none"
+        )
+    parts: list[Segment | ImageSlot] = []
+    shown = 0
+    for exchange, count in zip(exchanges, counts, strict=True):
+        for part in render_dialogue(count, [exchange], None if parts else system):
+            if isinstance(part, ImageSlot):
+                parts.append(ImageSlot(shown + part.index))
+            else:
+                parts.append(replace(part, supervised=False))
+        shown += count
+    return parts

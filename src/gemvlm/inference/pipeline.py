@@ -23,7 +23,6 @@ from gemvlm.inference.depth import Combine, DepthPrediction, decode_pictures
 from gemvlm.inference.images import ImageLike, Images, read_image, read_images
 from gemvlm.inference.locate import LocateRequest, Location, check_request, located
 from gemvlm.inference.phrases import Plan, box_of, point_to, point_to_every, read_plan, steps_to
-from gemvlm.inference.prompts import prompt_batch
 from gemvlm.inference.streaming import TextStream
 from gemvlm.model.card import CheckpointCard
 from gemvlm.model.gem import Gem
@@ -305,7 +304,7 @@ class GemPipeline:
         prompts = []
         for images, question, history in (Request(*request) for request in requests):
             prompts.append(Prompt([Frame(image) for image in read_images(images)], question, history))
-        batch = prompt_batch(self._collate, prompts)
+        batch = self._collate.prompts(prompts)
         most = max(MOST_TOKENS, self.gem.backbone.qwen.config.text_config.max_position_embeddings)
         longest = int(batch.lengths.max())
         if longest > most:

@@ -20,7 +20,6 @@ from gemvlm.data.frames import ImageConfig
 from gemvlm.data.tokenizer import SpecialIds
 from gemvlm.inference import GemPipeline
 from gemvlm.inference.locate import LocateRequest
-from gemvlm.inference.prompts import prompt_batch
 from gemvlm.inference.reply_text import ReplyText
 from gemvlm.sample import Frame
 from gemvlm.serving.limits import Limits, Refusal
@@ -83,7 +82,7 @@ class Engine:
     def prepare_chat(self, prompt: Prompt, new_tokens: int | None) -> Conversation:
         """Counts the tokens; Refusal if the model can't hold them. None asks for as many as there is room for."""
         try:
-            tokens = int(prompt_batch(self._collate, [prompt]).lengths.sum())
+            tokens = int(self._collate.prompts([prompt]).lengths.sum())
         except ValueError as error:
             raise Refusal(str(error), code="invalid_prompt", param="messages") from None
         room = self.context - tokens
@@ -147,7 +146,7 @@ class Engine:
         texts = [ReplyText(self.pipeline.tokenizer) for _ in jobs]
         counts = [0] * len(jobs)
         steps = self.pipeline.gem.backbone.next_tokens(
-            prompt_batch(self._collate, [each.prompt for each in asked]).to(device),
+            self._collate.prompts([each.prompt for each in asked]).to(device),
             max(each.new_tokens for each in asked),
             temperature,
             torch.Generator(device).manual_seed(seed),

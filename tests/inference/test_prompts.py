@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,10 @@ import torch
 
 from gemvlm.batch import IGNORE, Batch
 from gemvlm.data.collate import Collator, Prompt
+from gemvlm.data.conversation import Segment, render_dialogue
 from gemvlm.data.frames import ImageConfig
 from gemvlm.inference import GemPipeline
 from gemvlm.inference.pipeline import Request
-from gemvlm.inference.prompts import prompt_batch
 from gemvlm.sample import Frame
 
 
@@ -34,12 +35,20 @@ def equal(one: Batch, other: Batch) -> bool:
 
 
 @pytest.mark.parametrize("question", ["What is it?", "Is <image> as <image> or <image>?"])
-def test_images_of_the_first_question_make_the_collators_prompt(
+def test_images_of_the_first_question_make_the_prompt_of_training(
     collate: Collator, frames: list[Frame], question: str
 ) -> None:
     prompts = [Prompt(frames, question, [], "Another."), Prompt((), "Hello")]
     later = Prompt(frames, "And now?", [(question, "a mug"), ("Sure?", "yes")])
-    assert equal(prompt_batch(collate, [*prompts, later]), collate.prompts([*prompts, later]))
+    asked = [*prompts, later]
+    encoded = []
+    for prompt in asked:
+        exchanges = [*prompt.history, (prompt.question, None)]
+        parts = render_dialogue(len(prompt.frames), exchanges, prompt.system or collate.system)
+        silent = [replace(part, supervised=False) if isinstance(part, Segment) else part for part in parts]
+        encoded.append(collate.encode(silent, prompt.frames))
+    taught = collate.pack(encoded, [frame for prompt in asked for frame in prompt.frames], (), ("0", "1", "2"))
+    assert equal(collate.prompts(asked), taught)
 
 
 def test_images_of_later_questions_stand_where_the_chat_template_has_them(
@@ -58,7 +67,7 @@ def test_images_of_later_questions_stand_where_the_chat_template_has_them(
         },
     ]
     history = [("<image>What is it?", "a mug"), ("Sure?", "yes")]
-    batch = prompt_batch(collate, [Prompt(frames, "As here<image>or<image>", history)])
+    batch = collate.prompts([Prompt(frames, "As here<image>or<image>", history)])
     text = pipeline.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     pieces = text.split("<|image_pad|>")
     images = ImageConfig(**pipeline.card.image)
@@ -91,4 +100,4 @@ def test_other_images_than_places_are_refused(
     collate: Collator, frames: list[Frame], count: int, question: str, history: list[tuple[str, str]]
 ) -> None:
     with pytest.raises(ValueError, match=rf"hold [12] <image> but {count} frames are shown; write one for each"):
-        prompt_batch(collate, [Prompt(frames[:count], question, history)])
+        collate.prompts([Prompt(frames[:count], question, history)])
