@@ -8,10 +8,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from gemvlm.commands import sharing
 from gemvlm.inference.hub import hub_folder, push_folder
-from gemvlm.inference.load import load
+from gemvlm.inference.load import any_checkpoint_folder, load
 
 TOKEN = "hf_" + "s" * 20
 OTHERS = (
@@ -63,7 +64,7 @@ class Hub:
     def hf_hub_download(self, repository: str, name: str, revision: str | None) -> str:
         path = self.home / repository / (revision or "main") / name
         if not path.is_file():
-            raise FileNotFoundError(f"404: {name}")
+            raise LocalEntryNotFoundError(f"404: {name}")
         return str(path)
 
     def snapshot_download(self, repository: str, revision: str | None, allow_patterns: list[str]) -> str:
@@ -116,7 +117,15 @@ def test_a_branch_and_a_public_repository(hub: Hub, folder: Path) -> None:
     assert hub.made == {"me/gem": False}
     assert hub_folder("me/gem@v2").name == "v2"
     with pytest.raises(ValueError, match=r"holds gem_vla\.json"):
-        hub_folder("me/gem@v2", card="gem_vla.json")
+        hub_folder("me/gem@v2", "gem_vla.json")
+
+
+def test_a_policy_is_found_by_the_commands_that_take_both_kinds(hub: Hub, folder: Path) -> None:
+    (folder / "gem.json").rename(folder / "gem_vla.json")
+    push_folder(folder, "me/policy", message="first")
+    assert (any_checkpoint_folder("me/policy") / "gem_vla.json").is_file()
+    with pytest.raises(ValueError, match=r"holds gem\.json or gem_vla\.json"):
+        any_checkpoint_folder("me/nothing")
 
 
 @pytest.mark.parametrize("name", ["gem", "me/gem@v2", "a/b/c", "../x", "https://x/y"])

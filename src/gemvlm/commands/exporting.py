@@ -13,7 +13,7 @@ def export_onnx(model: Model, *, out: Path, height: int | None = None, width: in
     Each graph is run by onnxruntime and compared with PyTorch before the command ends.
 
     Args:
-        model: Checkpoint folder, or the name of a shipped model; of a policy, its folder.
+        model: Checkpoint folder of a GEM or a policy, the name of a shipped model, or OWNER/NAME of a hub.
         out: Folder for the graphs and export.json, which says what the loop around them needs to know.
         height: Of the depth pictures, in pixels; the checkpoint's own by default, 448 if it has none.
         width: Likewise.

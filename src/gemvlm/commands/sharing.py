@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import Positional, arg
@@ -16,12 +15,13 @@ def card(model: Model, *, write: bool = False) -> None:
     """Print the model card that a checkpoint's own description makes; a policy's too.
 
     Args:
-        model: Checkpoint folder of a GEM or a policy, or the name of a shipped model.
+        model: Checkpoint folder of a GEM or a policy, the name of a shipped model, or OWNER/NAME of a hub.
         write: Put it into the folder as README.md instead; one that a person wrote is left alone.
     """
+    from gemvlm.inference.load import any_checkpoint_folder
     from gemvlm.recipes.model_card import model_card, write_model_card
 
-    folder = _folder(model)
+    folder = any_checkpoint_folder(model)
     print(write_model_card(folder) if write else model_card(folder), end="\n" if write else "")
 
 
@@ -46,22 +46,14 @@ def push(
         revision: Branch to put it on; the main one by default.
     """
     from gemvlm.inference.hub import check_repository, push_folder
+    from gemvlm.inference.load import any_checkpoint_folder
     from gemvlm.recipes.model_card import README, write_model_card
 
     check_repository(repository)  # before anything is written
-    folder = _folder(model)
+    folder = any_checkpoint_folder(model)
     if not (folder / README).is_file():
         write_model_card(folder)
     pushed = push_folder(folder, repository, message=message, public=public, revision=revision)
     print(pushed.url)
     if pushed.left:
         print(f"left here: {', '.join(pushed.left)}")
-
-
-def _folder(model: str) -> Path:
-    """Of a GEM or of a policy; ValueError says what is not one about it."""
-    from gemvlm.inference.load import checkpoint_folder
-    from gemvlm.model.policy_card import POLICY_FILE
-
-    folder = Path(model)
-    return folder if (folder / POLICY_FILE).is_file() else checkpoint_folder(model)

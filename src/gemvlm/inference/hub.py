@@ -41,35 +41,42 @@ def is_hub_name(name: str) -> bool:
     return HUB_NAME.fullmatch(name) is not None
 
 
-def named_folder(name: str | os.PathLike[str], card: str = CARD_FILE) -> Path:
+def named_folder(name: str | os.PathLike[str], *cards: str) -> Path:
     """The folder of that name here or, where there is none and the name could be a hub's, what is fetched from there.
 
     A folder here comes first. The folder need not exist: who asked knows what to say then.
     """
     folder = Path(name)
     if isinstance(name, str) and is_hub_name(name) and not folder.exists():
-        return hub_folder(name, card)
+        return hub_folder(name, *cards)
     return folder
 
 
-def hub_folder(name: str, card: str = CARD_FILE) -> Path:
+def hub_folder(name: str, *cards: str) -> Path:
     """The checkpoint's files, fetched unless they are in the hub's cache. ValueError says why it can't be had.
 
-    `card` is the description that it must hold: a GEM's, or a policy's.
+    It must hold one of `cards`, the files that describe a GEM (the default) or a policy.
     """
     from huggingface_hub import hf_hub_download, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
 
     parts = HUB_NAME.fullmatch(name)
     assert parts is not None
     repository, revision = parts["repository"], parts["revision"]
+    cards = cards or (CARD_FILE,)
     try:
-        hf_hub_download(repository, card, revision=revision)  # what is no checkpoint of ours is not fetched whole
+        for card in cards:  # what is no checkpoint of ours is not fetched whole
+            try:
+                hf_hub_download(repository, card, revision=revision)
+                break
+            except EntryNotFoundError:
+                if card == cards[-1]:
+                    raise
         return Path(snapshot_download(repository, revision=revision, allow_patterns=list(TAKEN)))
     except (HfHubHTTPError, HFValidationError, OSError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"{name}: no such folder here, and as a model of the Hugging Face hub it can't be had ({_reason(error)}); "
-            f"check the name, the network and HF_TOKEN, and that the repository holds {card}"
+            f"check the name, the network and HF_TOKEN, and that the repository holds {' or '.join(cards)}"
         ) from error
 
 

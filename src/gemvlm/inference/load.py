@@ -43,6 +43,12 @@ def shipped_checkpoints() -> dict[str, Path]:
     return {path.name: path for path in sorted(home.glob("*")) if (path / CARD_FILE).is_file()}
 
 
+def any_checkpoint_folder(path_or_name: str | os.PathLike[str]) -> Path:
+    """`checkpoint_folder` of a GEM, or the folder of a policy, here or on a hub."""
+    folder = named_folder(path_or_name, CARD_FILE, POLICY_FILE)
+    return folder if (folder / POLICY_FILE).is_file() else checkpoint_folder(folder)
+
+
 def checkpoint_folder(path_or_name: str | os.PathLike[str]) -> Path:
     """The folder that a user means, fetched if it is on a hub, and checked to hold every file of a checkpoint."""
     shipped = shipped_checkpoints()

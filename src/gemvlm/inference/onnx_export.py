@@ -34,7 +34,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gemvlm.inference.load import load
+from gemvlm.inference.load import any_checkpoint_folder, load
 from gemvlm.inference.policy import load_policy
 from gemvlm.model.action_expert import ActionExpert, Observed
 from gemvlm.model.generator import RegressionHead, SanaFlow
@@ -196,14 +196,15 @@ def export_checkpoint(path: str, folder: Path, height: int | None = None, width:
 
     Depth has the size that the checkpoint paints, unless given. ValueError for a checkpoint that is not whole.
     """
-    if (Path(path) / POLICY_FILE).is_file():
-        policy = load_policy(path, "cpu")
+    checkpoint = any_checkpoint_folder(path)
+    if (checkpoint / POLICY_FILE).is_file():
+        policy = load_policy(checkpoint, "cpu")
         graphs = export_expert(policy.model.expert.requires_grad_(False), folder)
         config = policy.card.model.expert
         facts: dict[str, Any] = {"flow_steps": policy.card.flow_steps, "expert": config.to_dict()}
         write_card(folder, graphs, {"recipe": policy.card.recipe, **facts})
         return graphs
-    pipeline = load(path, "cpu")
+    pipeline = load(checkpoint, "cpu")
     model, size = pipeline.card.model, pipeline.card.target or {"height": 448, "width": 448}
     supervision = pipeline.gem.supervision.requires_grad_(False)
     graphs = export_depth(supervision, folder, height or size["height"], width or size["width"])

@@ -109,7 +109,7 @@ class GemPolicy:
         committed: Sequence[ActionChunk | None],
     ) -> list[ActionChunk]:
         batch = self.collator.observe(observations, [keyed("act", seed) for seed in seeds], self.horizon)
-        with torch.no_grad():
+        with torch.inference_mode():
             found = self.model.act(
                 batch.to(self.device),
                 self.card.flow_steps,

@@ -4,12 +4,13 @@ The stock layers stay as they are: tokens of all samples (or patches of all imag
 so every linear layer and norm runs once over exactly the tokens there are. Only the attention itself knows segments.
 Its kernels give equal results, and each device has its own (`Packing.kernel`):
 
-* `tiles` (text on a CPU, `tiled_attention.py`): products over what causal attention sees;
+* `tiles` (text on a CPU, `tiled_attention.py`): products over what causal attention sees, with a backward pass;
 * `flash`, `flex` (GPUs, `fused_attention.py`): kernels that take segments as they lie; FlashAttention in half
   precision, FlexAttention in any other;
-* `rows` (everything else): segments as rows of PyTorch's attention. Causal: one group of rows, right-padded to the
-  longest, where no mask is needed because a query never sees what stands to its right. Bidirectional (vision): one
-  group per distinct length, so that nothing is padded. The stock code loops over images.
+* `rows` (everything else, and text of one length in float32 of which nothing is learnt): segments as rows of
+  PyTorch's attention. Causal: one group of rows, right-padded to the longest, where no mask is needed because a query
+  never sees what stands to its right. Bidirectional (vision): one group per distinct length, so that nothing is padded.
+  The stock code loops over images.
 """
 
 from __future__ import annotations
@@ -116,8 +117,11 @@ class Packing:
         """Which kernel is used, by device, precision and size."""
         if self.device.type == "cuda":
             return "flash" if value.dtype in (torch.bfloat16, torch.float16) else "flex"
-        few = query.shape[1] * Tiles.scores(self.lengths) <= LARGEST_SCORES
-        return "tiles" if self.causal and few and self.device.type == "cpu" else "rows"
+        if not self.causal or self.device.type != "cpu":
+            return "rows"
+        if not torch.is_grad_enabled() and len(set(self.lengths)) == 1 and not is_half_on_cpu(value):
+            return "rows"
+        return "tiles" if query.shape[1] * Tiles.scores(self.lengths) <= LARGEST_SCORES else "rows"
 
     def _in_rows(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Float[Tensor, "1 T heads d"]:
         if len(set(self.lengths)) == 1:

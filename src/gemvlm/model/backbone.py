@@ -79,6 +79,18 @@ class _Cache:
         self.longest += 1
 
 
+class _PatchEmbed(nn.Module):
+    """The stock convolution, whose strides are its kernel, as the product that it is: thrice as fast on a CPU."""
+
+    def __init__(self, proj: nn.Conv3d):
+        super().__init__()
+        self.proj = proj
+
+    def forward(self, pixels: Float[Tensor, "patches values"]) -> Float[Tensor, "patches width"]:
+        weight = self.proj.weight
+        return F.linear(pixels.to(weight.dtype), weight.flatten(1), self.proj.bias)
+
+
 class Backbone(nn.Module):
     """Holds `qwen`, a stock Qwen3VLForConditionalGeneration built from the keyword arguments of its configuration."""
 
@@ -87,6 +99,8 @@ class Backbone(nn.Module):
         self.qwen = Qwen3VLForConditionalGeneration._from_config(
             Qwen3VLConfig(**config), attn_implementation=attention.NAME
         )
+        visual = self.qwen.model.visual
+        visual.patch_embed = _PatchEmbed(visual.patch_embed.proj)
         self.merge = self.qwen.config.vision_config.spatial_merge_size
 
     @property
