@@ -17,9 +17,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gemvlm.experiments.verdict import UNTAUGHT, VERDICT_NANO
+from gemvlm.experiments.experiment import TestSet
+from gemvlm.experiments.verdict import ALL_FAMILIES, VERDICT_NANO
 from gemvlm.recipes.gem_2b import GEM_2B
-from gemvlm.recipes.recipe import Recipe, TabletopData
+from gemvlm.recipes.recipe import DEVELOPMENT_SEED, TEST_SEED, Recipe, TabletopData
 from gemvlm.recipes.small import FAMILY_WEIGHTS, LESSONS
 from gemvlm.training.stage import Schedule, Stage
 
@@ -44,7 +45,7 @@ def _in_samples(stage: Stage, steps: int) -> Stage:
 
 def _base() -> Recipe:
     connector, generator, everything = map(_in_samples, GEM_2B.stages, STEPS)
-    families = {name: weight for name, weight in FAMILY_WEIGHTS.items() if name not in UNTAUGHT}
+    families = {name: weight for name, weight in FAMILY_WEIGHTS.items() if name not in ALL_FAMILIES["untaught"]}
     asked = replace(everything, turns_per_sample=8, families=families)
     return replace(
         GEM_2B,
@@ -60,5 +61,8 @@ VERDICT_2B = replace(
     name="verdict_2b",
     base=_base(),
     arms=("text", "depth", "depth_direct", "shuffled", "rgb", "regression", "depth_as_text", "detached", "text_long"),
+    **ALL_FAMILIES,
+    development=TestSet("in_distribution", 60, 40, DEVELOPMENT_SEED + 10_000),
+    tests=(TestSet("in_distribution", 300, 200, TEST_SEED), TestSet("new_textures", 150, 100, TEST_SEED)),
     curve_every=500,
 )
