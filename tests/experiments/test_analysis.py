@@ -78,7 +78,7 @@ def test_one_seed_gives_no_gap_and_no_verdict() -> None:
 
 def test_families_count_alike_whatever_their_number_of_questions() -> None:
     items = [ItemScore(str(i), "s", "closer", True, 1.0, 1.0) for i in range(9)]
-    items += [ItemScore("last", "t", "larger", True, 0.0, 1.0)]
+    items += [ItemScore("last", "t", "left_right", True, 0.0, 1.0)]
     values, scenes = table({0: items}, [0], primary_items(EXPERIMENT), lambda item: item.score)
     assert values.mean() == pytest.approx(0.5) and scenes[-1] == "t"
 

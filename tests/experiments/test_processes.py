@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from gemvlm.__main__ import main
-from gemvlm.experiments import get, processes
-from gemvlm.experiments.execute import Given
+from gemvlm.experiments import execute, get, processes
+from gemvlm.experiments.execute import Given, work_of
 from gemvlm.experiments.experiment import Task
 from gemvlm.training.signals import Stopped, StopRequest
 
@@ -53,7 +53,7 @@ def test_a_signal_lets_every_training_save_and_leaves_none_behind(
         telling.start()
         with pytest.raises(Stopped) as ended:
             processes.look_after(
-                EXPERIMENT,
+                work_of(EXPERIMENT, tmp_path),
                 tmp_path,
                 lambda task, left: [sys.executable, "-c", TRAINS, str(task.folder(tmp_path))],
                 jobs=2,
@@ -74,7 +74,12 @@ def test_a_failed_task_is_returned_with_its_log_and_not_tried_again(
     monkeypatch.setattr(processes, "PAUSE_S", 0.05)
     with StopRequest() as stop:
         failed = processes.look_after(
-            EXPERIMENT, tmp_path, lambda task, left: [sys.executable, "-c", FAILS], jobs=1, minutes=None, stop=stop
+            work_of(EXPERIMENT, tmp_path),
+            tmp_path,
+            lambda task, left: [sys.executable, "-c", FAILS],
+            jobs=1,
+            minutes=None,
+            stop=stop,
         )
     assert failed == [Task(None, 0), Task(None, 1)]  # what stands on them was never ready
     assert [processes.log_of(task, tmp_path).read_text() for task in failed] == ["no such weights\n"] * 2
@@ -83,19 +88,20 @@ def test_a_failed_task_is_returned_with_its_log_and_not_tried_again(
 def test_the_command_ends_with_the_logs_of_what_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    seen: list[Given] = []
+    seen: list[list[str]] = []
 
-    def pretend(experiment, out, *, given: Given, **_):
-        seen.append(given)
+    def pretend(name, work, out, *, options: list[str], **_):
+        seen.append(options)
         return [Task("depth", 1)]
 
     monkeypatch.setattr(processes, "carry_all_out", pretend)
+    monkeypatch.setattr(execute, "prepare", lambda *_: None)
     words = ["experiment", "verdict_debug", "--out", str(tmp_path), "--data", "sets/mine"]
     assert main(words) == 2
     told = capsys.readouterr()
     assert "1 of 10 trainings failed" in told.err and str(tmp_path / "seed-1" / "depth" / "log.txt") in told.err
     assert (tmp_path / "report.html").is_file()
-    assert seen == [Given(Path("sets/mine"))] and seen[0].words() == ["--data", "sets/mine"]
+    assert seen == [["--data", "sets/mine"]]
     assert Given(start=("qwen=a", "sana=b")).words() == ["--start", "qwen=a", "--start", "sana=b"]
 
 

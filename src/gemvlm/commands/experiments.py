@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, UseAppendAction, arg
 
 from gemvlm.commands import Device
+
+if TYPE_CHECKING:
+    from gemvlm.experiments.actions import ActionExperiment
+    from gemvlm.experiments.execute import Given
+    from gemvlm.experiments.experiment import Experiment
+    from gemvlm.experiments.processes import Work
 
 Names = Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="TASK")]
 
@@ -33,7 +41,7 @@ def experiment(
     every training save first.
 
     Args:
-        name: An experiment of gemvlm.experiments: verdict_nano, verdict_2b, verdict_debug.
+        name: verdict_nano, actions_nano (policies on its arms, in the same OUT), verdict_2b, or verdict_debug.
         out: Folder for all of it.
         plan: Say what it would take, and do nothing.
         gpu: The plan is in hours of a GPU of this name.
@@ -47,38 +55,92 @@ def experiment(
         device: cpu, cuda or mps; the best there is by default.
     """
     from gemvlm.experiments import get
-    from gemvlm.experiments.plan import budget_table, cost, seeds_advice
+    from gemvlm.experiments.execute import Given
+    from gemvlm.experiments.processes import carry_all_out, log_of
 
     chosen = get(name)
-    tasks = {found.name: found for found in chosen.tasks()}
-    unknown = sorted(set(task) - set(tasks))
-    if unknown:
-        raise ValueError(f"--task {', '.join(unknown)}: no such training; there are {', '.join(tasks)}")
+    known = {found.name: found for found in chosen.tasks()}
+    if unknown := sorted(set(task) - set(known)):
+        raise ValueError(f"--task {', '.join(unknown)}: no such training; there are {', '.join(known)}")
+    steps = _steps(chosen, out, Given(data, start), device, gpu, detect / 100)
     if plan:
-        print(budget_table(chosen, gpu))
-        if out is not None:
-            print(cost(chosen, out))
-            print(seeds_advice(chosen, out, detect / 100))
+        print(steps.plan())
         return
     if out is None:
         raise ValueError(f"experiment {name}: add --out DIR, the folder of all its runs, or --plan to look first")
-    from gemvlm.experiments.execute import Given, carry_out, is_finished, prepare
-    from gemvlm.experiments.processes import carry_all_out, log_of
-    from gemvlm.experiments.report import write_report
-
-    given = Given(data, start)
+    if not report:
+        steps.prepare()
     if task:
-        prepare(chosen, out, given)
         for each in task:
-            if not carry_out(tasks[each], chosen, out, device, minutes, given):
+            if not steps.carry_out(known[each], minutes):
                 print(f"{each}: not finished; the same command goes on")
         return
     failed = []
     if not report:
-        print(cost(chosen, out))
-        failed = carry_all_out(chosen, out, jobs=jobs, minutes=minutes, device=device, given=given)
-    left = [found for found in tasks.values() if not is_finished(found, chosen, out)]
-    print(f"{write_report(chosen, out)}: {len(left)} of {len(tasks)} trainings are still to do")
+        print(steps.cost())
+        failed = carry_all_out(name, steps.work, out, options=steps.options, jobs=jobs, minutes=minutes)
+    print(f"{steps.report()}: {len(steps.work.left())} of {len(known)} trainings are still to do")
     if failed:
         logs = "; ".join(f"{found.name}: {log_of(found, out)}" for found in failed)
-        raise ValueError(f"{len(failed)} of {len(tasks)} trainings failed, and say why in their logs: {logs}")
+        raise ValueError(f"{len(failed)} of {len(known)} trainings failed, and say why in their logs: {logs}")
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """What an experiment does, whatever it compares."""
+
+    plan: Callable[[], str]
+    cost: Callable[[], str]
+    prepare: Callable[[], None]
+    carry_out: Callable[[Any, float | None], bool]
+    report: Callable[[], Path]
+    work: Work[Any]
+    options: list[str]
+
+
+def _steps(
+    chosen: Experiment | ActionExperiment,
+    out: Path | None,
+    given: Given,
+    device: str | None,
+    gpu: str | None,
+    detect: float,
+) -> _Steps:
+    from gemvlm.experiments.actions import ActionExperiment
+
+    place = out or Path()
+    options = given.words() + ([] if device is None else ["--device", device])
+    if isinstance(chosen, ActionExperiment):
+        from gemvlm.experiments import act, actions_report
+
+        if given.words():
+            raise ValueError(
+                f"experiment {chosen.name} records its own demonstrations and begins with the arms in --out: leave "
+                "--data and --start out"
+            )
+        return _Steps(
+            plan=lambda: actions_report.cost(chosen, out),
+            cost=lambda: actions_report.cost(chosen, out),
+            prepare=lambda: act.prepare(chosen, place),
+            carry_out=lambda task, minutes: act.carry_out(task, chosen, place, device, minutes),
+            report=lambda: actions_report.write_action_report(chosen, place),
+            work=act.work_of(chosen, place),
+            options=options,
+        )
+    from gemvlm.experiments import execute
+    from gemvlm.experiments.plan import budget_table, cost, seeds_advice
+    from gemvlm.experiments.report import write_report
+
+    def plan() -> str:
+        told = [budget_table(chosen, gpu)]
+        return "\n".join(told if out is None else [*told, cost(chosen, out), seeds_advice(chosen, out, detect)])
+
+    return _Steps(
+        plan=plan,
+        cost=lambda: cost(chosen, place),
+        prepare=lambda: execute.prepare(chosen, place, given),
+        carry_out=lambda task, minutes: execute.carry_out(task, chosen, place, device, minutes, given),
+        report=lambda: write_report(chosen, place),
+        work=execute.work_of(chosen, place),
+        options=options,
+    )

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from gemvlm.experiments.experiment import Experiment
+
+if TYPE_CHECKING:
+    from gemvlm.experiments.actions import ActionExperiment
 
 
 def names() -> list[str]:
@@ -10,7 +15,7 @@ def names() -> list[str]:
     return sorted(_all())
 
 
-def get(name: str) -> Experiment:
+def get(name: str) -> Experiment | ActionExperiment:
     """The experiment of that name, or an error that lists what there is."""
     experiments = _all()
     if name not in experiments:
@@ -18,8 +23,9 @@ def get(name: str) -> Experiment:
     return experiments[name]
 
 
-def _all() -> dict[str, Experiment]:
+def _all() -> dict[str, Experiment | ActionExperiment]:
+    from gemvlm.experiments.actions import ACTIONS_NANO
     from gemvlm.experiments.verdict import VERDICT_DEBUG, VERDICT_NANO
     from gemvlm.experiments.verdict_2b import VERDICT_2B
 
-    return {experiment.name: experiment for experiment in (VERDICT_DEBUG, VERDICT_NANO, VERDICT_2B)}
+    return {experiment.name: experiment for experiment in (VERDICT_DEBUG, VERDICT_NANO, VERDICT_2B, ACTIONS_NANO)}

@@ -22,6 +22,7 @@ from gemvlm.experiments.experiment import START, Experiment, Task, TestSet
 from gemvlm.experiments.forgetting import FORGETTING, write_forgetting
 from gemvlm.experiments.measure import measure, read_scores, surprise, test_samples, write_json, write_scores
 from gemvlm.experiments.mechanism import BASELINES, PROBE, look_samples, write_baselines, write_probe
+from gemvlm.experiments.processes import Work
 from gemvlm.inference import load
 from gemvlm.inference.pipeline import GemPipeline
 from gemvlm.model.card import CheckpointCard
@@ -119,6 +120,27 @@ def is_finished(task: Task, experiment: Experiment, out: Path) -> bool:
     """Whether it is done and was looked into; a pilot need not be."""
     looked = all((task.folder(out) / name).is_file() for name in (PROBE, FORGETTING))
     return is_done(task, experiment, out) and (looked or task.seed == experiment.pilot_seed)
+
+
+def is_ready(task: Task, experiment: Experiment, out: Path) -> bool:
+    """Whether what the task stands on is done: its seed's stage 0, the pilot, and the runs that set its length."""
+    if task.arm is None:
+        return True
+    needs = [Task(None, task.seed)] if experiment.pretrains else []
+    if task.rate is None and len(experiment.rates) > 1:
+        needs += [Task(arm, experiment.pilot_seed, rate) for arm in experiment.tuned for rate in experiment.rates]
+    if get_arm(task.arm).matching == "compute":
+        needs += [Task(arm, experiment.seeds[0]) for arm in ("text", "depth")]
+    return all(is_done(need, experiment, out) for need in needs)
+
+
+def work_of(experiment: Experiment, out: Path) -> Work[Task]:
+    """All of it, for `processes.carry_all_out`."""
+    return Work(
+        list(experiment.tasks()),
+        lambda task: is_finished(task, experiment, out),
+        lambda task: is_ready(task, experiment, out),
+    )
 
 
 def tests_of(task: Task, experiment: Experiment) -> tuple[TestSet, ...]:

@@ -9,62 +9,84 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
-from gemvlm.experiments.arm import get_arm
-from gemvlm.experiments.execute import NOTHING, Given, is_done, is_finished, prepare
-from gemvlm.experiments.experiment import Experiment, Task
 from gemvlm.runtime import get_log
 from gemvlm.training.signals import Stopped, StopRequest
 
 PAUSE_S = 1.0
 LOG = "log.txt"
 
-Children = dict[Task, subprocess.Popen[bytes]]
-Words = Callable[[Task, float | None], list[str]]
+
+@runtime_checkable
+class Named(Protocol):
+    """A task: a name by which the command line knows it, and a folder in the experiment's."""
+
+    @property
+    def name(self) -> str: ...
+
+    def folder(self, out: Path) -> Path: ...
+
+
+T = TypeVar("T", bound=Named)
+
+
+@dataclass(frozen=True)
+class Work(Generic[T]):
+    """All tasks in their order, whether one is finished, and whether what it stands on is."""
+
+    tasks: Sequence[T]
+    is_finished: Callable[[T], bool]
+    is_ready: Callable[[T], bool]
+
+    def left(self) -> list[T]:
+        return [task for task in self.tasks if not self.is_finished(task)]
+
+
+Words = Callable[[T, float | None], list[str]]
 """The command line that carries a task out within so many minutes."""
 
 
 def carry_all_out(
-    experiment: Experiment,
+    name: str,
+    work: Work[T],
     out: Path,
     *,
+    options: Sequence[str] = (),
     jobs: int = 1,
     minutes: float | None = None,
-    device: str | None = None,
-    given: Given = NOTHING,
-) -> list[Task]:
-    """All tasks that are not finished, `jobs` at once, until `minutes` are over. Returns those that failed.
+) -> list[T]:
+    """All tasks of experiment `name` that are not finished, `jobs` at once, until `minutes` are over.
 
-    A task that fails leaves its log and does not stop those that need it not. `Stopped` after a signal, when every
-    child has ended.
+    `options` are those of its command that every task needs. Returns those that failed: a task that fails leaves its
+    log and does not stop those that need it not. `Stopped` after a signal, when every child has ended.
     """
 
-    def words(task: Task, left: float | None) -> list[str]:
-        found = [sys.executable, "-m", "gemvlm", "experiment", experiment.name, "--out", str(out), "--task", task.name]
-        found += [] if device is None else ["--device", device]
-        return found + given.words() + ([] if left is None else ["--minutes", f"{left:.2f}"])
+    def words(task: T, left: float | None) -> list[str]:
+        found = [sys.executable, "-m", "gemvlm", "experiment", name, "--out", str(out), "--task", task.name, *options]
+        return found + ([] if left is None else ["--minutes", f"{left:.2f}"])
 
-    prepare(experiment, out, given)
     with StopRequest() as stop:
-        return look_after(experiment, out, words, jobs, minutes, stop)
+        return look_after(work, out, words, jobs, minutes, stop)
 
 
 def look_after(
-    experiment: Experiment, out: Path, words: Words, jobs: int, minutes: float | None, stop: StopRequest
-) -> list[Task]:
+    work: Work[T], out: Path, words: Words[T], jobs: int, minutes: float | None, stop: StopRequest
+) -> list[T]:
     """Starts what is ready and waits for it; whatever happens here, no child is left behind."""
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
-    running: Children = {}
-    failed: list[Task] = []
+    running: dict[T, subprocess.Popen[bytes]] = {}
+    failed: list[T] = []
     try:
         while not stop.signal:
             failed += _ended(running, out)
             left = None if deadline is None else (deadline - time.monotonic()) / 60
             if left is None or left > 0:
-                waiting = [t for t in experiment.tasks() if t not in failed and t not in running]
-                for task in _ready(waiting, experiment, out)[: jobs - len(running)]:
+                waiting = [task for task in work.left() if task not in failed and task not in running]
+                for task in [task for task in waiting if work.is_ready(task)][: jobs - len(running)]:
                     running[task] = _start(task, words(task, left), out)
             if not running:
                 return failed
@@ -78,7 +100,7 @@ def look_after(
             process.wait()
 
 
-def _ended(running: Children, out: Path) -> list[Task]:
+def _ended(running: dict[T, subprocess.Popen[bytes]], out: Path) -> list[T]:
     """Takes those out that have ended; returns those of them that failed."""
     failed = []
     for task, process in list(running.items()):
@@ -90,28 +112,12 @@ def _ended(running: Children, out: Path) -> list[Task]:
     return failed
 
 
-def _ready(waiting: Iterable[Task], experiment: Experiment, out: Path) -> list[Task]:
-    return [t for t in waiting if not is_finished(t, experiment, out) and is_ready(t, experiment, out)]
-
-
-def is_ready(task: Task, experiment: Experiment, out: Path) -> bool:
-    """Whether what the task stands on is done: its seed's stage 0, the pilot, and the runs that set its length."""
-    if task.arm is None:
-        return True
-    needs = [Task(None, task.seed)] if experiment.pretrains else []
-    if task.rate is None and len(experiment.rates) > 1:
-        needs += [Task(arm, experiment.pilot_seed, rate) for arm in experiment.tuned for rate in experiment.rates]
-    if get_arm(task.arm).matching == "compute":
-        needs += [Task(arm, experiment.seeds[0]) for arm in ("text", "depth")]
-    return all(is_done(need, experiment, out) for need in needs)
-
-
-def log_of(task: Task, out: Path) -> Path:
+def log_of(task: Named, out: Path) -> Path:
     """What the task's process said."""
     return task.folder(out) / LOG
 
 
-def _start(task: Task, words: list[str], out: Path) -> subprocess.Popen[bytes]:
+def _start(task: Named, words: list[str], out: Path) -> subprocess.Popen[bytes]:
     task.folder(out).mkdir(parents=True, exist_ok=True)
     get_log().info("%s begins", task.name)
     with log_of(task, out).open("ab") as log:
