@@ -57,6 +57,20 @@ class Camera:
         return Camera(width, height, self.fx, self.fy, self.cx - left, self.cy - top)
 
 
+RIGID = 1e-3
+"""How far a rotation's rows may be from orthonormal: poses come with few digits."""
+
+
+def checked_pose(matrix: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "4 4"]:
+    """The matrix if it is a rigid transform. ValueError for scales, mirrors, and matrices that were transposed."""
+    rotation = matrix[:3, :3]
+    with np.errstate(over="ignore", invalid="ignore"):
+        orthonormal = np.allclose(rotation @ rotation.T, np.eye(3), atol=RIGID) and np.linalg.det(rotation) > 0
+    if not orthonormal or not np.array_equal(matrix[3], [0, 0, 0, 1]):
+        raise ValueError("not a rigid transform: give a rotation and a shift in metres, the last row 0 0 0 1")
+    return matrix
+
+
 @dataclass(frozen=True)
 class View:
     """A camera and its pose: `camera_to_world` is a rigid 4×4 transform in metres."""

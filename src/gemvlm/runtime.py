@@ -63,7 +63,10 @@ def detect(device: str | None = None, precision: Precision = "float32", threads:
 def default_device(name: str | None = None) -> torch.device:
     """The named device, or the best that is there; "cuda" is the GPU of this process's LOCAL_RANK."""
     if name not in (None, "cuda"):
-        return torch.device(name)
+        try:
+            return torch.device(name)
+        except RuntimeError:
+            raise ValueError(f"device {name!r} is unknown; write cpu, cuda, cuda:1 or mps") from None
     if name == "cuda" or torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     if torch.backends.mps.is_available():

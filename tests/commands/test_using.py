@@ -13,13 +13,20 @@ from tyro import cli
 import gemvlm.inference
 from gemvlm.camera import Camera, View
 from gemvlm.commands import models, using
+from gemvlm.data.conversation import CoordinateFormat
 from gemvlm.depth_map import DepthMap
 from gemvlm.inference import Location, Plan
 from gemvlm.sample import Box, Point
 
 
+class Pieces(list[str]):
+    finished = False
+
+
 class Model:
     """Stands in for a pipeline and remembers what it was asked."""
+
+    coordinates = CoordinateFormat()
 
     def __init__(self, found: bool) -> None:
         self.found = found
@@ -38,9 +45,9 @@ class Model:
         self.asked.append((images, goal))
         return Plan(("remove the mug", "remove the cup") if self.found else (), "mug, cup" if self.found else "nothing")
 
-    def ask_stream(self, images: list[str], question: str, **options: object) -> list[str]:
+    def ask_stream(self, images: list[str], question: str, **options: object) -> Pieces:
         self.asked.append((len(images), question))
-        return ["a red", " mug"]
+        return Pieces(["at ", "(250, 750)"])
 
     def locate(self, image: np.ndarray, expression: str, view: Camera | View, **options: object) -> Location:
         self.asked.append((view, options))
@@ -59,7 +66,7 @@ def picture(tmp_path: Path) -> Path:
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, found: bool = True) -> Model:
     model = Model(found)
-    monkeypatch.setattr(gemvlm.inference, "load", lambda name, device: model)
+    monkeypatch.setattr(gemvlm.inference, "load", lambda name, device, dtype=None: model)
     return model
 
 
@@ -115,7 +122,17 @@ def test_ask_streams_and_shows_so_many_frames_of_a_folder(
         Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(picture.with_name(f"desk-{number}.png"))
     model = stand_in(monkeypatch)
     cli(models.ask, args=["nano", str(picture.parent), str(picture), "What?", "--stream", "--frames", "3"])
-    assert capsys.readouterr().out == "a red mug\n" and model.asked == [(4, "What?")]
+    told = capsys.readouterr()
+    assert told.out == "at (250, 750)\npoint  x 0.250  y 0.750\n" and model.asked == [(4, "What?")]
+    assert "cut after 256 tokens" in told.err
+
+
+def test_a_question_may_be_longer_than_a_name_of_a_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], picture: Path
+) -> None:
+    model = stand_in(monkeypatch)
+    cli(models.ask, args=["nano", str(picture), "What? " * 100, "--stream"])
+    assert model.asked == [(1, "What? " * 100)]
 
 
 def test_locate_prints_places_and_writes_a_cloud(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gemvlm.camera import Camera, View
-from gemvlm.depth_map import DepthMap
+from gemvlm.depth_map import DepthMap, Encoding
 from gemvlm.inference import GemPipeline, LocateRequest
 from gemvlm.inference.locate import depth_at, unprojected
 from gemvlm.sample import Point
@@ -158,8 +158,11 @@ def test_depth_without_metres_needs_measured_pixels(
     pipeline: GemPipeline, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saying(pipeline, monkeypatch, "(250, 750)")
-    painted = pipeline.depth(image, steps=2)
-    relative = replace(painted, depth=DepthMap.from_values(painted.depth.values, "affine_log_depth"))
-    monkeypatch.setattr(pipeline, "depth_batch", lambda *_, **__: [relative])
-    with pytest.raises(ValueError, match="affine_log_depth, without metres; give metric depth"):
+    painted = pipeline.depth(image, steps=2).depth
+    relative = replace(pipeline.gem.config, encoding=Encoding("spectral"))
+    monkeypatch.setattr(pipeline.gem, "config", relative)
+    monkeypatch.setattr(pipeline, "depth_batch", lambda *_, **__: pytest.fail("painted for nothing"))
+    with pytest.raises(ValueError, match="no metres; give metric depth"):
         pipeline.locate(image, "mug", CAMERA)
+    with pytest.raises(ValueError, match="give one of them"):
+        pipeline.locate(image, "mug", CAMERA, depth=painted, fit=painted)

@@ -10,10 +10,9 @@ import torch
 from PIL import Image
 
 from gemvlm.inference import GemPipeline
-from gemvlm.inference import pipeline as pipeline_module
 from gemvlm.inference.examples import examples
 from gemvlm.inference.images import read_image
-from gemvlm.inference.pipeline import _noise_keys
+from gemvlm.inference.pipeline import Request, _noise_keys
 from gemvlm.sample import Box, Frame, Point
 
 LONG = "Which is closer, the red mug or the blue bowl?"
@@ -231,10 +230,11 @@ def test_a_reply_that_was_cut_says_so(pipeline: GemPipeline, image: np.ndarray) 
 
 
 def test_a_conversation_that_is_too_long_is_refused(pipeline: GemPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline_module, "MOST_TOKENS", 10)
-    monkeypatch.setattr(pipeline.gem.backbone.qwen.config.text_config, "max_position_embeddings", 10)
-    with pytest.raises(ValueError, match="tokens; the model reads at most 10"):
-        pipeline.ask(None, LONG)
+    tokens = int(pipeline._prompts([Request(None, LONG)]).lengths.sum())
+    monkeypatch.setattr(pipeline.gem.backbone.qwen.config.text_config, "max_position_embeddings", tokens + 8)
+    pipeline.ask(None, LONG, max_new_tokens=8)
+    with pytest.raises(ValueError, match=f"is {tokens} tokens and its answer may have 9, but the model holds"):
+        pipeline.ask(None, LONG, max_new_tokens=9)
 
 
 def test_the_shipped_pictures_are_whole() -> None:

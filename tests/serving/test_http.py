@@ -21,6 +21,7 @@ from fastapi.testclient import TestClient
 from gemvlm.camera import Camera, View
 from gemvlm.inference import GemPipeline
 from gemvlm.serving.http import build_app
+from gemvlm.serving.limits import Limits
 from gemvlm.serving.service import ServerConfig
 
 Asked = Callable[..., list[dict]]
@@ -200,6 +201,12 @@ def test_a_place_in_space(http: TestClient, nano: GemPipeline, picture: np.ndarr
         measured = data_url(np.full((120, 160), 1500, np.uint16))
         again = http.post("/v1/locate", json=request | {"camera": {"fov_y_deg": 45}, "depth": measured}).json()
         assert (again["depth_source"], again["camera_m"][2]) == ("measured", 1.5)
+        fitted = data_url((1000 * nano.depth(picture, steps=2).depth.values * 1.5).astype(np.uint16))
+        brought = http.post("/v1/locate", json=request | {"camera": {"fov_y_deg": 45}, "fit": fitted}).json()
+        assert brought["depth_source"] == "aligned"
+        assert brought["camera_m"][2] == pytest.approx(1.5 * found["camera_m"][2], rel=0.02)
+        camera = {"fx": view.camera.fx, "fy": view.camera.fy, "cx": 79.5, "cy": 59.5}  # as OpenCV counts
+        assert http.post("/v1/locate", json=request | {"camera": camera}).json()["world_m"] == found["world_m"]
 
 
 @pytest.mark.parametrize(
@@ -213,12 +220,14 @@ def test_a_place_in_space(http: TestClient, nano: GemPipeline, picture: np.ndarr
         {"camera_to_world": [[1e308, 1e308, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]},
         {"depth": "small"},
         {"depth": "colour"},
+        {"fit": "small"},
+        {"expression": " "},
+        {"ensemble": 8, "steps": 100},
     ],
 )
 def test_places_that_make_no_sense(http: TestClient, picture: np.ndarray, data_url: DataUrl, change: dict) -> None:
     pictures = {"small": data_url(np.ones((9, 9), np.uint16)), "colour": data_url(picture)}
-    if "depth" in change:
-        change = {"depth": pictures[change["depth"]]}
+    change = {name: pictures[value] if name in ("depth", "fit") else value for name, value in change.items()}
     request = {"image": data_url(picture), "expression": "mug", "camera": {"fov_y_deg": 45}, "steps": 1} | change
     reply = http.post("/v1/locate", json=request)
     assert reply.status_code == 400, reply.text
@@ -270,3 +279,19 @@ def test_failures_of_our_own_tell_nothing_but_that(
     assert "hidden" not in reply.text and reply.json()["error"]["message"]
     monkeypatch.undo()
     assert http.post("/v1/depth", json={"image": data_url(picture), "steps": 1}).status_code == 200
+
+
+def test_pictures_of_one_request_have_a_bound_together(
+    nano: GemPipeline, picture: np.ndarray, data_url: DataUrl
+) -> None:
+    limits = Limits(all_pixels=2 * picture.shape[0] * picture.shape[1])
+    with TestClient(build_app(nano, ServerConfig("nano", limits))) as client:
+
+        def ask(count: int) -> int:
+            parts = [{"type": "image_url", "image_url": {"url": data_url(picture)}}] * count
+            content = [*parts, {"type": "text", "text": "What?"}]
+            messages = [{"role": "user", "content": content}]
+            body = {"model": "nano", "messages": messages, "max_tokens": 1}
+            return client.post("/v1/chat/completions", json=body).status_code
+
+        assert (ask(2), ask(3)) == (200, 413)

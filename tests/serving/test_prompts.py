@@ -40,6 +40,12 @@ def test_pictures_keep_their_places() -> None:
     assert (found.history, found.system) == ((), None)
 
 
+def test_parts_of_text_in_a_row_are_lines() -> None:
+    assert prompt(("user", [image(1), text("What is this?"), text("Be brief.")])).question == (
+        "<image>What is this?\nBe brief."
+    )
+
+
 def test_turns_and_system_text() -> None:
     found = prompt(
         ("developer", "Be brief."), ("user", [image(7)]), ("user", "What?"), ("assistant", "A mug."), ("user", "Where?")

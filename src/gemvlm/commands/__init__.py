@@ -6,10 +6,11 @@ Options are read from a function's signature and docstring. Nobody waits for tor
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
 Model = Annotated[Positional[str], arg(metavar="MODEL")]
 Folder = Annotated[Positional[Path], arg(metavar="DIR")]
 Device = Annotated[str | None, arg(metavar="NAME")]
+Precision = Literal["float32", "bfloat16"]

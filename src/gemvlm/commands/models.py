@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from gemvlm.commands import Device, Model
+from gemvlm.commands import Device, Model, Precision
 
 Images = Annotated[Positional[tuple[Path, ...]], arg(metavar="IMAGE...")]
 ImagesAndQuestion = Annotated[Positional[tuple[str, ...]], arg(metavar="IMAGE... QUESTION")]
@@ -25,6 +25,7 @@ def ask(
     frames: int = 8,
     stream: bool = False,
     device: Device = None,
+    dtype: Precision = "float32",
 ) -> None:
     """Answer a question about one image, several, a video, or none.
 
@@ -37,24 +38,28 @@ def ask(
         frames: Of a video so many are shown, evenly spaced.
         stream: Print the answer while it is made.
         device: cpu, cuda or mps; the best there is by default.
+        dtype: Of the weights and of the work; bfloat16 takes half the memory and is what GPUs are fast at.
     """
     *images, question = images_and_question or ("",)
-    if not question.strip() or Path(question).exists():
-        raise ValueError('give the images and then the question: gemvlm ask nano IMAGE "What is on the table?"')
-    from gemvlm.inference import load
-    from gemvlm.inference.images import is_video, read_video
+    from gemvlm.inference.images import exists, is_video, read_video
 
-    pipeline = load(model, device)
+    if not question.strip() or exists(question):
+        raise ValueError('give the images and then the question: gemvlm ask nano IMAGE "What is on the table?"')
+    from gemvlm.inference import Answer, load
+
+    pipeline = load(model, device, dtype)
     shown = [each for image in images for each in (read_video(image, frames) if is_video(image) else [image])]
     if stream:
-        for piece in pipeline.ask_stream(
-            shown, question, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
-        ):
+        pieces = pipeline.ask_stream(shown, question, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+        text = ""
+        for piece in pieces:
+            text += piece
             print(piece, end="", flush=True)
         print()
-        return
-    answer = pipeline.ask(shown, question, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
-    print(answer.text)
+        answer = Answer.from_text(text, pipeline.coordinates, pieces.finished)
+    else:
+        answer = pipeline.ask(shown, question, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+        print(answer.text)
     if not answer.finished:
         print(f"gemvlm: the answer was cut after {max_new_tokens} tokens; see --max-new-tokens", file=sys.stderr)
     for point in answer.points:
@@ -78,6 +83,7 @@ def depth(
     uncertainty: bool = False,
     format: Formats = (),
     device: Device = None,
+    dtype: Precision = "float32",
 ) -> None:
     """Paint the depth of images and write it to a folder.
 
@@ -96,6 +102,7 @@ def depth(
         uncertainty: Write NAME-uncertainty.npz: how far the paintings of the ensemble lie apart.
         format: What to write; all that the model can, by default.
         device: cpu, cuda or mps; the best there is by default.
+        dtype: Of the weights and of the work; bfloat16 takes half the memory and is what GPUs are fast at.
     """
     if not images:
         raise ValueError("give at least one image: gemvlm depth nano IMAGE --out depth")
@@ -108,7 +115,7 @@ def depth(
     from gemvlm.flow import Steps
     from gemvlm.inference import load
 
-    found = load(model, device).depth_batch(
+    found = load(model, device, dtype).depth_batch(
         images,
         steps=Steps(steps, solver, shift),
         guidance=guidance,

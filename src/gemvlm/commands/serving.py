@@ -6,7 +6,7 @@ from typing import Annotated
 
 from tyro.conf import arg
 
-from gemvlm.commands import Device, Model
+from gemvlm.commands import Device, Model, Precision
 
 Hosts = Annotated[tuple[str, ...], arg(metavar="HOST...")]
 
@@ -26,6 +26,7 @@ def serve(
     seconds: float = 120.0,
     image_hosts: Hosts = (),
     device: Device = None,
+    dtype: Precision = "float32",
 ) -> None:
     """Answer over HTTP: OpenAI's /v1/chat/completions with pictures, and /v1/point, /v1/depth, /v1/locate.
 
@@ -40,11 +41,12 @@ def serve(
         waiting: Requests that wait, at most; further ones are told to come back (429).
         max_new_tokens: Of one answer.
         max_images: Of one request.
-        max_pixels: Of one image.
-        max_megabytes: Of one request.
+        max_pixels: Of one image; those of one request may have four times as many.
+        max_megabytes: Of one request; one image may have half of them.
         seconds: That one request may take.
         image_hosts: Hosts ("images.example.org") from which pictures may be fetched; none by default.
         device: cpu, cuda or mps; the best there is by default.
+        dtype: Of the weights and of the work; bfloat16 takes half the memory and is what GPUs are fast at.
     """
     from pathlib import Path
 
@@ -57,8 +59,10 @@ def serve(
 
     limits = Limits(
         request_bytes=max_megabytes * 2**20,
+        image_bytes=max_megabytes * 2**19,
         images=max_images,
         image_pixels=max_pixels,
+        all_pixels=4 * max_pixels,
         new_tokens=max_new_tokens,
         seconds=seconds,
     )
@@ -71,13 +75,15 @@ def serve(
         waiting=waiting,
         image_hosts=image_hosts,
     )
-    app = build_app(load(model, device), config)
+    app = build_app(load(model, device, dtype), config)
     told = "with a key" if key else "to everybody who reaches it (set GEMVLM_API_KEY to ask for a key)"
     get_log().info("%s is served at http://%s:%d/v1, %s", config.model, host, port, told)
     server(app, host, port, drain_s=config.drain_s).run()
 
 
-def page(model: Model, *, host: str = "127.0.0.1", port: int = 7860, device: Device = None) -> None:
+def page(
+    model: Model, *, host: str = "127.0.0.1", port: int = 7860, device: Device = None, dtype: Precision = "float32"
+) -> None:
     """Open a page to try a model on: ask, point, depth, 3-D. Works without a network.
 
     Args:
@@ -85,6 +91,7 @@ def page(model: Model, *, host: str = "127.0.0.1", port: int = 7860, device: Dev
         host: Address to listen on; 0.0.0.0 for every network that reaches this machine.
         port: Port to listen on.
         device: cpu, cuda or mps; the best there is by default.
+        dtype: Of the weights and of the work; bfloat16 takes half the memory and is what GPUs are fast at.
     """
     from pathlib import Path
 
@@ -93,6 +100,6 @@ def page(model: Model, *, host: str = "127.0.0.1", port: int = 7860, device: Dev
     from gemvlm.serving.page import build_page
     from gemvlm.serving.run import server
 
-    app = build_page(load(model, device), Path(model).name)
+    app = build_page(load(model, device, dtype), Path(model).name)
     get_log().info("the page is at http://%s:%d", host, port)
     server(app, host, port, drain_s=5).run()

@@ -45,8 +45,8 @@ def point(
     from gemvlm.inference import load
 
     pipeline = load(model, device)
-    found = pipeline.point(image, expression)
-    points = pipeline.points(image, expression) if all else (found,) if found else ()
+    one = None if all else pipeline.point(image, expression)
+    points = pipeline.points(image, expression) if all else (one,) if one else ()
     for place in points:
         print(f"point  x {place.x:.3f}  y {place.y:.3f}")
     _finish(image, out, expression, points=[(place.x, place.y) for place in points])
@@ -91,6 +91,8 @@ def plan(model: Model, images_and_goal: ImagesAndGoal, *, device: Device = None)
         print(f"{number}. {step}")
     if not found.steps:
         print(found.text.strip() or "(no answer)")
+    if not found.finished:
+        print("gemvlm: the plan was cut off; its last step may be a part of one", file=sys.stderr)
 
 
 def locate(
@@ -165,7 +167,8 @@ def locate(
         print(record_location(rrd, picture, view, found))
     if found.missing is not None:
         print(f"gemvlm: {found.missing}; the reply was {found.reply!r}", file=sys.stderr)
-    _finish(image, out, expression, points=[(found.point.x, found.point.y)] if found.point else [])
+    if found.point is not None:
+        _finish(image, out, expression, points=[(found.point.x, found.point.y)])
     if found.camera_m is None:
         sys.exit(NOT_FOUND)
 
@@ -204,7 +207,7 @@ def demo(model: ModelOrNano = "nano", *, out: Path, device: Device = None) -> No
 
 def _view(width: int, height: int, fov: float | None, intrinsics: Path | None, pose: Path | None) -> Camera | View:
     """The camera that the options tell. ValueError if they tell none, or two."""
-    from gemvlm.camera import Camera, View
+    from gemvlm.camera import Camera, View, checked_pose
     from gemvlm.curation.sources.rgbd_folder import read_matrix
 
     if (fov is None) == (intrinsics is None):
@@ -218,7 +221,12 @@ def _view(width: int, height: int, fov: float | None, intrinsics: Path | None, p
         camera = Camera.from_fov(width, height, fov)
     else:
         raise ValueError(f"--fov {fov}: a field of view lies between 0 and 180 degrees")
-    return camera if pose is None else View(camera, read_matrix(pose, (4, 4)))
+    if pose is None:
+        return camera
+    try:
+        return View(camera, checked_pose(read_matrix(pose, (4, 4))))
+    except ValueError as error:
+        raise ValueError(f"{pose}: {error}") from None
 
 
 def _finish(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from tyro.conf import UseAppendAction, arg
 
-from gemvlm.commands import Device, Folder
+from gemvlm.commands import Device, Folder, Precision
 from gemvlm.commands.vla import Policy
 
 
@@ -21,6 +21,7 @@ def serve(
     harness: str | None = None,
     execute: int | None = None,
     device: Device = None,
+    dtype: Precision = "float32",
 ) -> None:
     """Answer robots over a websocket, in openpi's protocol, until interrupted.
 
@@ -35,6 +36,7 @@ def serve(
         harness: Speak the protocol of AllenAI's vla-evaluation-harness instead, for this benchmark of it.
         execute: For the harness: actions of each chunk that are given out.
         device: cpu, cuda or mps; the best there is by default.
+        dtype: Of the weights and of the work; bfloat16 takes half the memory and is what GPUs are fast at.
     """
     import json
 
@@ -43,7 +45,7 @@ def serve(
     from gemvlm.recipes.vla_run import told_to_robots
     from gemvlm.runtime import secret
 
-    loaded = load_policy(policy, device)
+    loaded = load_policy(policy, device, dtype)
     if harness is not None:
         from gemvlm.evaluation.harness_server import HARNESS, serve_harness
 

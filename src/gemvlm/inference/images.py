@@ -81,7 +81,15 @@ def is_video(image: ImageLike) -> TypeGuard[str | os.PathLike[str]]:
     """Whether this is a video file by its name, or a folder."""
     if not isinstance(image, str | os.PathLike):
         return False
-    return Path(image).is_dir() or Path(image).suffix.lower() in VIDEO_SUFFIXES
+    return (exists(image) and Path(image).is_dir()) or Path(image).suffix.lower() in VIDEO_SUFFIXES
+
+
+def exists(name: str | os.PathLike[str]) -> bool:
+    """Whether there is a file or folder of that name; words too long for a name are none, where `Path` raises."""
+    try:
+        return Path(name).exists()
+    except OSError:
+        return False
 
 
 def _upright_rgb(image: Image.Image, name: str) -> UInt8[np.ndarray, "H W 3"]:

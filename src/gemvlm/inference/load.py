@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from importlib.resources import files
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -16,12 +17,15 @@ from gemvlm.model.policy_card import POLICY_FILE
 from gemvlm.model.weights import load_weights, uninitialised
 from gemvlm.runtime import default_device
 
+Dtype = Literal["float32", "bfloat16"]
 NEEDED = (CARD_FILE, "config.json", "model.safetensors", "tokenizer.json")
 SHARD_INDEX = "model.safetensors.index.json"
 
 
 def load(
-    path_or_name: str | os.PathLike[str], device: str | torch.device | None = None, dtype: torch.dtype | None = None
+    path_or_name: str | os.PathLike[str],
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | Dtype | None = None,
 ) -> GemPipeline:
     """The pipeline of a checkpoint folder, of a shipped checkpoint ("nano"), or of one on a hub ("owner/model@main").
 
@@ -33,8 +37,13 @@ def load(
     tokenizer = load_tokenizer(folder)
     gem = uninitialised(card.model)
     load_weights(gem, folder)
-    gem.to(device=default_device(None if device is None else str(device)), dtype=dtype or torch.float32)
+    gem.to(device=default_device(None if device is None else str(device)), dtype=dtype_of(dtype))
     return GemPipeline(gem.eval(), tokenizer, card)
+
+
+def dtype_of(dtype: torch.dtype | Dtype | None) -> torch.dtype:
+    """float32 by default."""
+    return getattr(torch, dtype) if isinstance(dtype, str) else dtype or torch.float32
 
 
 def shipped_checkpoints() -> dict[str, Path]:

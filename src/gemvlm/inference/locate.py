@@ -95,7 +95,7 @@ def unprojected(point: Point, z_m: float, view: Camera | View) -> tuple[Metres, 
 def located(found: Location, point: Point, request: LocateRequest, generated: DepthMap | None) -> Location:
     """`found` with its place in space: by measured depth if there is any, else by generated depth.
 
-    That is taken as it is, or brought to what is known in places. ValueError if it has no metres and nothing is known.
+    That is taken as it is, or brought to what is known in places.
     """
     view = request.view
     camera = view.camera if isinstance(view, View) else view
@@ -110,13 +110,8 @@ def located(found: Location, point: Point, request: LocateRequest, generated: De
             depth, source = align(generated.to_z(camera), request.fit.to_z(camera), FIT), "aligned"
         except AlignmentError as error:
             return replace(found, missing=f"generated depth does not fit the measured one: {error}")
-    elif generated.is_metric:
-        depth, source = generated.to_z(camera), "generated"
     else:
-        raise ValueError(
-            f"this model's depth is {generated.kind}, without metres; give metric depth of some pixels (`fit`) to "
-            "align it to, or of all (`depth`)"
-        )
+        depth, source = generated.to_z(camera), "generated"
     found = replace(found, depth=depth, depth_source=source)
     sample = depth_at(depth, point)
     if sample is None:
@@ -125,8 +120,18 @@ def located(found: Location, point: Point, request: LocateRequest, generated: De
     return replace(found, camera_m=camera_m, world_m=world_m, spread_m=sample.spread_m, pixels=sample.pixels)
 
 
-def check_request(image: np.ndarray, request: LocateRequest) -> None:
-    """ValueError unless camera and depth maps have the image's size and the depth is in metres."""
+def check_request(image: np.ndarray, request: LocateRequest, paints_metres: bool) -> None:
+    """ValueError unless camera and depth maps have the image's size and depth in metres can be had.
+
+    `paints_metres` says whether the model's own depth is metric.
+    """
+    if request.depth is None and request.fit is None and not paints_metres:
+        raise ValueError(
+            "this model's depth has no metres; give metric depth of some pixels (`fit`) to align it to, or of all "
+            "(`depth`)"
+        )
+    if request.depth is not None and request.fit is not None:
+        raise ValueError("`depth` is used as it is, `fit` is what generated depth is brought to: give one of them")
     size = image.shape[:2]
     camera = request.view.camera if isinstance(request.view, View) else request.view
     if (camera.height, camera.width) != size:

@@ -22,11 +22,12 @@ _LIFT = re.compile(r"^(lift|pick up|free)\s+(the\s+)?(?P<name>.+)$", re.IGNORECA
 class Plan:
     """Steps toward a goal, first to last, as the model words them; none if it says that nothing is left to do.
 
-    `text` is the whole reply.
+    `text` is the whole reply. `finished` is False where it was cut off: the last step may be a part of one.
     """
 
     steps: tuple[str, ...]
     text: str
+    finished: bool = True
 
 
 def point_to(expression: str) -> str:
@@ -58,14 +59,14 @@ def _shown(images: int) -> str:
     return "the image" if images == 1 else "the last image"
 
 
-def read_plan(goal: str, reply: str) -> Plan:
+def read_plan(goal: str, reply: str, finished: bool = True) -> Plan:
     """Undoes the writing of an answer of those families."""
     text = reply.strip().rstrip(".")
     if not text or text.lower() in NOTHING:
-        return Plan((), reply)
+        return Plan((), reply, finished)
     if _LIFT.match(_checked(goal, "goal", "lift the red mug")):
-        return Plan(tuple(f"remove the {name.strip()}" for name in text.split(",") if name.strip()), reply)
-    return Plan(tuple(step.strip() for step in re.split(r",\s*then\s+", text) if step.strip()), reply)
+        return Plan(tuple(f"remove the {name.strip()}" for name in text.split(",") if name.strip()), reply, finished)
+    return Plan(tuple(step.strip() for step in re.split(r",\s*then\s+", text) if step.strip()), reply, finished)
 
 
 def noun_phrase(expression: str) -> str:

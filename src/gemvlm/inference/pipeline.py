@@ -26,11 +26,12 @@ from gemvlm.inference.phrases import Plan, box_of, point_to, point_to_every, rea
 from gemvlm.inference.streaming import TextStream
 from gemvlm.model.card import CheckpointCard
 from gemvlm.model.gem import Gem
+from gemvlm.runtime import get_log
 from gemvlm.sample import Box, Frame, Point, Sample
 
 T = TypeVar("T")
-MOST_TOKENS = 16384
-"""Of one conversation, unless the backbone was made for more."""
+POINT_TOKENS, POINTS_TOKENS = 48, 1024
+"""Of a reply that points to one thing, or to every one."""
 
 
 class Request(NamedTuple):
@@ -63,6 +64,11 @@ class GemPipeline:
     @property
     def device(self) -> torch.device:
         return next(self.gem.parameters()).device
+
+    @property
+    def context(self) -> int:
+        """Tokens that a conversation and its answer may have together."""
+        return int(self.gem.backbone.qwen.config.text_config.max_position_embeddings)
 
     @property
     def encoding(self) -> Encoding:
@@ -103,7 +109,7 @@ class GemPipeline:
                 replies = generate_replies(
                     self.gem,
                     self.tokenizer,
-                    self._prompts(chunk),
+                    self._prompts(chunk, max_new_tokens),
                     max_new_tokens=max_new_tokens,
                     temperature=temperature,
                     seed=seed,
@@ -122,7 +128,7 @@ class GemPipeline:
         seed: int = 0,
     ) -> TextStream:
         """The text of `ask` in pieces, while it is made. Bad input is refused here, before the first piece is asked."""
-        prompt = self._prompts([Request(images, question, history)])
+        prompt = self._prompts([Request(images, question, history)], max_new_tokens)
         return TextStream(
             self.gem, self.tokenizer, prompt, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
         )
@@ -133,7 +139,8 @@ class GemPipeline:
 
     def point_batch(self, requests: Sequence[tuple[ImageLike, str]]) -> list[Point | None]:
         """`point` for (image, expression) requests."""
-        answers = self.ask_batch([(image, point_to(expression)) for image, expression in requests])
+        asked = [(image, point_to(expression)) for image, expression in requests]
+        answers = self.ask_batch(asked, max_new_tokens=POINT_TOKENS)
         return [answer.points[0] if answer.points else None for answer in answers]
 
     def points(self, image: ImageLike, expression: str) -> tuple[Point, ...]:
@@ -141,8 +148,12 @@ class GemPipeline:
         return self.points_batch([(image, expression)])[0]
 
     def points_batch(self, requests: Sequence[tuple[ImageLike, str]]) -> list[tuple[Point, ...]]:
-        """`points` for (image, expression) requests."""
-        answers = self.ask_batch([(image, point_to_every(expression)) for image, expression in requests])
+        """`points` for (image, expression) requests. A reply that was cut off is told in the log."""
+        asked = [(image, point_to_every(expression)) for image, expression in requests]
+        answers = self.ask_batch(asked, max_new_tokens=POINTS_TOKENS)
+        for (_, expression), answer in zip(requests, answers, strict=True):
+            if not answer.finished:
+                get_log().warning("%r: the reply was cut after %d tokens; there may be more", expression, POINTS_TOKENS)
         return [answer.points for answer in answers]
 
     def box(self, image: ImageLike, expression: str) -> Box | None:
@@ -167,7 +178,7 @@ class GemPipeline:
         goals = [goal for _, goal in requests]
         asked = [Request(images, steps_to(goal, len(images))) for images, goal in zip(shown, goals, strict=True)]
         answers = self.ask_batch(asked, max_new_tokens=max_new_tokens)
-        return [read_plan(goal, answer.text) for goal, answer in zip(goals, answers, strict=True)]
+        return [read_plan(goal, answer.text, answer.finished) for goal, answer in zip(goals, answers, strict=True)]
 
     def describe(self, image: ImageLike, *, max_new_tokens: int = 512) -> Answer:
         """Everything that the model sees, with its places."""
@@ -206,10 +217,9 @@ class GemPipeline:
         """`locate` for several requests; depth is painted once for each different image, where a point was found."""
         images = [read_image(request.image) for request in requests]
         for image, request in zip(images, requests, strict=True):
-            check_request(image, request)
-        answers = self.ask_batch(
-            [(image, point_to(request.expression)) for image, request in zip(images, requests, strict=True)]
-        )
+            check_request(image, request, self.encoding.is_fixed)
+        asked = [(image, point_to(request.expression)) for image, request in zip(images, requests, strict=True)]
+        answers = self.ask_batch(asked, max_new_tokens=POINT_TOKENS)
         keys = [blake2b(repr(image.shape).encode() + image.tobytes()).digest() for image in images]
         wanted = {
             key: image
@@ -299,16 +309,18 @@ class GemPipeline:
             return found
         return [each.resized(*frame.image.shape[:2]) for each, frame in zip(found, frames, strict=True)]
 
-    def _prompts(self, requests: Sequence[AnyRequest]) -> Batch:
-        """ValueError if a conversation is longer than the model can read."""
+    def _prompts(self, requests: Sequence[AnyRequest], new_tokens: int = 0) -> Batch:
+        """ValueError if a conversation and its answer are longer than the model can hold."""
         prompts = []
         for images, question, history in (Request(*request) for request in requests):
             prompts.append(Prompt([Frame(image) for image in read_images(images)], question, history))
         batch = self._collate.prompts(prompts)
-        most = max(MOST_TOKENS, self.gem.backbone.qwen.config.text_config.max_position_embeddings)
         longest = int(batch.lengths.max())
-        if longest > most:
-            raise ValueError(f"a question with its images is {longest} tokens; the model reads at most {most}")
+        if longest + new_tokens > self.context:
+            raise ValueError(
+                f"a question with its images is {longest} tokens and its answer may have {new_tokens}, but the model "
+                f"holds {self.context}; ask with fewer images or words, or for a shorter answer (max_new_tokens)"
+            )
         return batch
 
     def _by_size(self, frames: Sequence[Frame]) -> dict[tuple[int, int], list[int]]:

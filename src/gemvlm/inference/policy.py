@@ -17,6 +17,7 @@ from gemvlm.data.conversation import CoordinateFormat
 from gemvlm.data.frames import ImageConfig
 from gemvlm.data.tokenizer import load_tokenizer
 from gemvlm.inference.hub import named_folder
+from gemvlm.inference.load import Dtype, dtype_of
 from gemvlm.model.gem_vla import GemVla
 from gemvlm.model.policy_card import POLICY_FILE, PolicyCard
 from gemvlm.model.weights import load_weights, undrawn
@@ -186,7 +187,9 @@ def policy_collator(tokenizer: PreTrainedTokenizerFast, card: PolicyCard, codec:
 
 
 def load_policy(
-    path: str | os.PathLike[str], device: str | torch.device | None = None, dtype: torch.dtype | None = None
+    path: str | os.PathLike[str],
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | Dtype | None = None,
 ) -> GemPolicy:
     """The policy of a checkpoint folder that `gemvlm vla train` wrote, or of one on a hub ("owner/policy@main").
 
@@ -198,7 +201,7 @@ def load_policy(
     tokenizer = load_tokenizer(folder)
     model = undrawn(lambda: GemVla(card.model))
     load_weights(model, folder)
-    model.to(device=default_device(None if device is None else str(device)), dtype=dtype or torch.float32)
+    model.to(device=default_device(None if device is None else str(device)), dtype=dtype_of(dtype))
     return GemPolicy(model, tokenizer, card)
 
 

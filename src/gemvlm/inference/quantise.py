@@ -101,8 +101,9 @@ class Int8Linear(nn.Module):
     def __init__(self, linear: nn.Linear):
         super().__init__()
         largest = linear.weight.detach().abs().amax(dim=1).clamp(min=1e-12)
-        scale = (largest / 127).float()
-        self.register_buffer("weight", (linear.weight.detach().float() / scale[:, None]).round().to(torch.int8))
+        scale = (largest / 127).bfloat16().float()  # as it will be multiplied with
+        counts = (linear.weight.detach().float() / scale[:, None]).round().clamp(-127, 127)
+        self.register_buffer("weight", counts.to(torch.int8))
         self.register_buffer("scale", scale.bfloat16())
         self.bias = linear.bias
 

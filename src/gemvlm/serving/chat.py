@@ -59,7 +59,7 @@ def _conversation(service: Service, body: wire.ChatRequest) -> Conversation:
     wanted = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
     if wanted is not None and wanted > limit:
         raise Refusal(f"max_tokens: {wanted} is more than {limit}", code="invalid_value", param="max_tokens")
-    return service.engine.prepare_chat(prompt_of(body.messages, service.limits, service.frame), wanted)
+    return service.engine.prepare_chat(prompt_of(body.messages, service.limits, service.frames()), wanted)
 
 
 def _streamed(

@@ -16,6 +16,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from gemvlm.data.collate import Collator, Prompt
+from gemvlm.data.conversation import render_prompt
 from gemvlm.data.frames import ImageConfig
 from gemvlm.data.tokenizer import SpecialIds
 from gemvlm.inference import GemPipeline
@@ -27,6 +28,8 @@ from gemvlm.serving.queue import Job, WorkQueue
 
 Picture = UInt8[np.ndarray, "H W 3"]
 Kind = Literal["chat", "depth", "locate"]
+PASSES_A_TURN = 240
+"""Passes of the generator over single pictures, after which other batches have their turn."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,6 @@ class Engine:
         self._collate = Collator(pipeline.tokenizer, pipeline.coordinates, self._images)
         ids = SpecialIds.of(pipeline.tokenizer)
         self._ends = (ids.turn_end, ids.end_of_text)
-        self.context = int(pipeline.card.model.backbone["text_config"]["max_position_embeddings"])
         self.queue = WorkQueue(
             self._work, batch_size=batch_size, waiting=waiting, patience_s=limits.seconds, observe=observe
         )
@@ -82,26 +84,27 @@ class Engine:
     def prepare_chat(self, prompt: Prompt, new_tokens: int | None) -> Conversation:
         """Counts the tokens; Refusal if the model can't hold them. None asks for as many as there is room for."""
         try:
-            tokens = int(self._collate.prompts([prompt]).lengths.sum())
+            parts = render_prompt(len(prompt.frames), prompt.question, prompt.history, prompt.system)
+            tokens = len(self._collate.encode(parts, prompt.frames).input_ids)
         except ValueError as error:
             raise Refusal(str(error), code="invalid_prompt", param="messages") from None
-        room = self.context - tokens
+        room = self.pipeline.context - tokens
         wanted = min(self.limits.new_tokens, max(room, 1)) if new_tokens is None else new_tokens
         if wanted > room:
             raise Refusal(
-                f"the conversation has {tokens} tokens and asks for {wanted} more, but the model holds {self.context}; "
-                "shorten it, send fewer images, or lower max_tokens",
+                f"the conversation has {tokens} tokens and asks for {wanted} more, but the model holds "
+                f"{self.pipeline.context}; shorten it, send fewer images, or lower max_tokens",
                 code="context_length_exceeded",
                 param="messages",
             )
         return Conversation(prompt, tokens, wanted)
 
-    def check_shape(self, picture: Picture) -> tuple[int, int]:
+    def check_shape(self, picture: Picture, param: str | None = None) -> tuple[int, int]:
         """(height, width) at which the model reads the picture. Refusal if it is too long and thin."""
         try:
             return self._images.resized(*picture.shape[:2])
         except ValueError as error:
-            raise Refusal(str(error), code="invalid_image") from None
+            raise Refusal(str(error), code="invalid_image", param=param) from None
 
     def frame(self, picture: Picture) -> Frame:
         """The picture at the size at which the model reads it, if that loses nothing: less memory while it waits."""
@@ -138,7 +141,7 @@ class Engine:
         if key.kind == "chat":
             return self._chat(jobs, **settings)
         method = self.pipeline.depth_batch if key.kind == "depth" else self.pipeline.locate_batch
-        return _whole_batch(method, jobs, settings)
+        return _in_turns(method, jobs, settings)
 
     def _chat(self, jobs: Sequence[Job], temperature: float, seed: int) -> Generator[None, None, None]:
         asked: list[Conversation] = [job.payload for job in jobs]
@@ -169,10 +172,15 @@ class Engine:
             yield
 
 
-def _whole_batch(
+def _in_turns(
     method: Callable[..., Sequence[Any]], jobs: Sequence[Job], settings: dict[str, Any]
 ) -> Generator[None, None, None]:
-    """A method of the pipeline that answers all requests of a batch at once."""
-    for job, result in zip(jobs, method([job.payload for job in jobs], **settings), strict=True):
-        job.finish(result)
-    yield
+    """A method of the pipeline that paints: so many requests at once as make a turn that others can wait for."""
+    passes = settings.get("steps", 1) * settings.get("ensemble", 1) * (1 if settings.get("guidance", 1) == 1 else 2)
+    size = max(1, PASSES_A_TURN // passes)
+    for start in range(0, len(jobs), size):
+        waiting = [job for job in jobs[start : start + size] if not job.over]
+        if waiting:
+            for job, result in zip(waiting, method([job.payload for job in waiting], **settings), strict=True):
+                job.finish(result)
+        yield

@@ -47,7 +47,7 @@ def _read(connection: HTTPConnection, target: str, limits: Limits, field: str) -
     if response.status != 200:
         raise HTTPException(f"status {response.status}")
     content = b""
-    while piece := response.read(PIECE):
+    while piece := response.read1(PIECE):
         content += piece
         if len(content) > limits.image_bytes:
             raise Refusal(
@@ -56,6 +56,9 @@ def _read(connection: HTTPConnection, target: str, limits: Limits, field: str) -
                 code="image_too_large",
                 param=field,
             )
-        if time.monotonic() > ends:
+        left = ends - time.monotonic()
+        if left <= 0:
             raise TimeoutError
+        if connection.sock is not None:  # closed by http.client once all has come
+            connection.sock.settimeout(left)
     return content

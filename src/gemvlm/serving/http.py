@@ -20,6 +20,7 @@ from gemvlm.data.collate import Prompt
 from gemvlm.inference import Answer, GemPipeline
 from gemvlm.inference.locate import Location
 from gemvlm.inference.phrases import point_to
+from gemvlm.inference.pipeline import POINT_TOKENS
 from gemvlm.runtime import get_log
 from gemvlm.serving import messages as wire
 from gemvlm.serving.chat import add_chat
@@ -31,8 +32,6 @@ from gemvlm.serving.limits import Refusal
 from gemvlm.serving.locating import locate_answer, locate_request, painting
 from gemvlm.serving.prompts import plain
 from gemvlm.serving.service import ServerConfig, Service, as_json
-
-POINT_TOKENS = 48
 
 
 def build_app(pipeline: GemPipeline, config: ServerConfig) -> FastAPI:
@@ -77,7 +76,8 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
 
         def conversation() -> Conversation:
             question = point_to(plain(body.expression, "expression"))
-            return engine.prepare_chat(Prompt([service.frame(body.image, "image")], question), POINT_TOKENS)
+            tokens = min(POINT_TOKENS, service.limits.new_tokens)
+            return engine.prepare_chat(Prompt([service.frames()(body.image, "image")], question), tokens)
 
         reply = service.counted(await service.done(request, engine.chat(await service.prepared(conversation))))
         points = Answer.from_text(reply.text, service.coordinates).points
@@ -103,7 +103,8 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
     async def locate(request: Request, body: wire.LocateBody) -> Response:
         """Where in space the thing is that an expression names."""
         settings = painting(body, service.limits)
-        asked, weight = await service.prepared(locate_request, body, service.picture, service.limits)
+        metres = engine.pipeline.encoding.is_fixed
+        asked, weight = await service.prepared(locate_request, body, service.picture, service.limits, metres)
         found: Location = await service.done(request, engine.locate(asked, weight, **settings))
         return as_json(locate_answer(found))
 

@@ -29,18 +29,23 @@ _DATA_URL = re.compile(r"data:(?P<type>[\w.+-]{1,40}/[\w.+-]{1,80})?(?:;[\w.+-]{
 
 @dataclass(frozen=True)
 class Limits:
-    """The most that one request may bring and ask for. Seconds count from the last byte of a request."""
+    """The most that one request may bring and ask for. Seconds count from the last byte of a request.
+
+    `all_pixels` are those of all its pictures together, `depth_work` the steps of all paintings of its ensemble.
+    """
 
     request_bytes: int = 32 * 2**20
     upload_seconds: float = 30.0
     images: int = 16
     image_bytes: int = 16 * 2**20
     image_pixels: int = 16_777_216
+    all_pixels: int = 67_108_864
     text_characters: int = 100_000
     messages: int = 64
     new_tokens: int = 1024
     depth_steps: int = 100
     depth_ensemble: int = 8
+    depth_work: int = 240
     seconds: float = 120.0
 
     def __post_init__(self) -> None:

@@ -7,15 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from gemvlm.camera import Camera, View
-from gemvlm.inference.locate import LocateRequest, Location
+from gemvlm.camera import Camera, View, checked_pose
+from gemvlm.depth_map import DepthMap
+from gemvlm.inference.locate import LocateRequest, Location, check_request
+from gemvlm.inference.phrases import point_to
 from gemvlm.serving.engine import Picture
 from gemvlm.serving.limits import Limits, Refusal, data_url_bytes, decode_depth
 from gemvlm.serving.messages import CameraBody, DepthRequest, LocateAnswer, LocateBody, Place
 from gemvlm.serving.prompts import plain
-
-RIGID = 1e-3
-"""How far a rotation's rows may be from orthonormal: poses come with few digits."""
 
 
 def painting(body: DepthRequest | LocateBody, limits: Limits) -> dict[str, Any]:
@@ -23,27 +22,42 @@ def painting(body: DepthRequest | LocateBody, limits: Limits) -> dict[str, Any]:
     for name, most in (("steps", limits.depth_steps), ("ensemble", limits.depth_ensemble)):
         if getattr(body, name) > most:
             raise Refusal(f"{name}: {getattr(body, name)} is more than {most}", param=name)
+    if body.steps * body.ensemble > limits.depth_work:
+        raise Refusal(
+            f"ensemble: {body.ensemble} paintings of {body.steps} steps are more than {limits.depth_work} steps in all",
+            param="ensemble",
+        )
     return {"steps": body.steps, "guidance": float(body.guidance), "ensemble": body.ensemble, "seed": body.seed}
 
 
 def locate_request(
-    body: LocateBody, picture_of: Callable[[str, str], Picture], limits: Limits
+    body: LocateBody, picture_of: Callable[[str, str], Picture], limits: Limits, paints_metres: bool
 ) -> tuple[LocateRequest, int]:
-    """The request, and the bytes that it holds while it waits."""
+    """The request, and the bytes that it holds while it waits; whatever is wrong with it is said here."""
     expression = plain(body.expression, "expression")
+    point_to(expression)
     picture = picture_of(body.image, "image")
     camera = _camera(body.camera, picture.shape[1], picture.shape[0])
     view = camera if body.camera_to_world is None else View(camera, _pose(body.camera_to_world))
-    depth = None if body.depth is None else decode_depth(data_url_bytes(body.depth, limits, "depth"), limits, "depth")
-    if depth is not None and depth.values.shape != picture.shape[:2]:
+    depth, fit = (_known(getattr(body, name), name, picture, limits) for name in ("depth", "fit"))
+    request = LocateRequest(picture, expression, view, depth, fit)
+    check_request(picture, request, paints_metres)
+    return request, picture.nbytes + sum(one.values.nbytes + one.valid.nbytes for one in (depth, fit) if one)
+
+
+def _known(url: str | None, field: str, picture: Picture, limits: Limits) -> DepthMap | None:
+    """Measured depth of the picture's size."""
+    if url is None:
+        return None
+    depth = decode_depth(data_url_bytes(url, limits, field), limits, field)
+    if depth.values.shape != picture.shape[:2]:
         raise Refusal(
-            f"depth: it is {depth.values.shape} but the image {picture.shape[:2]} (height, width); register it to the "
-            "image",
+            f"{field}: it is {depth.values.shape} but the image {picture.shape[:2]} (height, width); register it to "
+            "the image",
             code="invalid_depth",
-            param="depth",
+            param=field,
         )
-    weight = picture.nbytes + (0 if depth is None else depth.values.nbytes + depth.valid.nbytes)
-    return LocateRequest(picture, expression, view, depth), weight
+    return depth
 
 
 def locate_answer(found: Location) -> LocateAnswer:
@@ -64,17 +78,12 @@ def _camera(body: CameraBody, width: int, height: int) -> Camera:
         return Camera.from_fov(width, height, body.fov_y_deg)
     if body.fov_y_deg is not None or None in given:
         raise Refusal("camera: give fx, fy, cx and cy in pixels, or fov_y_deg alone", param="camera")
-    return Camera(width, height, *(float(value) for value in given if value is not None))
+    fx, fy, cx, cy = (float(value) for value in given if value is not None)
+    return Camera(width, height, fx, fy, cx + 0.5, cy + 0.5)
 
 
 def _pose(rows: list[list[float]]) -> np.ndarray:
-    pose = np.array(rows, dtype=np.float64)
-    rotation = pose[:3, :3]
-    with np.errstate(over="ignore", invalid="ignore"):
-        orthonormal = np.allclose(rotation @ rotation.T, np.eye(3), atol=RIGID) and np.linalg.det(rotation) > 0
-    if not orthonormal or not np.array_equal(pose[3], [0, 0, 0, 1]):
-        raise Refusal(
-            "camera_to_world: not a rigid transform (rotation and shift in metres, last row 0 0 0 1)",
-            param="camera_to_world",
-        )
-    return pose
+    try:
+        return checked_pose(np.array(rows, dtype=np.float64))
+    except ValueError as error:
+        raise Refusal(f"camera_to_world: {error}", param="camera_to_world") from None

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gemvlm.inference.phrases import LONGEST_EXPRESSION
 from gemvlm.serving.engine import Reply
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -43,7 +44,9 @@ class _Strict(BaseModel):
 
 class ImageUrl(_Strict):
     url: str = Field(description="data:image/png;base64,... (PNG, JPEG or WebP)")
-    detail: Literal["auto", "low", "high"] | None = None
+    detail: Literal["auto", "low", "high"] | None = Field(
+        None, description="Without effect: every picture is read at the size that the model was made for"
+    )
 
 
 class TextPart(_Strict):
@@ -62,7 +65,7 @@ Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 class Message(_Strict):
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[Part]
-    name: str | None = None
+    name: str | None = Field(None, description="Without effect: the model knows speakers by their role")
 
 
 class StreamOptions(_Strict):
@@ -99,7 +102,7 @@ class PictureRequest(_Strict):
 
 
 class PointRequest(PictureRequest):
-    expression: str = Field(min_length=1, max_length=1000, description='What to point to: "red mug"')
+    expression: str = Field(min_length=1, max_length=LONGEST_EXPRESSION, description='What to point to: "red mug"')
 
 
 class DepthRequest(PictureRequest):
@@ -111,7 +114,10 @@ class DepthRequest(PictureRequest):
 
 
 class CameraBody(_Strict):
-    """Focal lengths and principal point in pixels of the image as sent, or the vertical angle of a centred camera."""
+    """Focal lengths and principal point in pixels of the upright image, or the vertical angle of a centred camera.
+
+    Centres of pixels are on whole numbers, as in OpenCV's matrices. Upright is after the turn that EXIF asks for.
+    """
 
     fx: Finite | None = Field(None, gt=0)
     fy: Finite | None = Field(None, gt=0)
@@ -124,11 +130,14 @@ Row = Annotated[list[Finite], Field(min_length=4, max_length=4)]
 
 
 class LocateBody(PointRequest):
-    """What to look for, through which camera; `depth` is measured (16-bit PNG in millimetres), else generated."""
+    """What to look for, through which camera. Depth is generated unless `depth` is measured; `fit`, measured depth of
+    some pixels, is what generated depth is brought to. Both are 16-bit PNGs in millimetres, 0 where nothing is known.
+    """
 
     camera: CameraBody
     camera_to_world: list[Row] | None = Field(None, min_length=4, max_length=4, description="Rigid, in metres")
     depth: str | None = Field(None, description="data:image/png;base64,... of the image's size")
+    fit: str | None = Field(None, description="Likewise; models whose depth has no metres need this or `depth`")
     steps: int = Field(30, ge=1)
     guidance: Finite = Field(1.0, ge=0, le=20)
     ensemble: int = Field(1, ge=1)

@@ -62,10 +62,13 @@ class Page:
             raise _told("Write a question first.")
         if len(question) > LONGEST_QUESTION:
             raise _told(f"A question may have {LONGEST_QUESTION} characters, this has {len(question)}.")
-        text = ""
+        import gradio
+
+        text, shown = "", enlarge(picture, SHOWN_SIDE)
         for piece in self._stream(picture, question):
             text += piece
-            yield text, enlarge(picture, SHOWN_SIDE)
+            yield text, shown
+            shown = gradio.skip()  # what stands there already is not encoded again for every word
         yield text, self._drawn(picture, text)
 
     def point(self, path: str | None, expression: str) -> Iterator[tuple[str, Enlarged]]:

@@ -70,14 +70,18 @@ def _check_counts(messages: Sequence[Message], limits: Limits) -> None:
 
 
 def _text(message: Message, field: str, frames: list[Frame], frame: Callable[[str, str], Frame]) -> str:
-    """The text of a message with a placeholder where each picture stands; the pictures go to `frames`."""
+    """The text of a message with a placeholder where each picture stands; the pictures go to `frames`.
+
+    Parts of text that follow each other are lines of their own.
+    """
     if isinstance(message.content, str):
         return plain(message.content, field)
     pieces = []
     for place, part in enumerate(message.content):
         own = f"{field}.{place}"
         if not isinstance(part, ImagePart):
-            pieces.append(plain(part.text, own))
+            follows_text = place > 0 and not isinstance(message.content[place - 1], ImagePart)
+            pieces.append(("\n" if follows_text else "") + plain(part.text, own))
         elif message.role != "user":
             raise Refusal(
                 f"{own}: only the user shows pictures; move it into a message of the user",

@@ -13,12 +13,13 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 
 from gemvlm.inference import GemPipeline
+from gemvlm.runtime import get_log
 from gemvlm.sample import Frame
 from gemvlm.serving.engine import Engine, Picture, Reply
 from gemvlm.serving.fetch import fetch_image
 from gemvlm.serving.limits import Limits, Refusal, data_url_bytes, decode_image
 from gemvlm.serving.metrics import Metrics
-from gemvlm.serving.queue import Job
+from gemvlm.serving.queue import Busy, Job
 
 T = TypeVar("T")
 PATHS = (
@@ -74,6 +75,7 @@ class Service:
         self.started = int(time.time())
         self.coordinates = pipeline.coordinates
         self._decoders = asyncio.Semaphore(config.decoders)
+        self._preparing = 0
 
     def check_model(self, name: str) -> None:
         if name != self.config.model:
@@ -91,16 +93,43 @@ class Service:
         else:
             content = fetch_image(url, self.config.image_hosts, self.limits, param)
         picture = decode_image(content, self.limits, param)
-        self.engine.check_shape(picture)
+        self.engine.check_shape(picture, param)
         return picture
 
-    def frame(self, url: str, param: str) -> Frame:
-        return self.engine.frame(self.picture(url, param))
+    def frames(self) -> Callable[[str, str], Frame]:
+        """Reads the pictures of one request, one by one. Refusal once they have too many pixels together."""
+        left = self.limits.all_pixels
+
+        def frame(url: str, param: str) -> Frame:
+            nonlocal left
+            picture = self.picture(url, param)
+            left -= picture.shape[0] * picture.shape[1]
+            if left < 0:
+                raise Refusal(
+                    f"{param}: the pictures have more than {self.limits.all_pixels:,} pixels in all; send smaller ones",
+                    status=413,
+                    code="image_too_large",
+                    param=param,
+                )
+            return self.engine.frame(picture)
+
+        return frame
 
     async def prepared(self, work: Callable[..., T], *arguments: Any) -> T:
-        """Runs `work` in a thread, a few at a time: pictures of many requests are not decoded at once."""
-        async with self._decoders:
-            return await asyncio.to_thread(work, *arguments)
+        """Runs `work` in a thread, a few at a time: pictures of many requests are not decoded at once.
+
+        Busy if as many wait for it as may wait for the model; Refusal when a request's time is over.
+        """
+        if self._preparing >= self.config.waiting + self.config.decoders:
+            raise Busy(self._preparing, 1)
+        self._preparing += 1
+        try:
+            async with asyncio.timeout(self.limits.seconds), self._decoders:
+                return await asyncio.to_thread(work, *arguments)
+        except TimeoutError:
+            raise self.late() from None
+        finally:
+            self._preparing -= 1
 
     async def done(self, request: Request, job: Job) -> Any:
         """The result of a job. Gives it up when its time is over, or when who asked has gone."""
@@ -109,7 +138,7 @@ class Service:
         try:
             await asyncio.wait({future, gone}, timeout=self.limits.seconds, return_when=asyncio.FIRST_COMPLETED)
             if future.done():
-                return future.result()
+                return _result(future)
             if gone.done():
                 raise Refusal("the request was broken off", code="disconnected")
             raise self.late()
@@ -126,6 +155,15 @@ class Service:
         self.metrics.prompt_tokens.inc(reply.prompt_tokens)
         self.metrics.new_tokens.inc(reply.new_tokens)
         return reply
+
+
+def _result(future: asyncio.Future[Any]) -> Any:
+    """What is wrong with a request was told before it was queued: a ValueError from the model is to be looked into."""
+    try:
+        return future.result()
+    except ValueError as error:
+        get_log().warning("the model refused a request", exc_info=error)
+        raise
 
 
 async def _gone(request: Request) -> None:
