@@ -128,11 +128,14 @@ def test_a_run_that_is_not_finished_has_no_score(tmp_path: Path) -> None:
 
 def test_tables_and_page(tmp_path: Path) -> None:
     good = written(tmp_path / "g", "good", lambda task, start, _: start < 18)
-    blind = written(tmp_path / "b", "mean | trajectory", lambda task, start, _: start < 6)
+    blind = written(tmp_path / "b", "mean | trajectory", lambda task, start, _: start < 6, about={"blind": True})
     headings, rows = overall_table([good, blind])
     told = dict(zip(headings, rows[1], strict=True))
     assert told["timeouts"] == "14" and told["errors"] == "14" and told["steps of a success"] == "10"
-    assert task_table([good, blind])[1][-1][0] == "mean over tasks"
+    columns, lines_of_tasks = task_table([good, blind])
+    assert columns[-1] == "best blind" and lines_of_tasks[-1][0] == "mean over tasks"
+    assert lines_of_tasks[-1][-1] == "30.0 (mean | trajectory)"
+    assert task_table([good])[0] == ["success, %", "good"]
     text = markdown(good, [blind])
     assert told["lost again"] == "0"
     assert "mean \\| trajectory" in text and "14 × policy error: RuntimeError" in text and "A is better" in text

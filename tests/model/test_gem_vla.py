@@ -11,7 +11,6 @@ import torch
 from gemvlm.batch import IGNORE, Actions, Batch
 from gemvlm.flow import interpolate, logit_normal, velocity
 from gemvlm.model.action_expert import Context, ExpertConfig
-from gemvlm.model.committed import soft_mask
 from gemvlm.model.gem_vla import GemVla, GemVlaConfig, SupervisionConfig, visible_rows
 from gemvlm.model.generator import Draw
 
@@ -267,16 +266,6 @@ def test_committed_actions_begin_the_chunk(make_policy, batch):
         policy.act(batch, 5, committed=torch.zeros(2, 6, 3))
     with pytest.raises(ValueError, match="numbers from 0 to 1"):
         policy.act(batch, 5, committed=committed, committed_weights=torch.full((2, 2), 1.5))
-
-
-def test_soft_mask_falls_from_one_to_zero():
-    weights = soft_mask(3, 10)
-    assert weights[:3].eq(1).all()
-    assert (weights[3:].diff() < 0).all()
-    assert 0 < weights[-1] < 0.05
-    assert weights[3] < 1
-    with pytest.raises(ValueError, match="frozen=4"):
-        soft_mask(4, 3)
 
 
 def test_training_steers_by_what_is_seen(make_policy, make_batch):

@@ -9,18 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from robot_episodes import CONTRACT, write_episodes
+from robot_episodes import CONTRACT, robot_episode, write_episodes
 
 from gemvlm.__main__ import VLA, command
 from gemvlm.commands import vla, vla_robot
 from gemvlm.inference.policy import load_policy
-from gemvlm.recipes import get_policy, vla_distill
+from gemvlm.recipes import get_policy, vla_distill, vla_episodes
 from gemvlm.recipes.vla_debug import EXPERT, VLA_DEBUG
 from gemvlm.recipes.vla_episodes import Robot, camera_names
-from gemvlm.recipes.vla_evaluate import Scored
+from gemvlm.recipes.vla_evaluate import Scored, about_policy
 from gemvlm.recipes.vla_run import train_policy
 from gemvlm.training.distillation import DistillationConfig
 from gemvlm.training.loop import Run
+from gemvlm.worlds.bimanual.world import HORIZON
 
 COMMANDS = ("record", "train", "evaluate", "run", "distill", "serve", "trial")
 
@@ -69,6 +70,17 @@ def test_a_plain_robot_is_what_its_folder_says(tmp_path: Path) -> None:
     assert set(robot.contract.cameras) == set(CONTRACT.cameras) and robot.embodiment.action_size == 4
 
 
+def test_no_camera_of_a_plain_robot_is_lost(tmp_path: Path) -> None:
+    names = dict(zip(CONTRACT.cameras, ("left.rgb", "right.rgb"), strict=True))
+    one = robot_episode(0)
+    cameras = {names[camera]: info for camera, info in one.cameras.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vla_episodes, "open_episodes", lambda _: [replace(one, cameras=cameras)])
+        with pytest.raises(ValueError, match="have the same last name; name each with --camera"):
+            Robot.plain(tmp_path, "delta")
+        assert Robot.plain(tmp_path, "delta", names).contract.cameras == CONTRACT.cameras
+
+
 def test_worlds_become_protocols() -> None:
     metaworld = Scored(("metaworld/reach-v3", "metaworld/door-open-v3"), 5, delay=2).protocol(8, turned=False)
     assert [task.name for task in metaworld.tasks] == ["metaworld/reach-v3", "metaworld/door-open-v3"]
@@ -76,6 +88,8 @@ def test_worlds_become_protocols() -> None:
     libero = Scored(("libero/libero_object", "libero/libero_goal/3"), 2).protocol(4, turned=True)
     assert len(libero.tasks) == 11 and libero.tasks[-1].name == "libero/libero_goal/3" and libero.tasks[-1].steps == 300
     assert libero.image_turn == "half"
+    bimanual = Scored(("bimanual/hand-over",), 2).protocol(8, turned=False)
+    assert bimanual.tasks[0].steps == HORIZON
     with pytest.raises(ValueError, match="one simulator at a time"):
         Scored(("libero/libero_goal", "metaworld/reach-v3"), 2).protocol(4, turned=False)
 
@@ -109,8 +123,13 @@ def test_a_distilled_policy_is_a_whole_one_of_one_step(small: tuple[Path, Path],
     assert all(np.array_equal(ours[n].detach(), theirs[n].detach()) for n in ours if not n.startswith("expert."))
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert "loss/student" in json.loads(lines[-1])
+    assert json.loads(json.dumps(student.card.scores))["distilled"]["teacher_steps"] == teacher.card.flow_steps
     with pytest.raises(ValueError, match="holds a policy already"):
         vla_distill.distil_policy(path, [episodes], tmp_path, config)
+    with pytest.raises(ValueError, match="answers in one step already"):
+        vla_distill.distil_policy(made, [episodes], tmp_path / "again", config)
+    told = [about_policy(one.card, folder) for one, folder in ((student, made), (teacher, path))]
+    assert told[0]["weights"] != told[1]["weights"] and told[0] == about_policy(student.card, made)
 
 
 def test_a_trial_goes_through_its_states(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

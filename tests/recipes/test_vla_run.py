@@ -186,12 +186,6 @@ def test_an_observation_that_does_not_fit_is_refused(policy: GemPolicy, changes:
     assert words in str(refused.value) and "observation 0" in str(refused.value)
 
 
-def test_another_robot_is_refused_at_the_start(policy: GemPolicy) -> None:
-    policy.check(CONTRACT)
-    with pytest.raises(ValueError, match="gripper: 'high_closes' here, 'high_opens' there"):
-        policy.check(replace(CONTRACT, gripper="high_opens"))
-
-
 def test_pictures_of_another_size_are_refused_at_the_start(policy: GemPolicy) -> None:
     assert policy.picture_sizes == dict.fromkeys(CONTRACT.cameras, (SIDE, SIDE))
     assert policy.size_for(None, 96) == policy.size_for(SIDE, 96) == SIDE

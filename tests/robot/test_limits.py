@@ -57,6 +57,13 @@ def test_steps_stay_inside_the_box_and_say_so() -> None:
     assert str(cuts["dz", "workspace"]).startswith("dz: workspace, -1 became")
 
 
+def test_the_way_back_into_the_box_is_no_larger_an_action_than_allowed() -> None:
+    limits = Limits(ranges={"dz": (-1.0, 1.0)}, workspace={"z": (0.05, 0.4)}, moves={"dz": Move("z", 0.01)})
+    kept = Guard(HAND, limits).limit(_chunk(8, dz=0.0), np.zeros(4, np.float32))
+    column = kept.actions[:, HAND.action_names.index("dz")]
+    np.testing.assert_allclose(column, [1, 1, 1, 1, 1, 0, 0, 0], atol=1e-5)
+
+
 def test_speeds_and_ranges() -> None:
     kept = Guard(HAND, STEPS).limit(_chunk(4, dx=3, dy=-3, grip=7), START)
     np.testing.assert_allclose(kept.actions[0], [1, -0.5, 0, 1], atol=1e-6)  # 0.8 m/s at 80 Hz is 1 cm a step

@@ -55,7 +55,8 @@ class ChunkRunner:
     """Runs a robot by a server's chunks at `rate_hz` (the policy's own by default).
 
     `real_time` chooses real-time chunking; `replan_steps` is after how many actions of a chunk the next one is asked
-    for: half a chunk by default, a whole one without real-time chunking. A run ends in a stop when for `patience_s`
+    for: by default as many as the server says that its policy was made for, at most half a chunk, or a whole one
+    without real-time chunking. A run ends in a stop when for `patience_s`
     there was no action to take, or when the server says so.
     """
 
@@ -166,7 +167,9 @@ class _Run:
         length = len(chunk.actions)
         if self.runner.replan_steps is not None:
             return min(self.runner.replan_steps, length)
-        return max(1, length // 2) if self.runner.real_time else length
+        most = max(1, length // 2) if self.runner.real_time else length
+        meant = self.runner.client.metadata.get("executed")
+        return min(meant, most) if type(meant) is int and meant > 0 else most
 
     def ask(self) -> None:
         """Observes now; the answer is computed on the other thread."""

@@ -34,7 +34,7 @@ def serve(
         limits: JSON with ranges, workspace, speeds, moves and stale_after_s; nothing is cut by default.
         camera: What the robot calls a camera, and what the policy does; may be given several times.
         harness: Speak the protocol of AllenAI's vla-evaluation-harness instead, for this benchmark of it.
-        execute: For the harness: actions of each chunk that are given out.
+        execute: For the harness: actions of each chunk that are given out; by default what the policy was made for.
         device: cpu, cuda or mps; the best there is by default.
         dtype: Of the weights and of the work; bfloat16 takes half the memory and is what GPUs are fast at.
     """

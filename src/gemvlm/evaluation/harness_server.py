@@ -118,7 +118,7 @@ async def listening(
         from websockets.exceptions import ConnectionClosed
     except ImportError as error:
         raise ImportError(f"{EXTRA} ({error})") from error
-    count = policy.horizon if execute is None else execute
+    count = getattr(policy, "executed", policy.horizon) if execute is None else execute
     lines = benchmark.misfits(policy.contract)
     if not 1 <= count <= policy.horizon:
         lines.append(f"execute: {count} of chunks of {policy.horizon} actions")

@@ -180,7 +180,19 @@ def task_table(players: Sequence[Rollouts]) -> Table:
     """Tasks by row, players by column, then the best of the blind ones; the mean over tasks at the end."""
     headings = ["success, %", *(played.player for played in players)]
     rows = [[task, *(percent(played.of_task(task)) for played in players)] for task in players[0].tasks]
-    return headings, [*rows, ["mean over tasks", *(percent(played.success()) for played in players)]]
+    rows.append(["mean over tasks", *(percent(played.success()) for played in players)])
+    if blind := [played for played in players if played.run["about"].get("blind")]:
+        headings.append("best blind")
+        for row, task in zip(rows, players[0].tasks, strict=False):
+            row.append(_best({played.player: played.of_task(task) for played in blind}))
+        rows[-1].append(_best({played.player: played.success() for played in blind}))
+    return headings, rows
+
+
+def _best(rates: Mapping[str, Interval]) -> str:
+    """The highest of some rates, and whose it is."""
+    name = max(rates, key=lambda name: rates[name].mean)
+    return f"{100 * rates[name].mean:.1f} ({name})"
 
 
 def markdown(player: Rollouts, others: Sequence[Rollouts]) -> str:

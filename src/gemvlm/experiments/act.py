@@ -17,7 +17,7 @@ from gemvlm.experiments.experiment import Task
 from gemvlm.experiments.processes import Work
 from gemvlm.inference.policy import load_policy
 from gemvlm.recipes.record_worlds import Recording, record_worlds
-from gemvlm.recipes.vla_evaluate import Scored, blind_players
+from gemvlm.recipes.vla_evaluate import Scored, about_policy, blind_players
 from gemvlm.recipes.vla_run import train_policy
 from gemvlm.robot.embodiments import open_embodiment
 from gemvlm.runtime import available_cores
@@ -74,7 +74,8 @@ def carry_out(
         run = Run(folder, minutes=minutes, show_progress=False, callback_every=10**9)
         if not train_policy(experiment.recipe_of(task), folder, shown, device=device, run=run, start=[start]):
             return False
-        player = Player(task.arm, load_policy(folder / FINAL, device), {"demonstrations": task.demonstrations})
+        policy = load_policy(folder / FINAL, device)
+        player = Player(task.arm, policy, about_policy(policy.card, folder / FINAL))
     make = _maker(experiment)
     protocol = Scored(experiment.worlds, experiment.trials).protocol(experiment.recipe.executed, make.turn)
     return run_rollout(protocol, player, make, folder / PLAYED, lanes=LANES)

@@ -73,14 +73,6 @@ class GemPolicy:
             )
         return wanted
 
-    def check(self, contract: ActionContract) -> None:
-        """ValueError, with every difference, unless this policy may drive a robot of that contract."""
-        if differ := self.contract.differences(contract):
-            raise ValueError(
-                f"the policy (recipe {self.card.recipe}) does not fit this robot: {'; '.join(differ)} (here: the "
-                "policy, there: the robot); give a policy that was trained for it"
-            )
-
     def act(
         self,
         observations: Sequence[RobotObservation],
@@ -110,13 +102,9 @@ class GemPolicy:
         committed: Sequence[ActionChunk | None],
     ) -> list[ActionChunk]:
         batch = self.collator.observe(observations, [keyed("act", seed) for seed in seeds], self.horizon)
-        with torch.inference_mode():
-            found = self.model.act(
-                batch.to(self.device),
-                self.card.flow_steps,
-                guidance=self.card.guidance,
-                **self._committed(observations, committed),
-            )
+        given = self._committed(observations, committed)
+        with torch.no_grad() if given else torch.inference_mode():  # what is committed is followed by gradients
+            found = self.model.act(batch.to(self.device), self.card.flow_steps, guidance=self.card.guidance, **given)
         states = np.stack([np.asarray(observation.state, np.float32) for observation in observations])
         actions = self.codec.decode(found.float().cpu().numpy(), states)
         return [ActionChunk(own, self.contract.rate_hz) for own in actions]

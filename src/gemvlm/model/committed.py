@@ -3,17 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float32
 from torch import Tensor
-
-
-def soft_mask(frozen: int, length: int) -> Float32[Tensor, "K"]:
-    """Weights of `length` actions of the chunk before: 1 for the `frozen` first, then falling to 0 as in real-time
-    chunking (arXiv 2506.07339, eq. 5)."""
-    if not 0 <= frozen <= length:
-        raise ValueError(f"frozen={frozen} must lie between 0 and the {length} actions that are left")
-    rest = torch.arange(length - frozen, 0, -1) / (length - frozen + 1)
-    return torch.cat([torch.ones(frozen), rest * torch.expm1(rest) / (torch.e - 1)])
 
 
 def padded_prefix(

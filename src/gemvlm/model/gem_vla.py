@@ -144,7 +144,7 @@ class GemVla(Learner):
 
         `steps` is a number of equal Euler steps, or the times from 0 to 1 themselves. `guidance` other than 1 needs
         weights trained with `condition_dropout`. `committed` are actions that the chunk must begin with, because they
-        will have been executed before it arrives; `committed_weights` below 1 let it depart (`committed.soft_mask`), 0
+        will have been executed before it arrives; `committed_weights` below 1 let it depart, 0
         ignores.
         """
         actions, context = robots(batch), self.context(batch)

@@ -32,14 +32,20 @@ def distil_policy(
 ) -> Path:
     """Writes a whole policy of one flow step to `out/final`, its losses to `out/metrics.jsonl`; returns the folder.
 
-    Held-out episodes stay held out. The backbone stays as it is, so the teacher's conditions can't drift (B19). The
-    card says which method made it. ValueError for episodes of another robot, or a folder that holds a policy.
+    The teacher's path is the one that it acts by (`flow_steps`). Held-out episodes stay held out. The backbone stays as
+    it is, so the teacher's conditions can't drift (B19). The card says which method made it. ValueError for episodes of
+    another robot, a folder that holds a policy, or a teacher that is guided or answers in one step already.
     """
     final = out / "final"
     if final.exists():
         raise ValueError(f"{final}: holds a policy already; choose another folder")
     policy = load_policy(path, device)
     card, recipe = policy.card, get_policy(policy.card.recipe)
+    if card.flow_steps == 1:
+        raise ValueError(f"{path}: answers in one step already; distil the policy that it was made of")
+    if card.guidance != 1:
+        raise ValueError(f"{path}: is guided ({card.guidance:g}), and a student of it would not be; distil one without")
+    config = replace(config, teacher_steps=card.flow_steps)
     robot = Robot(card.embodiment, card.contract, dict(camera_names or {}))
     learned = find_episodes(episodes, robot, recipe.held_out, recipe.seed, out).learned
     dataset = EpisodeDataset(

@@ -45,7 +45,12 @@ class Robot:
         The files don't say whether an action is where to be or how far to move: `control` does.
         """
         first = open_episodes(folder)[0]
-        chosen = dict(cameras) if cameras else {name.rpartition(".")[2]: name for name in sorted(first.cameras)}
+        chosen = dict(cameras or {name.rpartition(".")[2]: name for name in sorted(first.cameras)})
+        if not cameras and len(chosen) < len(first.cameras):
+            raise ValueError(
+                f"{folder}: of the cameras {sorted(first.cameras)} some have the same last name; name each with "
+                "--camera NAME=THEIRS"
+            )
         contract = ActionContract(
             embodiment=first.robot,
             state_names=first.state_names,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from gemvlm.data.episodes import open_episodes
 from gemvlm.evaluation.blind_policies import BLIND, Blanked, Demonstration
 from gemvlm.evaluation.rollout.protocol import LIBERO_STEPS, Protocol, Task, libero_protocol, metaworld_protocol
 from gemvlm.evaluation.rollout.run import Player, run_rollout
 from gemvlm.evaluation.rollout_table import Rollouts, write_report
-from gemvlm.inference.policy import GemPolicy, load_policy
+from gemvlm.inference.policy import GemPolicy, load_policy, policy_folder
+from gemvlm.model.policy_card import PolicyCard
 from gemvlm.robot import ActionContract, Policy
 from gemvlm.robot.contract import ImageTurn
 from gemvlm.worlds.open_world import WorldMaker
@@ -20,7 +23,6 @@ EXPERT = "expert"
 """The name of the world's own scripted expert, in place of a checkpoint."""
 EXPERT_STEPS = 8
 """Of it that are played at once; it looks at every one of them."""
-BIMANUAL_STEPS = 400
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,9 @@ class Scored:
         first = 100 if self.first is None else self.first
         protocol = metaworld_protocol(self.worlds, self.trials, first, execute)
         if simulators[0] != "metaworld":
-            tasks = tuple(replace(task, steps=BIMANUAL_STEPS) for task in protocol.tasks)
+            from gemvlm.worlds.bimanual.world import HORIZON
+
+            tasks = tuple(replace(task, steps=HORIZON) for task in protocol.tasks)
             protocol = replace(protocol, name=simulators[0], tasks=tasks)
         return replace(protocol, delay=self.delay)
 
@@ -103,19 +107,35 @@ def _players(path: str, blind: Sequence[Path], device: str | None) -> list[Playe
     """Who is scored, then the blind ones."""
     if path == EXPERT:
         return [Player(EXPERT, None, {})]
-    policy = load_policy(path, device)
-    about = {"recipe": policy.card.recipe, "step": policy.card.step, "data": dict(policy.card.data)}
+    folder = policy_folder(path)
+    policy = load_policy(folder, device)
+    about = about_policy(policy.card, folder)
     players = [Player(f"{policy.card.recipe}-{policy.card.step}", policy, about)]
     if blind:
-        players.append(Player("no pictures", Blanked(policy), about))
+        players.append(Player("no pictures", Blanked(policy), about | {"blind": True}))
         players += blind_players(blind, policy.contract, policy.horizon)
     return players
+
+
+def about_policy(card: PolicyCard, folder: Path) -> dict[str, Any]:
+    """What a score says of a checkpoint. Other weights are another player, whatever else is alike."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            while piece := file.read(2**24):
+                digest.update(piece)
+    told = {"recipe": card.recipe, "stage": card.stage, "step": card.step, "flow_steps": card.flow_steps}
+    return told | {"weights": digest.hexdigest()[:16], "data": dict(card.data)}
 
 
 def blind_players(folders: Sequence[Path], contract: ActionContract, horizon: int) -> list[Player]:
     """Every blind policy of `BLIND`, made of these demonstrations."""
     sets = [open_episodes(folder) for folder in folders]
     shown = Demonstration.read(one[number] for one in sets for number in range(len(one)))
-    about = {"demonstrations": len(shown), "sets": [folder.name for folder in folders]}
+    digest = hashlib.sha256()
+    for one in shown:
+        digest.update(one.states.tobytes() + one.actions.tobytes())
+    about = {"blind": True, "demonstrations": len(shown), "numbers": digest.hexdigest()[:16]}
+    about["sets"] = [folder.name for folder in folders]
     made: list[tuple[str, Policy]] = [(name, build(shown, contract, horizon)) for name, build in BLIND.items()]
     return [Player(name, policy, about) for name, policy in made]

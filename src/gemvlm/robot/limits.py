@@ -228,12 +228,17 @@ class Guard:
     def _steps(
         self, moving: Float64[np.ndarray, "T M"], start: Float64[np.ndarray, "M"]
     ) -> tuple[Float64[np.ndarray, "T M"], Float64[np.ndarray, "T M"]]:
-        """Steps whose sum stays inside the box, and those that are no faster than allowed."""
+        """Steps whose sum stays inside the box, and those that are no faster, and as actions no larger, than allowed.
+
+        From outside the box the way back takes as many of those as it needs.
+        """
         in_box, slow = np.empty_like(moving), np.empty_like(moving)
+        ends = np.stack([self._range_low, self._range_high])[:, self._driven] * self._gains
+        smallest, largest = ends.min(axis=0), ends.max(axis=0)
         at = start
         for step, asked in enumerate(moving * self._gains):
             in_box[step] = np.clip(at + asked, self._low, self._high) - at
-            slow[step] = np.clip(in_box[step], -self._step, self._step)
+            slow[step] = np.clip(np.clip(in_box[step], -self._step, self._step), smallest, largest)
             at = at + slow[step]
         return in_box / self._gains, slow / self._gains
 

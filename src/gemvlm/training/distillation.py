@@ -138,10 +138,11 @@ class _Students:
     def __init__(self, policy: GemVla, config: DistillationConfig):
         self.policy, self.config = policy, config
         self.student = copy.deepcopy(policy.expert).requires_grad_(True).train()
-        self.fake = copy.deepcopy(policy.expert).requires_grad_(True).train()
         self.times = uniform_times(config.teacher_steps)
         self.student_optimizer = _optimizer(self.student, config.learning_rate)
-        self.fake_optimizer = _optimizer(self.fake, config.fake_learning_rate or config.learning_rate)
+        if config.method == "distribution_matching":
+            self.fake = copy.deepcopy(policy.expert).requires_grad_(True).train()
+            self.fake_optimizer = _optimizer(self.fake, config.fake_learning_rate or config.learning_rate)
         parameters = dict(self.student.named_parameters())
         self.average = None if config.average is None else Average(parameters, config.average)
         self.steps = 0
@@ -172,9 +173,10 @@ class _Students:
         student = self._velocity(self.student, context, batch)
         with torch.no_grad():
             teacher = self._velocity(self.policy.expert, context, batch)
-            fake = self._velocity(self.fake, context, batch)
         if self.config.method == "regression":
             return regression_loss(student, teacher, noise, self.times)
+        with torch.no_grad():
+            fake = self._velocity(self.fake, context, batch)
         made = one_step(student, noise)
         loss = matching_loss(made, teacher, fake, self._noise(draws, batch), self._time(draws, batch))
         if self.config.regression_weight:

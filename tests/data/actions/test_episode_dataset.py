@@ -177,6 +177,27 @@ def test_the_hash_tells_data_and_settings_apart(make_episode: MakeEpisode) -> No
     assert len(set(hashes)) == len(hashes) and of() == hashes[0]
 
 
+class Stored(ArrayData):
+    """Chunks of zeros but for one number of the last row of the last one."""
+
+    last = 0.0
+
+    def chunk(self, index: int) -> np.ndarray:
+        chunk = np.zeros((3, 4), np.float32)
+        chunk[-1, 0] = self.last * (index == 3)
+        return chunk
+
+
+def test_the_hash_sees_every_row_of_stored_chunks(make_episode: MakeEpisode) -> None:
+    def of(last: float) -> str:
+        episode = make_episode("a", 4)
+        stored = Stored(**vars(episode.data))
+        object.__setattr__(stored, "last", last)
+        return EpisodeDataset([[replace(episode, data=stored, chunk_length=3)]], CONTRACT, 3).hash
+
+    assert of(0.0) == of(0.0) != of(1.0)
+
+
 def test_statistics_of_relative_actions_count_every_chunk(make_episode: MakeEpisode) -> None:
     robot = EMBODIMENTS["joint_arm"]
     random = np.random.default_rng(0)

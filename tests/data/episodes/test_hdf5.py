@@ -138,6 +138,15 @@ def test_latency_is_put_right() -> None:
         Latency(camera=-1)
 
 
+def test_grippers_of_an_unusual_action_must_be_said() -> None:
+    recorded = np.arange(80, dtype=np.float32).reshape(10, 8)  # seven joints and a gripper
+    with pytest.raises(ValueError, match="8 numbers; say which are grippers"):
+        Latency(arm=2).actions(recorded, 0, 3)
+    moved = Latency(arm=2, gripper_columns=(7,)).actions(recorded, 0, 3)
+    np.testing.assert_array_equal(moved[0], [*recorded[2, :7], recorded[0, 7]])
+    np.testing.assert_array_equal(Latency(arm=2, gripper_columns=()).actions(recorded, 0, 1)[0], recorded[2])
+
+
 def test_latency_in_a_folder(folder: Path) -> None:
     own = _folder(folder, latency=Latency(camera=2, arm=1, gripper=3))[0]
     assert own.length == 6

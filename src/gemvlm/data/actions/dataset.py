@@ -117,8 +117,11 @@ class EpisodeDataset(Sequence[Any]):  # of RobotItem: a type checker at run time
         for number, episode in enumerate(self.episodes):
             words = (episode.id, episode.instruction, episode.wordings, episode.subtasks, episode.length, episode.fps)
             digest.update(repr(words).encode())
+            digest.update(repr(sorted(self._views[number].cameras.items())).encode())
             for values in self.numbers(number):
                 digest.update(np.ascontiguousarray(values).tobytes())
+            for begin in range(0, episode.length if episode.chunk_length else 0, ROWS_AT_ONCE):
+                digest.update(self.chunks(number, slice(begin, begin + ROWS_AT_ONCE))[0].tobytes())
         return digest.hexdigest()[:16]
 
     def _state(self, number: int) -> Float32[np.ndarray, "T S"]:

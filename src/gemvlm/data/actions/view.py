@@ -73,7 +73,7 @@ class EpisodeView:
 
 
 def _camera(episode: Episode, wanted: str) -> str:
-    found = [name for name in episode.cameras if name == wanted or name.endswith(f".{wanted}")]
+    found = [wanted] if wanted in episode.cameras else [n for n in episode.cameras if n.endswith(f".{wanted}")]
     if len(found) != 1:
         raise ValueError(
             f"episode {episode.id!r}: {len(found)} cameras are called {wanted!r}; there are {sorted(episode.cameras)}: "

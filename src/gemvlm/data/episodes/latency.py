@@ -14,15 +14,21 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32
 
+GRIPPERS = {7: (6,), 14: (6, 13)}
+"""Numbers of an action → those that are grippers, of one arm with a wrist of six and of two."""
+
 
 @dataclass(frozen=True)
 class Latency:
-    """Delays in whole frames. `gripper_columns` are the actions' numbers that have the gripper's delay."""
+    """Delays in whole frames. `gripper_columns` are the actions' numbers that have the gripper's delay.
+
+    By default the last one of each arm where an action has 7 or 14 numbers; for others they must be said.
+    """
 
     camera: int = 0
     arm: int = 0
     gripper: int = 0
-    gripper_columns: tuple[int, ...] = (6, 13)
+    gripper_columns: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if min(self.camera, self.arm, self.gripper) < 0:
@@ -39,10 +45,15 @@ class Latency:
     def actions(self, recorded: Float32[np.ndarray, "N A"], start: int, stop: int) -> Float32[np.ndarray, "T A"]:
         """What has to be commanded at rows `start` <= t < `stop`, of the recorded targets of all rows."""
         columns = recorded.shape[1]
-        if self.gripper and (outside := [c for c in self.gripper_columns if not 0 <= c < columns]):
+        grippers = GRIPPERS.get(columns) if self.gripper_columns is None else self.gripper_columns
+        if grippers is None and self.arm != self.gripper:
+            raise ValueError(
+                f"latency: an action has {columns} numbers; say which are grippers (gripper_columns, [] for none)"
+            )
+        if outside := [column for column in grippers or () if not 0 <= column < columns]:
             raise ValueError(f"latency: gripper columns {outside} are not among the {columns} numbers of an action")
         delays = np.full(columns, self.arm)
-        delays[[column for column in self.gripper_columns if column < columns]] = self.gripper
+        delays[list(grippers or ())] = self.gripper
         rows = np.arange(start, stop)[:, None] + delays
         return np.take_along_axis(recorded, rows, axis=0)
 

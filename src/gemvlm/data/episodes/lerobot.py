@@ -43,6 +43,8 @@ from gemvlm.sample import Frame
 
 SENSOR = DepthOrigin("sensor")
 LARGEST_HEAD = 1 << 16
+TOGETHER = 32
+"""Rows of pictures that are read at once."""
 
 
 @dataclass(frozen=True)
@@ -247,7 +249,7 @@ class _Reader:
 
     def _pictures(self, key: str, indices: Sequence[int]) -> tuple[list[Any], list[bytes | None]]:
         if self.folder.feature(key)["dtype"] == "image":
-            encoded = [self._bytes(key, index) for index in indices]
+            encoded = self._bytes(key, indices)
             return [np.array(decoded(data, self._where(key)).convert("RGB")) for data in encoded], list(encoded)
         return self._video(key, indices, depth=False), [None] * len(indices)
 
@@ -258,7 +260,8 @@ class _Reader:
             codes = DepthCodes.from_info(info)
             maps = [codes.decode(picture, where) for picture in self._video(key, indices, depth=True)]
         else:
-            maps = [depth_picture(decoded(self._bytes(key, i), where), info.get("depth_unit"), where) for i in indices]
+            unit = info.get("depth_unit")
+            maps = [depth_picture(decoded(data, where), unit, where) for data in self._bytes(key, indices)]
         return [replace(depth, origin=self.folder.depth_origin) for depth in maps]
 
     def _video(self, key: str, indices: Sequence[int], depth: bool) -> list[Any]:
@@ -267,12 +270,20 @@ class _Reader:
         path = self.folder.layout.file(place.path)
         return decode_frames(path, [place.from_s + index / fps for index in indices], fps, depth)
 
-    def _bytes(self, key: str, index: int) -> bytes:
-        value = self.folder.column(self.place, key, index, index + 1).to_pylist()[0]
-        data = value.get("bytes") if isinstance(value, dict) else None
-        if not isinstance(data, bytes):
-            raise ValueError(f"{self._where(key)}: frame {index} holds no picture; fetch the file again")
-        return data
+    def _bytes(self, key: str, indices: Sequence[int]) -> list[bytes]:
+        """Files of frames. Those close together are read at once: a table is read from the begin of a row group."""
+        found: dict[int, bytes] = {}
+        for index in sorted(set(indices)):
+            if index in found:
+                continue
+            rows = self.folder.column(self.place, key, index, min(index + TOGETHER, max(indices) + 1)).to_pylist()
+            for frame, value in enumerate(rows, start=index):
+                data = value.get("bytes") if isinstance(value, dict) else None
+                if isinstance(data, bytes):
+                    found[frame] = data
+                elif frame in indices:
+                    raise ValueError(f"{self._where(key)}: frame {frame} holds no picture; fetch the file again")
+        return [found[index] for index in indices]
 
     def _where(self, key: str) -> str:
         return f"{self.folder.path}: {key} of episode {self.place.index}"
