@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from gemvlm.recipes import plan_act
 from gemvlm.recipes.plan_act import ExpertPolicy, PlanSettings, plan_and_act
 from gemvlm.robot import ActionChunk, ActionContract, RobotObservation
+from gemvlm.worlds.open_world import WorldMaker
 
 CONTRACT = ActionContract("lamps", ("first", "second"), ("push",), "delta", "none", "none", 10.0, ("eye",))
 
@@ -158,6 +162,22 @@ def test_the_transcript_is_kept() -> None:
 def test_the_same_seed_is_the_same_transcript() -> None:
     one, other = (plan_and_act(Lamps(), 0, Obedient(), Planner(), SETTINGS, seed=3) for _ in range(2))
     assert one == other
+
+
+def test_the_same_starts_with_a_plan_and_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def opened(*_: object) -> Iterator[tuple[Lamps, Obedient, Planner, PlanSettings]]:
+        yield Lamps(), Obedient(), Planner(), SETTINGS
+
+    monkeypatch.setattr(plan_act, "_opened", opened)
+    maker = WorldMaker()
+    found = plan_act.run_trials("policy", maker, "lamps", tmp_path, SETTINGS, "nano", trials=3, start=0)
+    alone = [plan_and_act(Lamps(), number, Obedient(), None, SETTINGS).success for number in range(3)]
+    assert found.planned == (True,) * 3 and found.alone == tuple(alone)
+    assert str(found).splitlines()[0].startswith("GEM plans       100.0 %")
+    assert sorted(path.name for path in tmp_path.iterdir())[0] == "alone-0.json"
+    with pytest.raises(ValueError, match="at least two"):
+        plan_act.run_trials("policy", maker, "lamps", tmp_path, SETTINGS, "nano", trials=1)
 
 
 def test_a_policy_of_another_robot_is_refused() -> None:

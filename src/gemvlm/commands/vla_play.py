@@ -68,6 +68,7 @@ def run(
     out: Path,
     start: int | None = None,
     plan: bool = False,
+    trials: int = 1,
     gem: str = "nano",
     words: Literal["step", "task"] = "step",
     judged_every: int = 40,
@@ -83,12 +84,15 @@ def run(
 ) -> None:
     """Play one episode and film it; with --plan GEM proposes the steps of the task and judges whether each is done.
 
+    With --trials as well, the same starts are played with and without it.
+
     Args:
         policy: A policy's folder, or "expert": the world's own scripted one.
         world: metaworld/TASK, libero/SUITE/INDEX or bimanual/TASK.
         out: Folder for the film and the transcript.
         start: Number of the start; the first for tests by default.
         plan: Let GEM plan and judge.
+        trials: With --plan, play so many starts with and without it and compare; not filmed.
         gem: The GEM that does: a checkpoint folder, or the name of a shipped model.
         words: What the policy is told: GEM's step, or always the task.
         judged_every: Actions between two judgements.
@@ -102,9 +106,16 @@ def run(
         turn: Turn LIBERO's pictures by 180 degrees, as published data are.
         device: cpu, cuda or mps; the best there is by default.
     """
-    from gemvlm.recipes.plan_act import PlanSettings, run_episode
+    from gemvlm.recipes.plan_act import PlanSettings, run_episode, run_trials
     from gemvlm.worlds.open_world import WorldMaker
 
     settings = PlanSettings(execute, judged_every, tries, steps, words)
     make = WorldMaker(drawing=drawing, assets=assets, turn=turn)
+    if trials > 1:
+        if not plan:
+            raise ValueError(
+                "--trials compares episodes with a plan and without: add --plan, or see `gemvlm vla evaluate`"
+            )
+        print(run_trials(policy, make, world, out, settings, gem, trials, start, seed, device, size))
+        return
     print(run_episode(policy, make, world, out, settings, gem if plan else None, start, seed, device, size))
