@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from robot_episodes import CONTRACT, SIDE, robot_episode, write_episodes
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from gemvlm.data.actions import EpisodeDataset, ReadableMoments
 from gemvlm.data.episodes import EpisodeData, LeRobotFolder, write_lerobot
@@ -263,6 +264,35 @@ def test_a_policy_begins_with_another(trained: Path, episodes: Path, tmp_path: P
         name for name in theirs if name.startswith(("diffusion_connector.", "sana.", "vae."))
     }
     assert [name for name in ours if not torch.allclose(ours[name], theirs[name], atol=1e-6)] == []
+
+
+def test_a_policy_begins_with_a_published_expert_on_its_backbone(trained: Path, episodes: Path, tmp_path: Path) -> None:
+    theirs = load_file(trained / "final" / "model.safetensors")
+    qwen, expert = tmp_path / "qwen", tmp_path / "expert"
+    shutil.copytree(trained / "final", qwen)
+    (qwen / POLICY_FILE).unlink()
+    save_file({n: t for n, t in theirs.items() if n.startswith(("model.", "lm_head."))}, qwen / "model.safetensors")
+    expert.mkdir()
+    own = {f"rdt.{n.removeprefix('expert.')}": t for n, t in theirs.items() if n.startswith("expert.")}
+    save_file(own, expert / "model.safetensors")
+    size = {"action_mean": [0.0] * 4, "action_std": [1.0] * 4, "action_min": [-2.0] * 4, "action_max": [2.0] * 4}
+    (tmp_path / "action_stats.json").write_text(json.dumps({"action_count": 9, **size}))
+    once = replace(ACTIONS_ALONE, stages=(replace(EXPERT, steps=1, batch_size=2, learning_rates={"expert": 1e-9}),))
+    begin = [f"qwen={qwen}", f"expert={expert}"]
+    out = tmp_path / "run"
+    assert carry_out(once, out, episodes, start=begin, action_statistics=tmp_path / "action_stats.json")
+    ours = load_file(out / "final" / "model.safetensors")
+    assert [name for name in ours if not torch.allclose(ours[name], theirs[name], atol=1e-6)] == []
+    assert PolicyCard.read(out / "final").normalisation.fields["action"].maximum.tolist() == [2.0] * 4
+    with pytest.raises(ValueError, match="an expert needs one backbone"):
+        carry_out(once, tmp_path / "alone", episodes, start=[begin[1]])
+    del own[next(iter(own))]
+    save_file(own, expert / "model.safetensors")
+    with pytest.raises(ValueError, match="missing"):
+        carry_out(once, tmp_path / "less", episodes, start=begin)
+    (tmp_path / "action_stats.json").write_text(json.dumps({"action_count": 9} | {k: v[:3] for k, v in size.items()}))
+    with pytest.raises(ValueError, match="statistics of 3 numbers, but the model's actions have 4"):
+        carry_out(once, out, episodes, start=begin, action_statistics=tmp_path / "action_stats.json")
 
 
 def test_joint_training_refuses_a_start_that_cannot_paint(episodes: Path, tmp_path: Path) -> None:

@@ -91,6 +91,7 @@ def train(
     resume: bool = False,
     start: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="[PART=]PLACE")] = (),
     text: Annotated[Path | None, arg(metavar="DIR")] = None,
+    action_statistics: Annotated[Path | None, arg(metavar="FILE")] = None,
     embodiment: str | None = None,
     control: Literal["absolute", "delta"] | None = None,
     camera: Cameras = (),
@@ -113,8 +114,10 @@ def train(
         out: Folder of the run.
         resume: Go on with the run that is in the folder.
         start: Weights to begin with, as a folder, a hub id or a shipped name: a GEM or a policy; qwen=PLACE and
-            sana=PLACE for published parts.
+            sana=PLACE for published parts; besides either expert=PLACE for an action expert by the authors' names.
         text: A set of `gemvlm curate`, for recipes that go on answering questions.
+        action_statistics: JSON by which a published expert's actions are normalised (the authors' action_stats.json,
+            or scale and offset); by default the episodes' own.
         embodiment: The robot, if not the recipe's: metaworld, libero, libero_turned, bimanual, bimanual_relative,
             joint_arm, rdt2, or plain, which takes the episodes' numbers as they are.
         control: For plain: whether an action is where to be (absolute) or how far to move (delta).
@@ -152,8 +155,8 @@ def train(
     robot = Robot.of_options(embodiment or chosen.embodiment, data[0], control, camera, rate_hz)
     run = Run(out, minutes=minutes, trackers=track)
     if not train_policy(
-        chosen, out, data, robot=robot, text=text, device=device, run=run, start=start, sharding=Sharding(sharding),
-        workers=workers,
+        chosen, out, data, robot=robot, text=text, action_statistics=action_statistics, device=device, run=run,
+        start=start, sharding=Sharding(sharding), workers=workers,
     ):  # fmt: skip
         get_log().info("%s: not finished; the same command with --resume goes on", out)
 

@@ -30,7 +30,7 @@ from gemvlm.recipes.vla_episodes import Robot, find_episodes
 from gemvlm.recipes.vla_errors import held_out_errors
 from gemvlm.recipes.vla_start import PolicyBeginning, find_policy_start
 from gemvlm.robot.codec import ActionCodec
-from gemvlm.robot.statistics import Normalisation
+from gemvlm.robot.statistics import Normalisation, Statistics, published_action_statistics
 from gemvlm.runtime import Runtime, detect, deterministic
 from gemvlm.sample import Sample
 from gemvlm.shards import ShardReader
@@ -70,6 +70,7 @@ def train_policy(
     *,
     robot: Robot | None = None,
     text: Path | None = None,
+    action_statistics: Path | None = None,
     device: str | None = None,
     run: Run | None = None,
     start: Sequence[str] = (),
@@ -79,14 +80,15 @@ def train_policy(
     """Train a policy into `out`, from the newest checkpoint there if there is one.
 
     `episodes` are folders (`open_episodes`) of one robot: `robot`, by default the recipe's. `text` is a set of
-    `gemvlm curate`, for recipes that go on answering. The rest as in `train_recipe`. Returns False if `run.minutes`
+    `gemvlm curate`, for recipes that go on answering. `action_statistics` is a file by which a published expert's
+    actions are normalised, in place of the episodes' own. The rest as in `train_recipe`. Returns False if `run.minutes`
     ended it early.
     """
     run = run or Run(out)
     runtime = detect(device, recipe.precision)
     with Processes(runtime, sharding).joined() as processes:
         with main_first(processes):
-            data = find_data(recipe, out, episodes, robot or Robot.named(recipe.embodiment), text)
+            data = find_data(recipe, out, episodes, robot or Robot.named(recipe.embodiment), text, action_statistics)
             newest = latest_checkpoint(run.folder)
             beginning = find_policy_start(recipe, start) if newest is None else _going_on(newest, recipe)
             tokenizer = make_tokenizer(recipe, data, out / "tokenizer") if beginning is None else beginning.tokenizer
@@ -103,7 +105,14 @@ def train_policy(
         return train(policy, recipe.stages, feed.stream, tokenizer, card, run, runtime, callbacks, sharding)
 
 
-def find_data(recipe: VlaRecipe, out: Path, episodes: Sequence[Path], robot: Robot, text: Path | None) -> PolicyData:
+def find_data(
+    recipe: VlaRecipe,
+    out: Path,
+    episodes: Sequence[Path],
+    robot: Robot,
+    text: Path | None,
+    action_statistics: Path | None = None,
+) -> PolicyData:
     """ValueError for episodes that are another robot's, for too many bad ones, for questions too much or missing."""
     if (text is None) == (recipe.text_share > 0):
         raise ValueError(
@@ -119,7 +128,10 @@ def find_data(recipe: VlaRecipe, out: Path, episodes: Sequence[Path], robot: Rob
             f"recipe {recipe.name} learns to paint depth, but no camera of the {len(found.learned)} episodes has any: "
             "record it, add a depth teacher's, or take a recipe of actions alone"
         )
-    normalisation = Normalisation(recipe.normalisation, episode_statistics(learned, robot.embodiment))
+    statistics = episode_statistics(learned, robot.embodiment)
+    if action_statistics is not None:
+        statistics["action"] = _given_statistics(action_statistics, statistics["action"])
+    normalisation = Normalisation(recipe.normalisation, statistics)
     facts = {"episodes": learned.hash, "held out": "" if held_out is None else held_out.hash}
     words = None
     if text is not None:
@@ -127,6 +139,17 @@ def find_data(recipe: VlaRecipe, out: Path, episodes: Sequence[Path], robot: Rob
         check_set([stage for stage in recipe.stages if WORDS in stage.loss_weights], shards)
         words, facts = Usable(shards, out, MAX_BAD_SHARE), facts | {"text": shards.manifest.hash}
     return PolicyData(robot, learned, held_out, normalisation, words, facts)
+
+
+def _given_statistics(path: Path, own: Statistics) -> Statistics:
+    """ValueError unless the file has as many numbers as the robot's actions."""
+    given = published_action_statistics(path.read_text(encoding="utf-8"))
+    if given.mean.shape != own.mean.shape:
+        raise ValueError(
+            f"{path}: statistics of {len(given.mean)} numbers, but the model's actions have {len(own.mean)}; give "
+            "those of this robot, or leave them out"
+        )
+    return given
 
 
 def _dataset(recipe: VlaRecipe, robot: Robot, episodes: Sequence[Episode]) -> EpisodeDataset:

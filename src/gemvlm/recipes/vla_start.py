@@ -17,6 +17,7 @@ from gemvlm.data.tokenizer import load_tokenizer
 from gemvlm.inference.load import shipped_checkpoints
 from gemvlm.model.gem_vla import GemVla, GemVlaConfig
 from gemvlm.model.policy_card import POLICY_FILE, PolicyCard
+from gemvlm.model.vla_weights import load_published
 from gemvlm.model.weights import SUPERVISION, load_parts, load_weights, read_config, undrawn
 from gemvlm.recipes.recipe import Start
 from gemvlm.recipes.start import find_start, located
@@ -24,6 +25,8 @@ from gemvlm.recipes.vla import VlaRecipe
 from gemvlm.runtime import deterministic, get_log
 
 EXPERT = ("expert.",)
+PUBLISHED = "expert"
+"""The part of a start that others trained: an expert by the authors' names."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,30 @@ class PolicyBeginning:
                 load_weights(policy, self.parts["checkpoint"], new=EXPERT, unused=unused)
             else:
                 load_parts(policy, self.parts["qwen"], self.parts.get("sana"), self.parts.get("dc_ae"))
+            if PUBLISHED in self.parts:
+                load_published(policy, self.parts[PUBLISHED], ("expert",))
         return policy
 
 
 def find_policy_start(recipe: VlaRecipe, words: Sequence[str]) -> PolicyBeginning | None:
-    """Looks at the places of a start; None for random weights. ValueError says what is missing or of another size."""
+    """Looks at the places of a start; None for random weights. ValueError says what is missing or of another size.
+
+    `expert=PLACE` is an action expert in the authors' layout, which goes on the backbone that the rest names.
+    """
+    others = [word for word in words if not word.startswith(f"{PUBLISHED}=")]
+    experts = [word.partition("=")[2] for word in words if word not in others]
+    found = _find_rest(recipe, others)
+    if not experts:
+        return found
+    if len(experts) > 1 or found is None or "policy" in found.parts:
+        raise ValueError(
+            f"--start {PUBLISHED}={experts[-1]}: an expert needs one backbone that it was trained on; add --start "
+            "qwen=PLACE, or the place of a GEM"
+        )
+    return replace(found, parts={**found.parts, PUBLISHED: located(experts[0])})
+
+
+def _find_rest(recipe: VlaRecipe, words: Sequence[str]) -> PolicyBeginning | None:
     if recipe.start is None and not words:
         return None
     start = (recipe.start or Start()).given(words)
