@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gemvlm.recipes import plan_act
+from gemvlm.recipes import plan_run
 from gemvlm.recipes.plan_act import ExpertPolicy, PlanSettings, plan_and_act
 from gemvlm.robot import ActionChunk, ActionContract, RobotObservation
 from gemvlm.worlds.open_world import WorldMaker
@@ -169,15 +169,15 @@ def test_the_same_starts_with_a_plan_and_without(tmp_path: Path, monkeypatch: py
     def opened(*_: object) -> Iterator[tuple[Lamps, Obedient, Planner, PlanSettings]]:
         yield Lamps(), Obedient(), Planner(), SETTINGS
 
-    monkeypatch.setattr(plan_act, "_opened", opened)
+    monkeypatch.setattr(plan_run, "_opened", opened)
     maker = WorldMaker()
-    found = plan_act.run_trials("policy", maker, "lamps", tmp_path, SETTINGS, "nano", trials=3, start=0)
+    found = plan_run.run_trials("policy", maker, "lamps", tmp_path, SETTINGS, "nano", trials=3, start=0)
     alone = [plan_and_act(Lamps(), number, Obedient(), None, SETTINGS).success for number in range(3)]
     assert found.planned == (True,) * 3 and found.alone == tuple(alone)
     assert str(found).splitlines()[0].startswith("GEM plans       100.0 %")
     assert sorted(path.name for path in tmp_path.iterdir())[0] == "alone-0.json"
     with pytest.raises(ValueError, match="at least two"):
-        plan_act.run_trials("policy", maker, "lamps", tmp_path, SETTINGS, "nano", trials=1)
+        plan_run.run_trials("policy", maker, "lamps", tmp_path, SETTINGS, "nano", trials=1)
 
 
 def test_a_policy_of_another_robot_is_refused() -> None:

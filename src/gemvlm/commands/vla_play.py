@@ -106,7 +106,8 @@ def run(
         turn: Turn LIBERO's pictures by 180 degrees, as published data are.
         device: cpu, cuda or mps; the best there is by default.
     """
-    from gemvlm.recipes.plan_act import PlanSettings, run_episode, run_trials
+    from gemvlm.recipes.plan_act import PlanSettings
+    from gemvlm.recipes.plan_run import run_episode, run_trials
     from gemvlm.worlds.open_world import WorldMaker
 
     settings = PlanSettings(execute, judged_every, tries, steps, words)
