@@ -15,8 +15,7 @@ from pathlib import Path
 
 from gemvlm.experiments.experiment import Contrast
 from gemvlm.experiments.verdict import BASE
-from gemvlm.model.action_expert import ExpertConfig
-from gemvlm.recipes.vla import VlaRecipe, on
+from gemvlm.recipes.vla import VlaRecipe
 from gemvlm.recipes.vla_nano import JOINT, VLA_NANO
 
 PLACE = "actions"
@@ -122,31 +121,25 @@ class ActionExperiment:
         return replace(self.recipe, name=f"{self.name}-{task.arm}", stages=stages, seed=task.seed)
 
 
-def _policy_on_base() -> VlaRecipe:
-    width, layers = 96, 4
-    return on(
-        BASE,
-        name="actions_nano",
-        stages=(replace(JOINT, steps=800),),
-        expert=ExpertConfig(
-            action=4, state=4, horizon=16, width=width, depth=layers, heads=3, kv_heads=3, registers=4,
-            conditioning="layer_inputs", layers=tuple(range(layers)), time_scale=1000.0, ffn_multiple_of=32,
-        ),
-        held_out=0.0,
-        **{
-            name: getattr(VLA_NANO, name)
-            for name in (
-                "backbone_gradient", "embodiment", "normalisation", "flow_steps", "executed", "draws", "state_noise",
-                "augmentation",
-            )
-        },
-    )  # fmt: skip
-
+POLICY = replace(
+    VLA_NANO,
+    name="actions_nano",
+    model=BASE.model,
+    image=BASE.image,
+    coordinates=BASE.coordinates,
+    target=BASE.target,
+    vocabulary=BASE.vocabulary,
+    start=None,
+    stages=(replace(JOINT, steps=800),),
+    expert=replace(VLA_NANO.expert, width=96, depth=4, heads=3, kv_heads=3, layers=(0, 1, 2, 3), ffn_multiple_of=32),
+    held_out=0.0,
+)
+"""`vla_nano` on the model of the verdict; its start is an arm's last weights."""
 
 ACTIONS_NANO = ActionExperiment(
     name="actions_nano",
     verdict="verdict_nano",
-    recipe=_policy_on_base(),
+    recipe=POLICY,
     worlds=tuple(
         f"metaworld/{task}-v3"
         for task in (
