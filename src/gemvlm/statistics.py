@@ -223,16 +223,18 @@ def paired_over_seeds(
     level: float = 0.95,
     resamples: int = 4000,
     seed: int = 0,
+    asked: int = 1,
 ) -> Difference:
     """As `difference_over_seeds`, where row s of both began alike (same weights, same order of samples).
 
-    What scatters is then the difference within a seed. ValueError for a single seed, whose scatter nobody knows.
+    What scatters is then the difference within a seed. `detectable` is told for one of `asked` comparisons that are
+    corrected together, as Holm's rule does in its first step. ValueError for a single seed, whose scatter nobody knows.
     """
     if a.shape != b.shape or len(a) < 2:
         raise ValueError(f"needs the same items and seeds, two at least: {a.shape} against {b.shape} (seeds, items)")
     differences = a - b
     trainings = [(float(np.std(differences.mean(axis=1), ddof=1)), len(a), len(a) - 1)]
-    return _scattered(differences.mean(axis=0), clusters, trainings, level, resamples, seed)
+    return _scattered(differences.mean(axis=0), clusters, trainings, level, resamples, seed, asked)
 
 
 def _scattered(
@@ -242,6 +244,7 @@ def _scattered(
     level: float,
     resamples: int,
     seed: int,
+    asked: int = 1,
 ) -> Difference:
     """The mean difference; `trainings` are (deviation, number of seeds, degrees of freedom) that scatter besides."""
     sums, counts = _by_cluster(differences, clusters)
@@ -253,8 +256,10 @@ def _scattered(
     smaller = min(int(np.sum(draws <= 0)), int(np.sum(draws >= 0)))
     p_value = min(1.0, 2 * (smaller + 1) / (resamples + 1))
     interval = Interval(float(sums.sum() / counts.sum()), float(low), float(high), int(counts.sum()))
-    reach = (float(high) - float(low)) / 2
-    return Difference(interval, p_value, reach * (1 + NormalDist().inv_cdf(POWER) / _z(level)))
+    sure = 1 - (1 - level) / asked
+    lowest, highest = np.quantile(draws, [(1 - sure) / 2, (1 + sure) / 2])
+    reach = (float(highest) - float(lowest)) / 2
+    return Difference(interval, p_value, reach * (1 + NormalDist().inv_cdf(POWER) / _z(sure)))
 
 
 def sign_test(

@@ -11,8 +11,10 @@ from gemvlm.experiments import get
 from gemvlm.experiments.analysis import gaps, primary_items, reached_at, table, verdict
 from gemvlm.experiments.experiment import Experiment
 from gemvlm.experiments.measure import ItemScore
+from gemvlm.statistics import paired_over_seeds
 
 EXPERIMENT = get("verdict_nano")
+PRIMARY = EXPERIMENT.contrasts[0]
 SCENES, PER_SCENE = 150, 4
 
 
@@ -49,31 +51,45 @@ def test_a_planted_effect_is_found_and_named() -> None:
     found = judged({"text": 0.0, "depth": 0.15, "shuffled": 0.0}, trial=0)
     assert [(g.contrast.arm, g.contrast.control) for g in found] == [("depth", "text"), ("depth", "shuffled")]
     assert all(g.decided and g.difference.interval.low > 0 for g in found)
-    assert verdict(found, control=0.7, chance=0.5).startswith("Generating depth helps: depth against text, +1")
+    assert verdict(found, PRIMARY, control=0.7, chance=0.5).startswith("Generating depth helps: depth against text, +1")
 
 
 def test_the_opposite_is_said_as_plainly() -> None:
-    assert verdict(judged({"text": 0.15, "depth": 0.0}, 0), 0.85, 0.5).startswith("The opposite of what was claimed")
+    found = judged({"text": 0.15, "depth": 0.0}, 0)
+    assert verdict(found, PRIMARY, 0.85, 0.5).startswith("The opposite of what was claimed")
 
 
 def test_a_planted_null_is_claimed_no_more_often_than_the_level_allows() -> None:
     claims = [any(g.decided for g in judged({"text": 0.0, "depth": 0.0, "shuffled": 0.0}, t)) for t in range(30)]
     assert sum(claims) <= 5  # of 30 at a family-wise 5 %: six or more has a chance below one in a hundred
     undecided = judged({"text": 0.0, "depth": 0.0}, trial=1)
-    assert verdict(undecided, 0.7, 0.5).startswith("Inconclusive")
-    assert "could not have been seen" in verdict(undecided, 0.7, 0.5)
+    assert verdict(undecided, PRIMARY, 0.7, 0.5).startswith("Inconclusive")
+    assert "could not have been seen" in verdict(undecided, PRIMARY, 0.7, 0.5)
 
 
 @pytest.mark.parametrize("control", [0.55, 0.95])
 def test_a_control_at_chance_or_at_the_ceiling_shows_nothing(control: float) -> None:
-    assert "no gap could show" in verdict(judged({"text": 0.0, "depth": 0.15}, 0), control, 0.5)
+    assert "no gap could show" in verdict(judged({"text": 0.0, "depth": 0.15}, 0), PRIMARY, control, 0.5)
+
+
+def test_another_contrast_never_stands_in_for_the_primary_one() -> None:
+    found = judged({"depth": 0.2, "shuffled": 0.0}, 0)
+    assert [gap.contrast.control for gap in found] == ["shuffled"]
+    assert verdict(found, PRIMARY, 0.7, 0.5).startswith("Nothing can be said yet")
+
+
+def test_what_is_detectable_counts_how_many_are_asked() -> None:
+    rows = np.random.default_rng(0).normal(0, 0.02, (3, 1)) + np.zeros((3, 400))
+    one, four = (paired_over_seeds(rows, 0 * rows, asked=asked) for asked in (1, 4))
+    assert one.interval == four.interval and one.p_value == four.p_value
+    assert four.detectable > 1.5 * one.detectable  # t of two degrees: 4.3 becomes 8.9
 
 
 def test_one_seed_gives_no_gap_and_no_verdict() -> None:
     scores = fake_scores({"text": 0.0, "depth": 0.2}, 0, seeds=1)
     found = gaps(EXPERIMENT, scores, primary_items(EXPERIMENT), "score", lambda item: item.score)
     assert found == []
-    assert verdict(found, 0.7, 0.5).startswith("Nothing can be said yet")
+    assert verdict(found, PRIMARY, 0.7, 0.5).startswith("Nothing can be said yet")
 
 
 def test_families_count_alike_whatever_their_number_of_questions() -> None:

@@ -81,12 +81,14 @@ def gap(metric: str, mean: float, p: float) -> Gap:
 def test_a_gain_in_answers_alone_is_not_credited() -> None:
     better, same = gap("score", 0.05, 0.001), gap("score", 0.001, 0.9)
     seen, unseen = gap("probe of depth", 0.08, 0.002), gap("probe of depth", 0.0, 0.8)
-    assert credit([better], [seen]).endswith("may be credited to it.")
-    assert credit([better], [unseen]).startswith(RULE) and "None of its targets rises" in credit([better], [unseen])
-    assert credit([better], [replace(seen, p_value=0.2)]).startswith(RULE)
-    assert "which the answers do not show" in credit([same], [seen])
-    assert "no gain in geometry either" in credit([same], [unseen])
-    assert credit([], []) == RULE and "Fewer than two seeds" in credit([better], [])
+    assert credit([better], [seen], FIRST).endswith("may be credited to it.")
+    assert credit([better], [unseen], FIRST).startswith(RULE) and "could be told from none" in credit(
+        [better], [unseen], FIRST
+    )
+    assert credit([better], [replace(seen, p_value=0.2)], FIRST).startswith(RULE)
+    assert "which the answers do not show" in credit([same], [seen], FIRST)
+    assert credit([same], [unseen], FIRST).startswith("No gain in geometry could be told from none")
+    assert credit([], [], FIRST) == RULE and "Fewer than two seeds" in credit([better], [], FIRST)
 
 
 def test_files_are_found_again_beside_the_arms(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_arms_go_on_with_the_set_that_they_began_with(tmp_path: Path, monkeypatc
     experiment = get("verdict_2b")
     for _ in range(2):
         prepare(experiment, tmp_path / "run", Given(data=tmp_path / "one"))
-    with pytest.raises(ValueError, match="give the same --data as before"):
+    with pytest.raises(ValueError, match="give the same --data and the same recipes as before"):
         prepare(experiment, tmp_path / "run", Given(data=tmp_path / "other"))
 
 

@@ -54,10 +54,15 @@ def experiment(
         start: Where published parts lie, as in `gemvlm train --start`; by default they are fetched from the hub.
         device: cpu, cuda or mps; the best there is by default.
     """
+    from gemvlm.evaluation.answer_files import held
     from gemvlm.experiments import get
     from gemvlm.experiments.execute import Given
     from gemvlm.experiments.processes import carry_all_out, log_of
 
+    if jobs < 1:
+        raise ValueError(f"--jobs {jobs}: at least one training runs at once")
+    if report and task:
+        raise ValueError("--report trains nothing: leave --task out")
     chosen = get(name)
     known = {found.name: found for found in chosen.tasks()}
     if unknown := sorted(set(task) - set(known)):
@@ -69,7 +74,9 @@ def experiment(
     if out is None:
         raise ValueError(f"experiment {name}: add --out DIR, the folder of all its runs, or --plan to look first")
     if not report:
-        steps.prepare()
+        out.mkdir(parents=True, exist_ok=True)
+        with held(out / "preparing", wait=True):
+            steps.prepare()
     if task:
         for each in task:
             if not steps.carry_out(known[each], minutes):

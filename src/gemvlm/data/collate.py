@@ -48,8 +48,8 @@ def keyed(*parts: object) -> int:
 class TurnSampler:
     """Chooses the turns that a sample shows in an epoch: another choice and order each epoch, the same on every rank.
 
-    `families` weights turns by family, and those not named are never chosen; None weights all alike. 0 turns shows the
-    images alone.
+    `families` weights turns by family, and those not named are never chosen; None weights all alike. What has infinite
+    weight is always chosen, and stands last: it may tell what the others ask. 0 turns shows the images alone.
     """
 
     turns_per_sample: int
@@ -61,7 +61,9 @@ class TurnSampler:
         draws = np.log(np.random.Generator(np.random.PCG64(key)).random(len(turns)) + np.finfo(float).tiny)
         ranks = np.where(weights > 0, draws / np.maximum(weights, 1e-12), -np.inf)
         chosen = np.argsort(-ranks, kind="stable")[: self.turns_per_sample]
-        return [int(index) for index in chosen if weights[index] > 0]
+        return sorted(
+            (int(index) for index in chosen if weights[index] > 0), key=lambda index: np.isinf(weights[index])
+        )
 
 
 @dataclass(frozen=True)

@@ -87,8 +87,11 @@ def put(path: Path, text: str) -> None:
 
 
 @contextmanager
-def held(part: Path) -> Iterator[None]:
-    """One process writes a part; the system lets go of the lock whatever becomes of it. ValueError if another does."""
+def held(part: Path, wait: bool = False) -> Iterator[None]:
+    """One process works on `part`; the system lets go of the lock whatever becomes of it.
+
+    ValueError if another one does, unless that is to be waited for.
+    """
     try:
         import fcntl
     except ImportError:  # Windows: two processes of one share would both answer, and the lines be the same
@@ -96,9 +99,9 @@ def held(part: Path) -> Iterator[None]:
         return
     with part.with_name(f".{part.name}.lock").open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:
             raise ValueError(
-                f"{part.parent}: another process is answering this share; wait for it, or end it"
+                f"{part.parent}: another process is at work on {part.name}; wait for it, or end it"
             ) from error
         yield

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gemvlm.evaluation.answer_files import held
 from gemvlm.evaluation.rollout.episode import EPISODES
 from gemvlm.evaluation.rollout.run import Player, run_rollout
 from gemvlm.experiments.actions import PART, PLACE, ActionExperiment, ActionTask
+from gemvlm.experiments.execute import RUNNING
 from gemvlm.experiments.experiment import Task
 from gemvlm.experiments.processes import Work
 from gemvlm.inference.policy import load_policy
@@ -64,6 +66,15 @@ def carry_out(
     minutes: float | None = None,
 ) -> bool:
     """One task, from where it stopped; False if `minutes` ended its training early."""
+    folder = task.folder(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    with held(folder / RUNNING):
+        return _carry_out(task, experiment, out, device, minutes)
+
+
+def _carry_out(
+    task: ActionTask, experiment: ActionExperiment, out: Path, device: str | None, minutes: float | None
+) -> bool:
     folder = task.folder(out)
     shown = [_parts(experiment, out)[number] for number in experiment.parts_of(task)]
     if task.arm in experiment.blind:

@@ -4,7 +4,8 @@
 
 Each policy begins with the backbone that an arm of the verdict ended with and learns from demonstrations of the worlds'
 scripted experts; `joint` goes on painting the depth of every camera meanwhile, as the paper does. All play the same new
-starts. A seed has its own arms, its own demonstrations and its own order.
+starts. A seed has its own arms and its own order; with few demonstrations it has others than its neighbours, with
+all that were recorded the same ones.
 """
 
 from __future__ import annotations

@@ -54,6 +54,7 @@ def finished(experiment: ActionExperiment, out: Path) -> Played:
 def action_gaps(experiment: ActionExperiment, played: Played) -> list[ActionGap]:
     """Of each contrast at each number of demonstrations that both arms have at least two seeds of."""
     found: list[tuple[Contrast, int, float, Difference]] = []
+    asked = len(experiment.contrasts) * len(experiment.demonstrations)
     for contrast in experiment.contrasts:
         for count in experiment.demonstrations:
             arm, control = (played.get((name, count), {}) for name in (contrast.arm, contrast.control))
@@ -62,8 +63,10 @@ def action_gaps(experiment: ActionExperiment, played: Played) -> list[ActionGap]
                 continue
             ours, theirs = (np.stack([cell[seed].values for seed in seeds]) for cell in (arm, control))
             starts = arm[seeds[0]].starts
-            found.append((contrast, count, float(theirs.mean()), paired_over_seeds(ours, theirs, starts)))
-    corrected = holm([difference.p_value for *_, difference in found])
+            difference = paired_over_seeds(ours, theirs, starts, asked=asked)
+            found.append((contrast, count, float(theirs.mean()), difference))
+    unfinished = [1.0] * (asked - len(found))
+    corrected = holm([*(difference.p_value for *_, difference in found), *unfinished])[: len(found)]
     return [ActionGap(*gap, p) for gap, p in zip(found, corrected, strict=True)]
 
 

@@ -53,7 +53,7 @@ def group_items(families: Sequence[str]) -> Selection:
 def gaps(
     experiment: Experiment, scores: Scores, chosen: Selection, metric: str, value: Callable[[ItemScore], float]
 ) -> list[Gap]:
-    """One gap for each contrast both of whose arms have the same seeds; p-values are corrected over all of them."""
+    """One gap for each contrast whose arms have two seeds in common; p-values are corrected for all contrasts."""
     found = []
     for contrast in experiment.contrasts:
         seeds = sorted(set(scores.get(contrast.arm, {})) & set(scores.get(contrast.control, {})))
@@ -61,8 +61,9 @@ def gaps(
             continue
         arm, scenes = table(scores[contrast.arm], seeds, chosen, value)
         control, _ = table(scores[contrast.control], seeds, chosen, value)
-        found.append((contrast, paired_over_seeds(arm, control, scenes)))
-    corrected = holm([difference.p_value for _, difference in found])
+        found.append((contrast, paired_over_seeds(arm, control, scenes, asked=len(experiment.contrasts))))
+    unfinished = [1.0] * (len(experiment.contrasts) - len(found))
+    corrected = holm([*(difference.p_value for _, difference in found), *unfinished])[: len(found)]
     return [Gap(c, metric, difference, p) for (c, difference), p in zip(found, corrected, strict=True)]
 
 
@@ -93,15 +94,20 @@ def mean_score(
     return table(by_seed, sorted(by_seed), chosen, value)[0].mean(axis=1)
 
 
-def verdict(found: Sequence[Gap], control: float, chance: float, ceiling: float = 1.0) -> str:
+def can_show(control: float, chance: float, ceiling: float = 1.0) -> bool:
+    return chance + CHANCE_MARGIN <= control <= CEILING_SHARE * ceiling
+
+
+def verdict(found: Sequence[Gap], primary: Contrast, control: float, chance: float, ceiling: float = 1.0) -> str:
     """Two plain sentences: what the primary gap says, and what the others say of its cause."""
-    if not found:
+    first = next((gap for gap in found if gap.contrast == primary), None)
+    if first is None:
         return "Nothing can be said yet: fewer than two seeds of the primary pair are done."
-    first, *others = found
+    others = [gap for gap in found if gap is not first]
     gap = first.difference.interval
     points = f"{100 * gap.mean:+.1f} points ({100 * gap.low:+.1f} to {100 * gap.high:+.1f}, p = {first.p_value:.3f})"
     names = f"{first.contrast.arm} against {first.contrast.control}"
-    if not chance + CHANCE_MARGIN <= control <= CEILING_SHARE * ceiling:
+    if not can_show(control, chance, ceiling):
         head = f"The control scores {100 * control:.1f} %, where no gap could show ({names}: {points})."
     elif not first.decided:
         detectable = 100 * first.difference.detectable

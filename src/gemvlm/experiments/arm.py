@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -13,8 +14,8 @@ from gemvlm.training.stage import Stage
 
 Matching = Literal["steps", "compute"]
 Matched = Literal["steps", "compute", "path"]
-CERTAIN = 1e6
-"""Weight of a family of questions that every sample must show."""
+CERTAIN = math.inf
+"""Weight of a family of questions that every sample shows, after the others."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +101,10 @@ def recipe_of(arm: Arm, base: Recipe, seed: int, rate: float = 1.0, stretch: flo
     last = base.stages[-1]
     losses: dict[str, float] = {"text": last.loss_weights["text"]}
     rates = {group: rate * peak for group, peak in last.learning_rates.items()}
-    families = dict(last.families or {})
+    families, turns = dict(last.families or {}), last.turns_per_sample
     if arm.alteration.in_words:
         families[GRID_FAMILY] = CERTAIN
+        turns = None if turns is None else turns + 1
     if arm.target is None:
         rates = {group: peak for group, peak in rates.items() if group not in ("connector", "generator")}
     else:
@@ -115,6 +117,7 @@ def recipe_of(arm: Arm, base: Recipe, seed: int, rate: float = 1.0, stretch: flo
         learning_rates=rates,
         loss_weights=losses,
         families=families,
+        turns_per_sample=turns,
         targets=() if arm.target is None else (arm.target,),
     )
     stages = (*_before(arm, base), everything)

@@ -9,6 +9,7 @@ OUT/start             the given weights, where there are    .../probe.json, forg
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gemvlm.evaluation.answer_files import held
 from gemvlm.experiments.altered import Altered
 from gemvlm.experiments.arm import get_arm, recipe_of
 from gemvlm.experiments.experiment import START, Experiment, Task, TestSet
@@ -42,6 +44,8 @@ from gemvlm.training.stage import Stage
 
 CURVE_QUESTIONS = 256
 OPERATIONS, NOTE = "operations_per_sample", "experiment.json"
+RUNNING = "running"
+"""Held by the process that carries a task out."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +88,15 @@ def prepare(experiment: Experiment, out: Path, given: Given = NOTHING) -> None:
 
 
 def _refuse_other_data(experiment: Experiment, out: Path, given: Given) -> None:
-    """Notes what the arms learn from, so that no later command goes on with another set."""
-    now = {"experiment": experiment.name, "data": Manifest.from_folder(_data(out, given)).hash}
+    """Notes what the arms learn from and how, so that no later command goes on with another set or recipe."""
+    settings = hashlib.sha256(repr(replace(experiment, seeds=())).encode()).hexdigest()[:16]
+    now = {"experiment": experiment.name, "data": Manifest.from_folder(_data(out, given)).hash, "settings": settings}
     if (note := out / NOTE).is_file():
-        if (before := json.loads(note.read_text(encoding="utf-8"))) != now:
+        before = json.loads(note.read_text(encoding="utf-8"))
+        if before != {name: now.get(name) for name in before}:
             raise ValueError(
-                f"{note}: the arms so far are of {before}, this command's would be of {now}; give the same --data as "
-                "before, or another --out"
+                f"{note}: the arms so far are of {before}, this command's would be of {now}; give the same --data and "
+                "the same recipes as before, or another --out"
             )
         return
     out.mkdir(parents=True, exist_ok=True)
@@ -156,12 +162,14 @@ def carry_out(
     minutes: float | None = None,
     given: Given = NOTHING,
 ) -> bool:
-    """One task, from where it stopped; False if `minutes` ended it before its end."""
-    if not is_done(task, experiment, out) and not _train(task, experiment, out, device, minutes, given):
-        return False
-    if not is_finished(task, experiment, out):
-        look_into(task, experiment, out, device, given)
-    return True
+    """One task, from where it stopped; False if `minutes` ended it before its end. ValueError if another does it."""
+    task.folder(out).mkdir(parents=True, exist_ok=True)
+    with held(task.folder(out) / RUNNING):
+        if not is_done(task, experiment, out) and not _train(task, experiment, out, device, minutes, given):
+            return False
+        if not is_finished(task, experiment, out):
+            look_into(task, experiment, out, device, given)
+        return True
 
 
 def _train(
@@ -256,9 +264,9 @@ def curve(samples: Sequence[Sample], tokenizer, card: CheckpointCard) -> Callbac
 
 
 def chosen_rates(experiment: Experiment, out: Path) -> dict[str, float]:
-    """The learning-rate factor of each arm: its own best on development questions, else that of the arm it controls.
+    """The learning-rate factor of each arm: its own best on development questions, else that of its like.
 
-    An arm that is neither tuned nor in a contrast takes that of the first tuned one.
+    Arms that paint take that of `depth`, the others that of `text`; where that was not tuned, the first tuned one's.
 
     ValueError if the pilot isn't finished.
     """
@@ -275,8 +283,13 @@ def chosen_rates(experiment: Experiment, out: Path) -> dict[str, float]:
             found[rate] = float(np.mean([item.surprise for item in read_scores(path)]))
         best[arm] = min(found, key=lambda rate: found[rate])
     fallback = best[experiment.tuned[0]]
-    controlled = {contrast.control: contrast.arm for contrast in experiment.contrasts}
-    return {arm: best.get(arm, best.get(controlled.get(arm, ""), fallback)) for arm in experiment.arms}
+    return {arm: best.get(arm, best.get(_tuned_like(arm), fallback)) for arm in experiment.arms}
+
+
+def _tuned_like(arm: str) -> str:
+    """Arms whose backbone hears a generator learn as `depth` does, the others as `text`."""
+    chosen = get_arm(arm)
+    return "text" if chosen.target is None or chosen.detached else "depth"
 
 
 def stretched(experiment: Experiment, out: Path) -> float:

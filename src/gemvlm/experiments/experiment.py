@@ -65,6 +65,12 @@ class Experiment:
             get_arm(arm)
             if arm not in self.arms:
                 raise ValueError(f"experiment {self.name}: arm {arm!r} is compared or tuned but not among the arms")
+        unmeasured = [name for name in self.arms if get_arm(name).matching == "compute"]
+        if unmeasured and not {"text", "depth"} <= set(self.arms):
+            raise ValueError(
+                f"experiment {self.name}: {', '.join(unmeasured)} is as long as depth costs beside text, but text or "
+                "depth is not among the arms"
+            )
         if self.pilot_seed in self.seeds:
             raise ValueError(f"experiment {self.name}: pilot_seed {self.pilot_seed} must not be one of the seeds")
         wanted = 4 if self.base.start is None else 3

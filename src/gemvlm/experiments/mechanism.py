@@ -30,7 +30,7 @@ from gemvlm.recipes.probe_model import PROBE_SEED, RANDOM, SHARES
 from gemvlm.runtime import available_cores
 from gemvlm.sample import Sample
 from gemvlm.shards import MANIFEST, ShardReader, write_shards
-from gemvlm.statistics import Interval, holm, paired_over_seeds
+from gemvlm.statistics import Difference, Interval, holm, paired_over_seeds
 from gemvlm.worlds.tabletop import SceneConfig
 
 PROBE, BASELINES = "probe.json", "probe-baselines.json"
@@ -130,19 +130,24 @@ def finished_probes(experiment: Experiment, out: Path) -> dict[str, dict[int, Pr
 
 
 def probe_gaps(experiment: Experiment, probes: Mapping[str, Mapping[int, Probed]]) -> list[Gap]:
-    """Gaps in R2 of every target and contrast, over the seeds that both arms have; p-values corrected over all."""
-    found = []
+    """Gaps in R2 of every target and contrast, over the seeds that both arms have.
+
+    p-values are corrected over the targets of a contrast: each contrast is a question of its own.
+    """
+    gaps: list[Gap] = []
     for contrast in experiment.contrasts:
         arm, control = probes.get(contrast.arm, {}), probes.get(contrast.control, {})
         if len(seeds := sorted(set(arm) & set(control))) < 2:
             continue
+        found: list[tuple[str, Difference]] = []
         for target in TARGETS:
             if all(target in probed[seed] for probed in (arm, control) for seed in seeds):
                 first, second = (_rows([p[seed][target] for seed in seeds], contrast) for p in (arm, control))
                 scenes = [scene for scene, _, _ in arm[seeds[0]][target].frames]
-                found.append((contrast, target, paired_over_seeds(first, second, scenes)))
-    corrected = holm([difference.p_value for _, _, difference in found])
-    return [Gap(c, f"probe of {t}", d, p) for (c, t, d), p in zip(found, corrected, strict=True)]
+                found.append((target, paired_over_seeds(first, second, scenes, asked=len(TARGETS))))
+        corrected = holm([difference.p_value for _, difference in found])
+        gaps += [Gap(contrast, f"probe of {t}", d, p) for (t, d), p in zip(found, corrected, strict=True)]
+    return gaps
 
 
 def _rows(scores: Sequence[ProbeScore], contrast: Contrast) -> Float64[np.ndarray, "seeds frames"]:
@@ -155,11 +160,11 @@ def _rows(scores: Sequence[ProbeScore], contrast: Contrast) -> Float64[np.ndarra
     return np.stack([score.by_frame() for score in scores])
 
 
-def credit(answers: Sequence[Gap], probed: Sequence[Gap]) -> str:
-    """One sentence: whether the gap of the first contrast in answers comes with one in the probe."""
-    if not answers:
+def credit(answers: Sequence[Gap], probed: Sequence[Gap], primary: Contrast) -> str:
+    """One sentence: whether the gap of the primary contrast in answers comes with one in the probe."""
+    first = next((gap for gap in answers if gap.contrast == primary), None)
+    if first is None:
         return RULE
-    first = answers[0]
     own = [gap for gap in probed if gap.contrast == first.contrast]
     if not own:
         return f"{RULE} Fewer than two seeds of {first.contrast.arm} and {first.contrast.control} are probed yet."
@@ -168,8 +173,8 @@ def credit(answers: Sequence[Gap], probed: Sequence[Gap]) -> str:
     named = ", ".join(f"{gap.metric.removeprefix('probe of ')} {gap.difference.interval.mean:+.3f}" for gap in own)
     if gained and rising:
         return f"The image states hold more geometry as well (R2: {named}), so the gain may be credited to it."
-    if gained:
-        return f"{RULE} None of its targets rises here (R2: {named})."
     if rising:
         return f"The image states hold more geometry (R2: {named}), which the answers do not show."
-    return f"The probe finds no gain in geometry either (R2: {named})."
+    seen = max(gap.difference.detectable for gap in own)
+    told = f"No gain in geometry could be told from none (R2: {named}; gaps below {seen:.3f} could not have been seen)."
+    return f"{RULE} {told}" if gained else told

@@ -109,7 +109,7 @@ def cost(experiment: Experiment, out: Path) -> str:
     steps = sum(_steps(task, experiment) for task in left)
     words = f"experiment {experiment.name}: {len(tasks)} trainings, {len(left)} to do, {steps} steps"
     if not measured:
-        return f"{words}; how long they take is known once the first has logged some"
+        return f"{budget_table(experiment)}\n{words}; how long they take here is known once the first has logged some"
     hours = steps * float(np.median(measured)) / 3600
     return f"{words}, about {hours:.1f} hours of this machine, one after another ({np.median(measured):.2f} s a step)"
 
@@ -142,4 +142,4 @@ def seeds_advice(experiment: Experiment, out: Path, wanted: float = DETECT) -> s
     first, scenes = table(scores[contrast.arm], seeds, chosen, lambda item: item.score)
     second, _ = table(scores[contrast.control], seeds, chosen, lambda item: item.score)
     scatter = scatter_of(first, second, scenes).of_scenes(experiment.tests[0].scenes / experiment.development.scenes)
-    return f"{contrast.arm} - {contrast.control}: {advice(scatter, wanted)}."
+    return f"{contrast.arm} - {contrast.control}: {advice(scatter, wanted, len(experiment.contrasts))}."

@@ -57,37 +57,39 @@ def scatter_of(
     return Scatter(len(arm), float(np.std(differences.mean(axis=1), ddof=1)), deviation)
 
 
-def detectable(scatter: Scatter, seeds: int) -> float:
-    """The smallest true gap that so many seeds show four times of five, at a level of 95 %."""
+def detectable(scatter: Scatter, seeds: int, asked: int = 1) -> float:
+    """The smallest true gap that so many seeds show four times of five, at a level of 95 % over all `asked` gaps."""
     if seeds < 2:
         raise ValueError(f"{seeds} seeds: the scatter between seeds is known from two at least")
     rng = np.random.default_rng(seeds)
     draws = scatter.over_scenes * rng.standard_normal(DRAWS)
     draws += scatter.between_seeds / math.sqrt(seeds) * rng.standard_t(seeds - 1, DRAWS)
-    reach = float(np.quantile(np.abs(draws), LEVEL))
-    return reach * (1 + NormalDist().inv_cdf(POWER) / NormalDist().inv_cdf((1 + LEVEL) / 2))
+    sure = 1 - (1 - LEVEL) / asked
+    reach = float(np.quantile(np.abs(draws), sure))
+    return reach * (1 + NormalDist().inv_cdf(POWER) / NormalDist().inv_cdf((1 + sure) / 2))
 
 
-def seeds_needed(scatter: Scatter, wanted: float) -> int | None:
+def seeds_needed(scatter: Scatter, wanted: float, asked: int = 1) -> int | None:
     """The fewest seeds, `MOST_SEEDS` at most, that show a gap of `wanted`; None if scenes scatter too much."""
-    return next((seeds for seeds in range(2, MOST_SEEDS + 1) if detectable(scatter, seeds) <= wanted), None)
+    return next((seeds for seeds in range(2, MOST_SEEDS + 1) if detectable(scatter, seeds, asked) <= wanted), None)
 
 
-def advice(scatter: Scatter, wanted: float) -> str:
-    """Both in words; gaps are shares of 1."""
+def advice(scatter: Scatter, wanted: float, asked: int = 1) -> str:
+    """Both in words; gaps are shares of 1, of which `asked` are corrected together."""
     told = (
         f"From {scatter.seeds} seeds: the gap scatters by {100 * scatter.between_seeds:.1f} points between seeds and "
         f"by {100 * scatter.over_scenes:.1f} over scenes."
     )
-    found = [seeds_needed(each, wanted) for each in (scatter, scatter.cautious)]
-    least = 100 * detectable(Scatter(scatter.seeds, 0.0, scatter.over_scenes), MOST_SEEDS)
+    found = [seeds_needed(each, wanted, asked) for each in (scatter, scatter.cautious)]
+    least = 100 * detectable(Scatter(scatter.seeds, 0.0, scatter.over_scenes), MOST_SEEDS, asked)
     if found[0] is None:
         return (
             f"{told} No {MOST_SEEDS} seeds show {100 * wanted:.1f} points: the scenes alone hide gaps below "
             f"{least:.1f}; ask more of them"
         )
     cautious = f"more than {MOST_SEEDS}" if found[1] is None else str(found[1])
+    shown = 100 * detectable(scatter, found[0], asked)
     return (
         f"{told} {100 * wanted:.1f} points need {found[0]} seeds ({cautious} if the deviation is as large as it may "
-        f"be, with {CAUTION:.0%} confidence); {found[0]} seeds show {100 * detectable(scatter, found[0]):.1f} points"
+        f"be, with {CAUTION:.0%} confidence); {found[0]} seeds show {shown:.1f} points"
     )

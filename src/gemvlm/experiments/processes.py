@@ -6,6 +6,7 @@ does this process end. Children have a process group of their own, so that Ctrl-
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
-from gemvlm.runtime import get_log
+from gemvlm.runtime import available_cores, get_log
 from gemvlm.training.signals import Stopped, StopRequest
 
 PAUSE_S = 1.0
@@ -76,7 +77,7 @@ def carry_all_out(
 def look_after(
     work: Work[T], out: Path, words: Words[T], jobs: int, minutes: float | None, stop: StopRequest
 ) -> list[T]:
-    """Starts what is ready and waits for it; whatever happens here, no child is left behind."""
+    """Starts what is ready and waits for it; whatever is raised here, no child is left behind."""
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     running: dict[T, subprocess.Popen[bytes]] = {}
     failed: list[T] = []
@@ -87,7 +88,7 @@ def look_after(
             if left is None or left > 0:
                 waiting = [task for task in work.left() if task not in failed and task not in running]
                 for task in [task for task in waiting if work.is_ready(task)][: jobs - len(running)]:
-                    running[task] = _start(task, words(task, left), out)
+                    running[task] = _start(task, words(task, left), out, max(1, available_cores() // jobs))
             if not running:
                 return failed
             time.sleep(PAUSE_S)
@@ -117,8 +118,9 @@ def log_of(task: Named, out: Path) -> Path:
     return task.folder(out) / LOG
 
 
-def _start(task: Named, words: list[str], out: Path) -> subprocess.Popen[bytes]:
+def _start(task: Named, words: list[str], out: Path, threads: int) -> subprocess.Popen[bytes]:
     task.folder(out).mkdir(parents=True, exist_ok=True)
     get_log().info("%s begins", task.name)
     with log_of(task, out).open("ab") as log:
-        return subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT, process_group=0)
+        own = {"OMP_NUM_THREADS": str(threads)} | os.environ
+        return subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT, process_group=0, env=own)

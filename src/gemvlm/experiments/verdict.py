@@ -23,7 +23,10 @@ from gemvlm.recipes.small import FAMILY_WEIGHTS, RGB_WEIGHT, small_backbone, sma
 
 
 class Families(TypedDict):
-    """Groups of families that an experiment reports apart; those not in `untaught` are learned from."""
+    """Groups of families that an experiment reports apart; those not in `untaught` are learned from.
+
+    `taught` are those that are neither primary nor in another group.
+    """
 
     primary: tuple[str, ...]
     taught: tuple[str, ...]
@@ -34,7 +37,7 @@ class Families(TypedDict):
 def _families(
     primary: tuple[str, ...], learned: tuple[str, ...], untaught: tuple[str, ...], metric: tuple[str, ...]
 ) -> Families:
-    taught = tuple(name for name in learned if name not in (*untaught, *metric, "describe"))
+    taught = tuple(name for name in learned if name not in (*primary, *untaught, *metric, "describe"))
     return Families(primary=primary, taught=taught, untaught=untaught, metric=metric)
 
 

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gemvlm.experiments.experiment import TestSet
-from gemvlm.experiments.verdict import ALL_FAMILIES, VERDICT_NANO
+from gemvlm.experiments.experiment import Contrast, TestSet
+from gemvlm.experiments.verdict import ALL_FAMILIES, CONTRASTS, VERDICT_NANO
 from gemvlm.recipes.gem_2b import GEM_2B
 from gemvlm.recipes.recipe import DEVELOPMENT_SEED, TEST_SEED, Recipe, TabletopData
 from gemvlm.recipes.small import FAMILY_WEIGHTS, LESSONS
@@ -61,6 +61,12 @@ VERDICT_2B = replace(
     name="verdict_2b",
     base=_base(),
     arms=("text", "depth", "depth_direct", "shuffled", "rgb", "regression", "depth_as_text", "detached", "text_long"),
+    contrasts=(
+        *CONTRASTS,
+        Contrast("depth", "text_long", "Generating depth helps at equal compute"),
+        Contrast("depth", "depth_as_text", "Painting depth helps more than telling it"),
+        Contrast("depth", "depth_direct", "The progression helps"),
+    ),
     **ALL_FAMILIES,
     development=TestSet("in_distribution", 60, 40, DEVELOPMENT_SEED + 10_000),
     tests=(TestSet("in_distribution", 300, 200, TEST_SEED), TestSet("new_textures", 150, 100, TEST_SEED)),
