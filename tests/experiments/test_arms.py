@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from gemvlm.data.collate import TurnSampler
 from gemvlm.depth_map import DepthMap
 from gemvlm.experiments import get
 from gemvlm.experiments.altered import GRID, GRID_FAMILY, Alteration, Altered
 from gemvlm.experiments.arm import ARMS, get_arm, matchings, recipe_of
 from gemvlm.model.gem import Gem
 from gemvlm.recipes.data import ForAltered
-from gemvlm.sample import Frame, Sample
+from gemvlm.sample import Frame, Sample, Turn
 from gemvlm.shards import StoredFrame
 
 BASE = get("verdict_debug").base
@@ -136,3 +137,16 @@ def test_stage_0_knows_nothing_of_depth() -> None:
     first = get("verdict_nano").base.stages[0]
     assert set(first.loss_weights) == {"text", "rgb_prior"} and first.targets == ("rgb",)
     assert set(first.families) == {"describe"}
+
+
+def test_depth_in_words_comes_after_all_questions_and_takes_the_place_of_none() -> None:
+    """What it tells would else stand before the questions whose answer it holds."""
+    stage = recipe_of(get_arm("depth_as_text"), BASE, 0).stages[-1]
+    assert stage.turns_per_sample == BASE.stages[-1].turns_per_sample + 1
+    turns = [
+        Turn("q", "a", family, "reasoning", "text")
+        for family in (GRID_FAMILY, "closer", "left_right", "closer", "point")
+    ]
+    for key in range(20):
+        chosen = TurnSampler(3, stage.families)(turns, key)
+        assert len(chosen) == 3 and chosen[-1] == 0
