@@ -179,10 +179,11 @@ def _curve(experiment: Experiment, task: Task, out: Path) -> list[tuple[float, f
         if OPERATIONS in line:
             spent.append(spent[-1] + line[OPERATIONS] * batch[line["stage"]] * (line["step"] - steps[-1]))
             steps.append(line["step"])
+    last = experiment.base.stages[-1].name  # before it nobody learns to answer
     return [
         (float(np.interp(line["step"], steps, spent)), line["curve/surprise"])
         for line in lines
-        if "curve/surprise" in line
+        if "curve/surprise" in line and line["stage"] == last
     ]
 
 
@@ -200,6 +201,7 @@ def curves_picture(curves: Mapping[str, list[tuple[float, float]]]) -> bytes:
     axes.set_ylabel("surprise, nats per token", color=INK)
     axes.legend(frameon=False, labelcolor=INK)
     quieten(axes)
+    axes.set_yscale("linear")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
