@@ -121,7 +121,7 @@ class Model:
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, metric: bool = True) -> Model:
     model = Model(metric)
-    monkeypatch.setattr(gemvlm.inference, "load", lambda name, device: model)
+    monkeypatch.setattr(gemvlm.inference, "load", lambda name, device, dtype=None: model)
     return model
 
 
