@@ -161,16 +161,18 @@ class Collator:
         length = {index: len(self._encoded(sample, [index]).input_ids) for index in drawable}
         return sorted(drawable, key=lambda index: -length[index])[:most]
 
+    def encode_prompt(self, request: Prompt) -> Encoded:
+        """The tokens of a conversation; no pixel is looked at. ValueError as for `prompts`."""
+        system = self.system if request.system is None else request.system
+        parts = render_prompt(len(request.frames), request.question, request.history, system)
+        return self.encode(parts, request.frames)
+
     def prompts(self, requests: Sequence[Prompt]) -> Batch:
         """Conversations, packed like samples, that end where the model must begin to answer; labels are all ignored.
 
         ValueError for other images than the questions have places for (`render_prompt`).
         """
-        encoded = []
-        for request in requests:
-            system = self.system if request.system is None else request.system
-            parts = render_prompt(len(request.frames), request.question, request.history, system)
-            encoded.append(self.encode(parts, request.frames))
+        encoded = [self.encode_prompt(request) for request in requests]
         frames = [frame for request in requests for frame in request.frames]
         return self.pack(encoded, frames, (), tuple(str(number) for number in range(len(requests))))
 

@@ -16,7 +16,6 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from gemvlm.data.collate import Collator, Prompt
-from gemvlm.data.conversation import render_prompt
 from gemvlm.data.frames import ImageConfig
 from gemvlm.data.tokenizer import SpecialIds
 from gemvlm.inference import GemPipeline
@@ -84,8 +83,7 @@ class Engine:
     def prepare_chat(self, prompt: Prompt, new_tokens: int | None) -> Conversation:
         """Counts the tokens; Refusal if the model can't hold them. None asks for as many as there is room for."""
         try:
-            parts = render_prompt(len(prompt.frames), prompt.question, prompt.history, prompt.system)
-            tokens = len(self._collate.encode(parts, prompt.frames).input_ids)
+            tokens = len(self._collate.encode_prompt(prompt).input_ids)
         except ValueError as error:
             raise Refusal(str(error), code="invalid_prompt", param="messages") from None
         room = self.pipeline.context - tokens
