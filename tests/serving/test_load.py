@@ -128,12 +128,25 @@ def test_who_hangs_up_is_forgotten(running: Running, nano: GemPipeline) -> None:
         assert httpx.get(f"{url}/healthz").status_code == 200
 
 
-def test_time_is_limited(running: Running, slow: Slow, depth_request: dict) -> None:
-    with running(slow, ServerConfig("nano", Limits(seconds=0.02))) as (url, _, _listening):
+class Held(GemPipeline):
+    """Makes no depth before it is let go: whatever is asked meanwhile waits."""
+
+    let_go = threading.Event()
+
+    def depth_batch(self, images: Any, **options: Any) -> list[DepthPrediction]:
+        assert self.let_go.wait(PATIENCE_S)
+        return super().depth_batch(images, **options)
+
+
+def test_time_is_limited(running: Running, nano: GemPipeline, depth_request: dict) -> None:
+    held = Held(nano.gem, nano.tokenizer, nano.card)
+    with running(held, ServerConfig("nano", Limits(seconds=0.02))) as (url, _, _listening):
         reply = httpx.post(f"{url}/v1/depth", json=depth_request)
         assert (reply.status_code, reply.json()["error"]["code"]) == (503, "timeout")
-        chat = {"model": "nano", "messages": [{"role": "user", "content": "Hi"}], "stream": True, "temperature": 2.0}
-        assert '"timeout"' in httpx.post(f"{url}/v1/chat/completions", json=chat).text
+        chat = {"model": "nano", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+        streamed = httpx.post(f"{url}/v1/chat/completions", json=chat).text
+        held.let_go.set()
+    assert '"timeout"' in streamed
 
 
 def test_a_body_that_trickles_is_cut_off(running: Running, nano: GemPipeline) -> None:
