@@ -14,3 +14,4 @@ Model = Annotated[Positional[str], arg(metavar="MODEL")]
 Folder = Annotated[Positional[Path], arg(metavar="DIR")]
 Device = Annotated[str | None, arg(metavar="NAME")]
 Precision = Literal["float32", "bfloat16"]
+"""`runtime.Precision`, which stands beside torch."""

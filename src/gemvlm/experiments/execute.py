@@ -25,6 +25,7 @@ from gemvlm.experiments.forgetting import FORGETTING, write_forgetting
 from gemvlm.experiments.measure import measure, read_scores, surprise, test_samples, write_json, write_scores
 from gemvlm.experiments.mechanism import BASELINES, PROBE, look_samples, write_baselines, write_probe
 from gemvlm.experiments.processes import Work
+from gemvlm.experiments.run_log import whole
 from gemvlm.inference import load
 from gemvlm.inference.pipeline import GemPipeline
 from gemvlm.model.card import CheckpointCard
@@ -39,11 +40,10 @@ from gemvlm.sample import Sample
 from gemvlm.shards import MANIFEST, Manifest
 from gemvlm.training.checkpoint import RunState, save_checkpoint
 from gemvlm.training.loop import FINAL, Run
-from gemvlm.training.metrics import read_metrics
 from gemvlm.training.stage import Stage
 
 CURVE_QUESTIONS = 256
-OPERATIONS, NOTE = "operations_per_sample", "experiment.json"
+NOTE = "experiment.json"
 RUNNING = "running"
 """Held by the process that carries a task out."""
 
@@ -297,17 +297,5 @@ def stretched(experiment: Experiment, out: Path) -> float:
     spent = {}
     for name in ("text", "depth"):
         stages = recipe_of(get_arm(name), experiment.base, experiment.seeds[0]).stages
-        spent[name] = operations(Task(name, experiment.seeds[0]).folder(out), stages)
+        spent[name] = whole(Task(name, experiment.seeds[0]).folder(out), stages).operations
     return spent["depth"] / spent["text"]
-
-
-def operations(folder: Path, stages: Sequence[Stage]) -> float:
-    """Floating-point operations of a finished run: each stage's logged mean for a sample, for all its samples."""
-    lines = read_metrics(folder / "metrics.jsonl")
-    total = 0.0
-    for stage in stages:
-        logged = [line[OPERATIONS] for line in lines if line["stage"] == stage.name and OPERATIONS in line]
-        if not logged:
-            raise ValueError(f"{folder}: the log counts no operations of stage {stage.name}; run the task again")
-        total += float(np.mean(logged)) * stage.steps * stage.batch_size
-    return total

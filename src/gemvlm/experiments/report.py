@@ -21,7 +21,7 @@ from gemvlm.experiments.analysis import (
     verdict,
 )
 from gemvlm.experiments.arm import get_arm, recipe_of
-from gemvlm.experiments.execute import OPERATIONS, is_done, is_finished, place_of
+from gemvlm.experiments.execute import is_done, is_finished, place_of
 from gemvlm.experiments.experiment import Experiment, Task
 from gemvlm.experiments.forgetting import finished_forgetting
 from gemvlm.experiments.measure import ItemScore, read_scores, write_json
@@ -35,6 +35,7 @@ from gemvlm.experiments.report_parts import (
     gap_table,
     probe_means,
 )
+from gemvlm.experiments.run_log import LOG_FILE, marks
 from gemvlm.experiments.spent import spent
 from gemvlm.figure import Report
 from gemvlm.figure.plots import INK, LINES, quieten
@@ -172,17 +173,12 @@ def learning_curves(experiment: Experiment, out: Path) -> dict[str, list[tuple[f
 
 def _curve(experiment: Experiment, task: Task, out: Path) -> list[tuple[float, float]]:
     assert task.arm is not None
-    batch = {stage.name: stage.batch_size for stage in recipe_of(get_arm(task.arm), experiment.base, task.seed).stages}
-    lines = read_metrics(task.folder(out) / "metrics.jsonl")
-    steps, spent = [0], [0.0]
-    for line in lines:
-        if OPERATIONS in line:
-            spent.append(spent[-1] + line[OPERATIONS] * batch[line["stage"]] * (line["step"] - steps[-1]))
-            steps.append(line["step"])
+    along = marks(task.folder(out), recipe_of(get_arm(task.arm), experiment.base, task.seed).stages)
+    steps, operations = [mark.step for mark in along], [mark.operations for mark in along]
     last = experiment.base.stages[-1].name  # before it nobody learns to answer
     return [
-        (float(np.interp(line["step"], steps, spent)), line["curve/surprise"])
-        for line in lines
+        (float(np.interp(line["step"], steps, operations)), line["curve/surprise"])
+        for line in read_metrics(task.folder(out) / LOG_FILE)
         if "curve/surprise" in line and line["stage"] == last
     ]
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from gemvlm.experiments.arm import get_arm, recipe_of
-from gemvlm.experiments.execute import OPERATIONS, is_done
+from gemvlm.experiments.execute import is_done
 from gemvlm.experiments.experiment import Experiment, Task
+from gemvlm.experiments.run_log import marks
 from gemvlm.training.budget import Budget
-from gemvlm.training.metrics import read_metrics
-from gemvlm.training.stage import Stage
 
 DEPLOYED = ("vision", "merger", "language")
 """What is left when the supervision is dropped."""
@@ -41,7 +39,8 @@ def spent(experiment: Experiment, out: Path) -> dict[str, Spent]:
     for arm in experiment.arms:
         tasks = [task for seed in experiment.seeds if is_done(task := Task(arm, seed), experiment, out)]
         recipe = recipe_of(get_arm(arm), experiment.base, experiment.seeds[0])
-        runs = [run for task in tasks if (run := of_log(task.folder(out) / "metrics.jsonl", recipe.stages))]
+        ends = [marks(task.folder(out), recipe.stages)[-1] for task in tasks]
+        runs = [(end.step, end.operations, end.seconds) for end in ends if end.operations]
         if runs:
             groups = Budget(recipe.model).groups
             learning = {group for stage in recipe.stages for group in stage.learning_rates}
@@ -55,15 +54,3 @@ def spent(experiment: Experiment, out: Path) -> dict[str, Spent]:
                 sum(groups[group] for group in DEPLOYED),
             )
     return found
-
-
-def of_log(path: Path, stages: Sequence[Stage]) -> tuple[int, float, float] | None:
-    """(steps, operations, seconds) of a log; None of an empty one, or of one that counts no operations."""
-    batch = {stage.name: stage.batch_size for stage in stages}
-    step, work, seconds = 0, 0.0, 0.0
-    for line in read_metrics(path):
-        if line["stage"] in batch and OPERATIONS in line:
-            samples = (line["step"] - step) * batch[line["stage"]]
-            work, seconds = work + line[OPERATIONS] * samples, seconds + samples / line["samples_per_s"]
-            step = line["step"]
-    return (step, work, seconds) if work else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -15,9 +14,8 @@ from gemvlm.inference.pipeline import GemPipeline
 from gemvlm.model.card import CARD_FILE, CheckpointCard
 from gemvlm.model.policy_card import POLICY_FILE
 from gemvlm.model.weights import load_weights, uninitialised
-from gemvlm.runtime import default_device
+from gemvlm.runtime import Precision, default_device
 
-Dtype = Literal["float32", "bfloat16"]
 NEEDED = (CARD_FILE, "config.json", "model.safetensors", "tokenizer.json")
 SHARD_INDEX = "model.safetensors.index.json"
 
@@ -25,7 +23,7 @@ SHARD_INDEX = "model.safetensors.index.json"
 def load(
     path_or_name: str | os.PathLike[str],
     device: str | torch.device | None = None,
-    dtype: torch.dtype | Dtype | None = None,
+    dtype: torch.dtype | Precision | None = None,
 ) -> GemPipeline:
     """The pipeline of a checkpoint folder, of a shipped checkpoint ("nano"), or of one on a hub ("owner/model@main").
 
@@ -37,11 +35,11 @@ def load(
     tokenizer = load_tokenizer(folder)
     gem = uninitialised(card.model)
     load_weights(gem, folder)
-    gem.to(device=default_device(None if device is None else str(device)), dtype=dtype_of(dtype))
+    gem.to(device=default_device(None if device is None else str(device)), dtype=as_dtype(dtype))
     return GemPipeline(gem.eval(), tokenizer, card)
 
 
-def dtype_of(dtype: torch.dtype | Dtype | None) -> torch.dtype:
+def as_dtype(dtype: torch.dtype | Precision | None) -> torch.dtype:
     """float32 by default."""
     return getattr(torch, dtype) if isinstance(dtype, str) else dtype or torch.float32
 

@@ -17,14 +17,14 @@ from gemvlm.data.conversation import CoordinateFormat
 from gemvlm.data.frames import ImageConfig
 from gemvlm.data.tokenizer import load_tokenizer
 from gemvlm.inference.hub import named_folder
-from gemvlm.inference.load import Dtype, dtype_of
+from gemvlm.inference.load import as_dtype
 from gemvlm.model.gem_vla import GemVla
 from gemvlm.model.policy_card import POLICY_FILE, PolicyCard
 from gemvlm.model.weights import load_weights, undrawn
 from gemvlm.robot import ActionChunk, ActionContract, RobotObservation
 from gemvlm.robot.codec import ActionCodec
 from gemvlm.robot.embodiments import open_embodiment
-from gemvlm.runtime import default_device, get_log
+from gemvlm.runtime import Precision, default_device, get_log
 
 
 class GemPolicy:
@@ -177,7 +177,7 @@ def policy_collator(tokenizer: PreTrainedTokenizerFast, card: PolicyCard, codec:
 def load_policy(
     path: str | os.PathLike[str],
     device: str | torch.device | None = None,
-    dtype: torch.dtype | Dtype | None = None,
+    dtype: torch.dtype | Precision | None = None,
 ) -> GemPolicy:
     """The policy of a checkpoint folder that `gemvlm vla train` wrote, or of one on a hub ("owner/policy@main").
 
@@ -189,7 +189,7 @@ def load_policy(
     tokenizer = load_tokenizer(folder)
     model = undrawn(lambda: GemVla(card.model))
     load_weights(model, folder)
-    model.to(device=default_device(None if device is None else str(device)), dtype=dtype_of(dtype))
+    model.to(device=default_device(None if device is None else str(device)), dtype=as_dtype(dtype))
     return GemPolicy(model, tokenizer, card)
 
 
