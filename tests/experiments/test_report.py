@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
-from test_analysis import fake_scores
 
 from gemvlm.experiments import get
 from gemvlm.experiments.arm import get_arm, recipe_of
 from gemvlm.experiments.experiment import Task
-from gemvlm.experiments.measure import write_scores
+from gemvlm.experiments.measure import ItemScore, write_scores
 from gemvlm.experiments.report import write_report
 from gemvlm.experiments.run_log import LOG_FILE, marks, whole
 
@@ -21,12 +22,20 @@ EXPERIMENT = get("verdict_nano")
 STAGES = recipe_of(get_arm("depth"), EXPERIMENT.base, 0).stages
 
 
-def verdict_of(out: Path, effects: Mapping[str, float], **changed: str) -> str:
-    """What the page concludes of fake answers; `changed` arms have one answer turned round with seed 1."""
-    for arm, by_seed in fake_scores(effects, trial=0).items():
+def answers(seed: int, rate: float) -> list[ItemScore]:
+    """Of forty scenes, each with a question of each family; `rate` of them are right."""
+    luck = np.random.default_rng((3, seed)).random((40, len(EXPERIMENT.primary)))
+    return [
+        ItemScore(f"{scene}/{place}", str(scene), family, True, float(luck[scene, place] < rate), 1.0)
+        for scene in range(40)
+        for place, family in enumerate(EXPERIMENT.primary)
+    ]
+
+
+def verdict_of(out: Path, scores: Mapping[str, Mapping[int, list[ItemScore]]]) -> str:
+    """What the page concludes."""
+    for arm, by_seed in scores.items():
         for seed, items in by_seed.items():
-            if arm in changed and seed == 1:
-                items[5] = replace(items[5], score=1.0 - items[5].score)
             folder = Task(arm, seed).folder(out)
             folder.mkdir(parents=True)
             write_scores(items, folder / "in_distribution.jsonl")
@@ -34,19 +43,20 @@ def verdict_of(out: Path, effects: Mapping[str, float], **changed: str) -> str:
     return json.loads((out / "results.json").read_text(encoding="utf-8"))["verdict"]
 
 
-def test_an_unfinished_experiment_calls_its_verdict_preliminary(tmp_path: Path) -> None:
-    said = verdict_of(tmp_path, {"text": 0.0, "depth": 0.15})
-    assert said.startswith("Preliminary, 3 of 3 seeds: Generating depth helps")
+@pytest.fixture
+def scores() -> dict[str, dict[int, list[ItemScore]]]:
+    rates = {"text": 0.65, "detached": 0.65, "depth": 0.85}
+    return {arm: {seed: answers(seed, rate) for seed in (0, 1)} for arm, rate in rates.items()}
 
 
-def test_a_detached_arm_that_answers_otherwise_ends_every_verdict(tmp_path: Path) -> None:
-    same = {"text": 0.0, "depth": 0.15, "detached": 0.0}
-    scores = fake_scores(same, trial=0)
-    with pytest.MonkeyPatch.context() as patch:  # of a harness that works, `detached` is `text`
-        patch.setitem(scores, "detached", {seed: list(items) for seed, items in scores["text"].items()})
-        patch.setitem(globals(), "fake_scores", lambda *_, **__: scores)
-        assert "Generating depth helps" in verdict_of(tmp_path / "works", same)
-        said = verdict_of(tmp_path / "broken", same, detached="seed 1")
+def test_an_unfinished_experiment_calls_its_verdict_preliminary(tmp_path: Path, scores: dict) -> None:
+    assert verdict_of(tmp_path, scores).startswith("Preliminary, 2 of 3 seeds: ")
+
+
+def test_a_detached_arm_that_answers_otherwise_ends_every_verdict(tmp_path: Path, scores: dict) -> None:
+    items = scores["detached"][1]
+    items[5] = replace(items[5], score=1.0 - items[5].score)
+    said = verdict_of(tmp_path, scores)
     assert said.startswith("The harness is broken") and "seeds [1]" in said
 
 
@@ -67,7 +77,7 @@ def test_each_line_counts_the_steps_since_the_one_before(tmp_path: Path) -> None
         encoding="utf-8",
     )
     found = marks(tmp_path, STAGES)
-    samples = [(mark.step - before.step) * last.batch_size for before, mark in zip(found, found[1:], strict=False)]
+    samples = [(mark.step - before.step) * last.batch_size for before, mark in pairwise(found)]
     assert [mark.step for mark in found] == [0, ends[0], ends[1], ends[2] - 10]
     assert found[-1].operations == sum(n * 1e6 * k for n, k in zip(samples, (1, 2, 3), strict=True))
     assert found[-1].seconds == pytest.approx(sum(samples) / 8)

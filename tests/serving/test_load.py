@@ -19,8 +19,8 @@ pytest.importorskip("prometheus_client", reason="the server needs gemvlm[serve]"
 
 from gemvlm.depth_map import DepthMap
 from gemvlm.inference import DepthPrediction, GemPipeline
-from gemvlm.serving.limits import Limits
-from gemvlm.serving.service import ServerConfig
+from gemvlm.serving.limits import Limits, Refusal
+from gemvlm.serving.service import ServerConfig, Service
 
 SECONDS_EACH = 0.05
 PATIENCE_S = 30.0
@@ -147,6 +147,28 @@ def test_time_is_limited(running: Running, nano: GemPipeline, depth_request: dic
         streamed = httpx.post(f"{url}/v1/chat/completions", json=chat).text
         held.let_go.set()
     assert '"timeout"' in streamed
+
+
+def test_a_late_picture_keeps_its_place_until_it_is_done(nano: GemPipeline) -> None:
+    """Threads can't be stopped: were its place given away, slow pictures would gather without a bound."""
+    service = Service(nano, ServerConfig("nano", Limits(seconds=0.05), decoders=1))
+    let_go, begun = threading.Event(), []
+
+    def decode(name: str) -> None:
+        begun.append(name)
+        assert let_go.wait(PATIENCE_S)
+
+    async def asked() -> None:
+        for name in ("first", "second"):
+            with pytest.raises(Refusal, match=r"not done within 0\.05 s"):
+                await service.prepared(decode, name)
+        assert begun == ["first"]
+        let_go.set()
+
+    asyncio.run(asked())
+    service.decoders.shutdown()
+    service.engine.queue.close(PATIENCE_S)
+    assert begun == ["first"]
 
 
 def test_a_body_that_trickles_is_cut_off(running: Running, nano: GemPipeline) -> None:

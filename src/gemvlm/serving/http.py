@@ -42,6 +42,7 @@ def build_app(pipeline: GemPipeline, config: ServerConfig) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         finished = await asyncio.to_thread(service.engine.queue.close, config.drain_s)
+        service.decoders.shutdown(wait=False, cancel_futures=True)
         get_log().info("the queue is %s", "empty" if finished else "given up")
 
     app = FastAPI(

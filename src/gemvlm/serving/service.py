@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -74,7 +75,7 @@ class Service:
         self.metrics.watch(self.engine.queue)
         self.started = int(time.time())
         self.coordinates = pipeline.coordinates
-        self._decoders = asyncio.Semaphore(config.decoders)
+        self.decoders = ThreadPoolExecutor(config.decoders, thread_name_prefix="decoder")
         self._preparing = 0
 
     def check_model(self, name: str) -> None:
@@ -116,16 +117,17 @@ class Service:
         return frame
 
     async def prepared(self, work: Callable[..., T], *arguments: Any) -> T:
-        """Runs `work` in a thread, a few at a time: pictures of many requests are not decoded at once.
+        """Runs `work` in one of a few threads: pictures of many requests are not decoded at once.
 
-        Busy if as many wait for it as may wait for the model; Refusal when a request's time is over.
+        Busy if as many wait for it as may wait for the model; Refusal when a request's time is over. What has begun by
+        then keeps its thread to its end.
         """
         if self._preparing >= self.config.waiting + self.config.decoders:
             raise Busy(self._preparing, 1)
         self._preparing += 1
         try:
-            async with asyncio.timeout(self.limits.seconds), self._decoders:
-                return await asyncio.to_thread(work, *arguments)
+            async with asyncio.timeout(self.limits.seconds):
+                return await asyncio.get_running_loop().run_in_executor(self.decoders, work, *arguments)
         except TimeoutError:
             raise self.late() from None
         finally:
