@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from gemvlm.curation.depth_teacher import FunctionTeacher
 from gemvlm.data.collate import TurnSampler
 from gemvlm.depth_map import DepthMap
 from gemvlm.experiments import get
-from gemvlm.experiments.altered import GRID, GRID_FAMILY, Alteration, Altered
+from gemvlm.experiments.altered import GRID, GRID_FAMILY, Alteration, Altered, labelled
 from gemvlm.experiments.arm import ARMS, get_arm, matchings, recipe_of
 from gemvlm.model.gem import Gem
 from gemvlm.recipes.data import ForAltered
@@ -61,6 +62,25 @@ def test_sparse_depth_is_right_where_it_is_known_and_noisy_depth_nearly() -> Non
     noisy = Altered(SAMPLES, Alteration("noisy"), 0)[5].frames[0].depth
     assert 0 < sparse.valid.sum() < 40 and (sparse.values[sparse.valid] == 6).all()
     assert 0.02 < np.abs(noisy.values / 6 - 1).mean() < 0.2
+
+
+def test_a_teachers_depth_takes_the_place_of_depth_alone() -> None:
+    """Frames without depth stay without: how many samples teach depth is the arm's to say, not the teacher's."""
+    bare = replace(SAMPLES[1], frames=(replace(SAMPLES[1].frames[0], depth=None), *SAMPLES[2].frames))
+    asked: list[int] = []
+
+    def paint(image: np.ndarray, _: float | None) -> np.ndarray:
+        asked.append(image.size)
+        return np.full(image.shape[:2], 9.0, np.float32)
+
+    teacher = FunctionTeacher("nine metres", "1", "MIT", "metric_z", paint)
+    found = list(labelled([SAMPLES[0], bare, *SAMPLES[3:]], teacher))
+    assert [sample.id for sample in found] == ["s0", "s1", *(f"s{n}" for n in range(3, 8))]
+    maps = [frame.depth for sample in found for frame in sample.frames]
+    assert maps[1] is None and len(asked) == len(maps) - 1
+    assert all(depth.source == "nine metres" and (depth.values == 9).all() for depth in maps if depth is not None)
+    alteration = get_arm("teacher").alteration
+    assert list(Altered(found, alteration, seed=0)) == found
 
 
 def test_depth_in_words_is_the_depth() -> None:

@@ -10,16 +10,19 @@ import torch
 from safetensors.torch import load_file
 
 from gemvlm.experiments import get
-from gemvlm.experiments.execute import carry_out, chosen_rates, is_done, is_finished, prepare
+from gemvlm.experiments.execute import carry_out, chosen_rates, is_done, is_finished
 from gemvlm.experiments.experiment import Task
 from gemvlm.experiments.forgetting import finished_forgetting
 from gemvlm.experiments.measure import read_scores
 from gemvlm.experiments.mechanism import BASELINES, finished_probes, read_baselines
 from gemvlm.experiments.report import write_report
+from gemvlm.experiments.shared import prepare
 from gemvlm.experiments.spent import spent
 from gemvlm.recipes import held_out
 
-EXPERIMENT = replace(get("verdict_debug"), arms=("text", "depth", "shuffled", "detached", "depth_as_text"), seeds=(0,))
+EXPERIMENT = replace(
+    get("verdict_debug"), arms=("text", "depth", "shuffled", "detached", "depth_as_text", "teacher"), seeds=(0,)
+)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from gemvlm.__main__ import main
-from gemvlm.experiments import execute, get, processes
-from gemvlm.experiments.execute import Given, work_of
+from gemvlm.experiments import get, processes, shared
+from gemvlm.experiments.execute import work_of
 from gemvlm.experiments.experiment import Task
+from gemvlm.experiments.shared import Given
 from gemvlm.training.signals import Stopped, StopRequest
 
 EXPERIMENT = get("verdict_debug")
@@ -95,14 +96,17 @@ def test_the_command_ends_with_the_logs_of_what_failed(
         return [Task("depth", 1)]
 
     monkeypatch.setattr(processes, "carry_all_out", pretend)
-    monkeypatch.setattr(execute, "prepare", lambda *_: None)
-    words = ["experiment", "verdict_debug", "--out", str(tmp_path), "--data", "sets/mine"]
+    monkeypatch.setattr(shared, "prepare", lambda *_: None)
+    words = ["experiment", "verdict_debug", "--out", str(tmp_path), "--data", "sets/mine", "--more-seeds", "1"]
     assert main(words) == 2
     told = capsys.readouterr()
-    assert "1 of 10 trainings failed" in told.err and str(tmp_path / "seed-1" / "depth" / "log.txt") in told.err
+    assert "1 of 13 trainings failed" in told.err and str(tmp_path / "seed-1" / "depth" / "log.txt") in told.err
     assert (tmp_path / "report.html").is_file()
-    assert seen == [["--data", "sets/mine"]]
+    assert seen == [["--data", "sets/mine", "--more-seeds", "1"]]
     assert Given(start=("qwen=a", "sana=b")).words() == ["--start", "qwen=a", "--start", "sana=b"]
+    assert Given(teacher="gem:mine").words() == ["--teacher", "gem:mine"]
+    assert main(["experiment", "actions_nano", "--more-seeds", "2", "--plan"]) == 2
+    assert "--more-seeds 2: a verdict takes a number of them" in capsys.readouterr().err
 
 
 def test_no_folder_no_training(capsys: pytest.CaptureFixture[str]) -> None:

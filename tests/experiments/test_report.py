@@ -15,6 +15,7 @@ from gemvlm.experiments import get
 from gemvlm.experiments.arm import get_arm, recipe_of
 from gemvlm.experiments.experiment import Task
 from gemvlm.experiments.measure import ItemScore, write_scores
+from gemvlm.experiments.plan import planned
 from gemvlm.experiments.report import write_report
 from gemvlm.experiments.run_log import LOG_FILE, marks, whole
 
@@ -83,3 +84,19 @@ def test_each_line_counts_the_steps_since_the_one_before(tmp_path: Path) -> None
     assert found[-1].seconds == pytest.approx(sum(samples) / 8)
     with pytest.raises(ValueError, match=rf"operations up to step {ends[2] - 10} of {ends[2]}; run the task again"):
         whole(tmp_path, STAGES)
+
+
+def test_seeds_are_added_to_the_primary_pair_alone_and_both_results_are_told(tmp_path: Path, scores: dict) -> None:
+    more = EXPERIMENT.with_more_seeds(2)
+    before, after = ({task.name for task in experiment.tasks()} for experiment in (EXPERIMENT, more))
+    assert after - before == {f"seed-{seed}/{name}" for seed in (3, 4) for name in ("stage-0", "text", "depth")}
+    costs = {cost.name: cost.count for cost in planned(more)}
+    assert (costs["stage 0"], costs["text"], costs["depth"], costs["rgb"]) == (6, 5, 5, 3)
+
+    first = verdict_of(tmp_path, scores)
+    added = {arm: {seed: answers(seed, rate) for seed in (3, 4)} for arm, rate in (("text", 0.65), ("depth", 0.85))}
+    assert verdict_of(tmp_path, added) == first  # who asks for none is told of none
+    page = write_report(more, tmp_path).read_text(encoding="utf-8")
+    told = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert told["planned_seeds"] == first != told["verdict"]
+    assert told["verdict"].startswith("Preliminary, 4 of 5 seeds: ") and "Of the planned seeds alone" in page

@@ -14,14 +14,15 @@ from types import ModuleType
 import pytest
 
 from gemvlm.curation.encode import Codec, encode
-from gemvlm.experiments import execute, get
-from gemvlm.experiments.execute import Given, carry_out, is_finished, prepare
+from gemvlm.experiments import get, shared
+from gemvlm.experiments.execute import carry_out, is_finished
 from gemvlm.experiments.experiment import Experiment, Task
 from gemvlm.experiments.experiment import TestSet as HeldOut
 from gemvlm.experiments.forgetting import finished_forgetting
 from gemvlm.experiments.mechanism import finished_probes
 from gemvlm.experiments.plan import budget_table, planned
 from gemvlm.experiments.report import write_report
+from gemvlm.experiments.shared import Given, prepare
 from gemvlm.model.weights import published_autoencoder
 from gemvlm.recipes import held_out
 from gemvlm.recipes.recipe import DEVELOPMENT_SEED, TEST_SEED, TabletopData
@@ -100,15 +101,15 @@ def test_given_weights_are_refused_where_nothing_begins_with_them(tmp_path: Path
 
 
 def test_arms_go_on_with_the_set_that_they_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(execute, "check_place", lambda *_: None)
-    monkeypatch.setattr(execute, "test_samples", lambda *_: [])
-    monkeypatch.setattr(execute, "look_samples", lambda *_: [])
+    monkeypatch.setattr(shared, "check_place", lambda *_: None)
+    monkeypatch.setattr(shared, "test_samples", lambda *_: [])
+    monkeypatch.setattr(shared, "look_samples", lambda *_: [])
     for name in ("one", "other"):
         write_shards([Sample(name, (), (), "s", "t")], tmp_path / name)
     experiment = get("verdict_2b")
     for _ in range(2):
         prepare(experiment, tmp_path / "run", Given(data=tmp_path / "one"))
-    with pytest.raises(ValueError, match="give the same --data and the same recipes as before"):
+    with pytest.raises(ValueError, match="give the same --data, --teacher and recipes as before"):
         prepare(experiment, tmp_path / "run", Given(data=tmp_path / "other"))
 
 

@@ -13,9 +13,9 @@ from gemvlm.commands import Device
 
 if TYPE_CHECKING:
     from gemvlm.experiments.actions import ActionExperiment
-    from gemvlm.experiments.execute import Given
     from gemvlm.experiments.experiment import Experiment
     from gemvlm.experiments.processes import Work
+    from gemvlm.experiments.shared import Given
 
 Names = Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="TASK")]
 
@@ -33,6 +33,8 @@ def experiment(
     report: bool = False,
     data: Annotated[Path | None, arg(metavar="DIR")] = None,
     start: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="PART=PLACE")] = (),
+    teacher: str = "gem:nano",
+    more_seeds: int = 0,
     device: Device = None,
 ) -> None:
     """Train the arms of an experiment on several seeds, compare them, and say what can be said.
@@ -41,7 +43,8 @@ def experiment(
     every training save first.
 
     Args:
-        name: verdict_nano, actions_nano (policies on its arms, in the same OUT), verdict_2b, or verdict_debug.
+        name: verdict_nano, ablation_nano (every other arm) and actions_nano (policies), both in its OUT, verdict_2b, or
+            verdict_debug.
         out: Folder for all of it.
         plan: Say what it would take, and do nothing.
         gpu: The plan is in hours of a GPU of this name.
@@ -52,22 +55,24 @@ def experiment(
         report: Write the page of what is finished, and train nothing.
         data: A set of `gemvlm curate` in place of the experiment's own scenes.
         start: Where published parts lie, as in `gemvlm train --start`; by default they are fetched from the hub.
+        teacher: Who makes the depth of the arm "teacher": KIND:FOLDER, as in a plan of `gemvlm curate`.
+        more_seeds: So many further seeds for the two arms of the primary gap alone.
         device: cpu, cuda or mps; the best there is by default.
     """
     from gemvlm.evaluation.answer_files import held
     from gemvlm.experiments import get
-    from gemvlm.experiments.execute import Given
     from gemvlm.experiments.processes import carry_all_out, log_of
+    from gemvlm.experiments.shared import Given
 
     if jobs < 1:
         raise ValueError(f"--jobs {jobs}: at least one training runs at once")
     if report and task:
         raise ValueError("--report trains nothing: leave --task out")
-    chosen = get(name)
+    chosen = _with_more_seeds(get(name), more_seeds)
     known = {found.name: found for found in chosen.tasks()}
     if unknown := sorted(set(task) - set(known)):
         raise ValueError(f"--task {', '.join(unknown)}: no such training; there are {', '.join(known)}")
-    steps = _steps(chosen, out, Given(data, start), device, gpu, detect / 100)
+    steps = _steps(chosen, out, Given(data, start, teacher), device, gpu, detect / 100)
     if plan:
         print(steps.plan())
         return
@@ -90,6 +95,16 @@ def experiment(
     if failed:
         logs = "; ".join(f"{found.name}: {log_of(found, out)}" for found in failed)
         raise ValueError(f"{len(failed)} of {len(known)} trainings failed, and say why in their logs: {logs}")
+
+
+def _with_more_seeds(chosen: Experiment | ActionExperiment, count: int) -> Experiment | ActionExperiment:
+    from gemvlm.experiments.experiment import Experiment
+
+    if not count:
+        return chosen
+    if count < 0 or not isinstance(chosen, Experiment):
+        raise ValueError(f"--more-seeds {count}: a verdict takes a number of them, {chosen.name} none")
+    return chosen.with_more_seeds(count)
 
 
 @dataclass(frozen=True)
@@ -123,7 +138,7 @@ def _steps(
         if given.words():
             raise ValueError(
                 f"experiment {chosen.name} records its own demonstrations and begins with the arms in --out: leave "
-                "--data and --start out"
+                "--data, --start and --teacher out"
             )
         return _Steps(
             plan=lambda: actions_report.cost(chosen, out),
@@ -134,7 +149,7 @@ def _steps(
             work=act.work_of(chosen, place),
             options=options,
         )
-    from gemvlm.experiments import execute
+    from gemvlm.experiments import execute, shared
     from gemvlm.experiments.plan import budget_table, cost, seeds_advice
     from gemvlm.experiments.report import write_report
 
@@ -145,9 +160,9 @@ def _steps(
     return _Steps(
         plan=plan,
         cost=lambda: cost(chosen, place),
-        prepare=lambda: execute.prepare(chosen, place, given),
+        prepare=lambda: shared.prepare(chosen, place, given),
         carry_out=lambda task, minutes: execute.carry_out(task, chosen, place, device, minutes, given),
         report=lambda: write_report(chosen, place),
         work=execute.work_of(chosen, place),
-        options=options,
+        options=options + (["--more-seeds", str(len(chosen.more_seeds))] if chosen.more_seeds else []),
     )

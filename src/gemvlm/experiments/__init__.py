@@ -25,7 +25,8 @@ def get(name: str) -> Experiment | ActionExperiment:
 
 def _all() -> dict[str, Experiment | ActionExperiment]:
     from gemvlm.experiments.actions import ACTIONS_NANO
-    from gemvlm.experiments.verdict import VERDICT_DEBUG, VERDICT_NANO
+    from gemvlm.experiments.verdict import ABLATION_NANO, VERDICT_DEBUG, VERDICT_NANO
     from gemvlm.experiments.verdict_2b import VERDICT_2B
 
-    return {experiment.name: experiment for experiment in (VERDICT_DEBUG, VERDICT_NANO, VERDICT_2B, ACTIONS_NANO)}
+    every = (VERDICT_DEBUG, VERDICT_NANO, ABLATION_NANO, VERDICT_2B, ACTIONS_NANO)
+    return {experiment.name: experiment for experiment in every}

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Literal, overload
 
 import numpy as np
 
+from gemvlm.curation.depth_teacher import DepthTeacher
 from gemvlm.data.collate import keyed
 from gemvlm.depth_map import DepthMap
 from gemvlm.sample import Frame, Sample, Turn
 
-DepthSource = Literal["exact", "other_scene", "noise", "noisy", "sparse"]
+DepthSource = Literal["exact", "other_scene", "noise", "noisy", "sparse", "teacher"]
 GRID_FAMILY = "depth_grid"
 GRID = 6
 """Rows and columns of the depth that is told in words."""
@@ -20,6 +22,7 @@ NOISE = 0.1
 """Deviation of the logarithm of noisy depth: errors of about ten per cent, pixel by pixel."""
 SPARSE_SHARE = 0.05
 """Share of pixels at which sparse depth is known."""
+LABELLED_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class Alteration:
     """What becomes of each frame's depth, for the share of samples that keep any.
 
     `other_scene` is the exact depth of a frame of another scene, `noise` independent pixels over the frame's own range;
-    `noisy` and `sparse` are poor measurements of the right one. With `in_words` a turn of family `GRID_FAMILY` tells
+    `noisy` and `sparse` are poor measurements of the right one; `teacher` is what a network made of the image, which
+    the samples must bring with them (`labelled`). With `in_words` a turn of family `GRID_FAMILY` tells
     the right depth as `GRID` x `GRID` numbers in decimetres.
     """
 
@@ -66,7 +70,7 @@ class Altered(Sequence[Sample]):
         rng = np.random.default_rng((self.seed, keyed(sample.id, "altered")))
         if rng.random() >= self.alteration.share:
             return tuple(replace(frame, depth=None) for frame in sample.frames)
-        if self.alteration.depth == "exact":
+        if self.alteration.depth in ("exact", "teacher"):
             return sample.frames
         if self.alteration.depth == "other_scene":
             donor = self._donor(sample, rng)
@@ -91,6 +95,18 @@ class Altered(Sequence[Sample]):
         raise ValueError(
             f"sample {sample.id!r}: no other scene among {len(self)} samples has depth of its size; give more scenes"
         )
+
+
+def labelled(samples: Iterable[Sample], teacher: DepthTeacher) -> Iterator[Sample]:
+    """The samples with a teacher's depth in place of their own, in frames that have any."""
+    remaining = iter(samples)
+    while chunk := list(islice(remaining, LABELLED_AT_ONCE)):
+        frames = [frame for sample in chunk for frame in sample.frames if frame.depth is not None]
+        focal = [None if frame.view is None else frame.view.camera.fx for frame in frames]
+        maps = iter(teacher.predict([frame.image for frame in frames], focal) if frames else [])
+        for sample in chunk:
+            told = (f if f.depth is None else replace(f, depth=next(maps)) for f in sample.frames)
+            yield replace(sample, frames=tuple(told))
 
 
 def _worse(depth: DepthMap, source: DepthSource, rng: np.random.Generator) -> DepthMap:

@@ -61,6 +61,7 @@ ARMS = {
             Arm(f"share_{100 * s:g}", f"depth for {100 * s:g} % of the samples", alteration=Alteration(share=s))
             for s in (0.1, 0.3)
         ),
+        Arm("teacher", "depth that a network made of the image", alteration=Alteration("teacher")),
         Arm("noisy", "depth with ten per cent of error in each pixel", alteration=Alteration("noisy")),
         Arm("sparse", "depth at one pixel in twenty", alteration=Alteration("sparse")),
     )

@@ -2,6 +2,7 @@
 
 OUT/experiment.json   which set the arms learn from
 OUT/data              the training samples, shared          OUT/tests/SET        the held-out questions
+OUT/taught            the same with a teacher's depth       OUT/tests/looks      scenes to be looked at
 OUT/seed-S/stage-0    trained once for each seed            OUT/seed-S/ARM       one run folder of each arm
 OUT/pilot/ARM-xRATE   learning rates tried                  .../SET.jsonl        one line for each question
 OUT/start             the given weights, where there are    .../probe.json, forgetting.json   see those files
@@ -9,10 +10,8 @@ OUT/start             the given weights, where there are    .../probe.json, forg
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,94 +21,28 @@ from gemvlm.experiments.altered import Altered
 from gemvlm.experiments.arm import get_arm, recipe_of
 from gemvlm.experiments.experiment import START, Experiment, Task, TestSet
 from gemvlm.experiments.forgetting import FORGETTING, write_forgetting
-from gemvlm.experiments.measure import measure, read_scores, surprise, test_samples, write_json, write_scores
+from gemvlm.experiments.measure import measure, read_scores, surprise, test_samples, write_scores
 from gemvlm.experiments.mechanism import BASELINES, PROBE, look_samples, write_baselines, write_probe
 from gemvlm.experiments.processes import Work
 from gemvlm.experiments.run_log import whole
+from gemvlm.experiments.shared import NOTHING, Given, learned_from, place_of
 from gemvlm.inference import load
 from gemvlm.inference.pipeline import GemPipeline
 from gemvlm.model.card import CheckpointCard
 from gemvlm.model.gem import Gem
 from gemvlm.recipes.callbacks import Callback
-from gemvlm.recipes.data import check_place, make_data
 from gemvlm.recipes.recipe import Recipe, Start
 from gemvlm.recipes.run import card_of, train_recipe
 from gemvlm.recipes.start import find_start
 from gemvlm.runtime import default_device, deterministic
 from gemvlm.sample import Sample
-from gemvlm.shards import MANIFEST, Manifest
 from gemvlm.training.checkpoint import RunState, save_checkpoint
 from gemvlm.training.loop import FINAL, Run
 from gemvlm.training.stage import Stage
 
 CURVE_QUESTIONS = 256
-NOTE = "experiment.json"
 RUNNING = "running"
 """Held by the process that carries a task out."""
-
-
-@dataclass(frozen=True)
-class Given:
-    """What a user gives an experiment: a curated set in place of its own scenes, and where published weights lie.
-
-    `start` holds words as `gemvlm train --start` has them; without any the recipe's hub ids are fetched.
-    """
-
-    data: Path | None = None
-    start: tuple[str, ...] = ()
-
-    def words(self) -> list[str]:
-        """The same on a command line."""
-        data = [] if self.data is None else ["--data", str(self.data)]
-        return data + [word for place in self.start for word in ("--start", place)]
-
-
-NOTHING = Given()
-
-
-def prepare(experiment: Experiment, out: Path, given: Given = NOTHING) -> None:
-    """What all tasks share: training scenes, held-out questions and scenes to be looked at, made once.
-
-    ValueError if a set is given that is none or another than the arms so far have learned from, or if places of
-    weights are given that nothing begins with.
-    """
-    if given.start and experiment.pretrains:
-        raise ValueError(f"--start: experiment {experiment.name} begins with random weights; leave it out")
-    assert experiment.base.data is not None
-    if given.data is None:
-        make_data(experiment.base.data, out / "data")
-    else:
-        check_place(experiment.base, out, given.data)
-    _refuse_other_data(experiment, out, given)
-    for test in (experiment.development, *experiment.tests):
-        if not ((place := place_of(test, experiment, out)) / MANIFEST).is_file():
-            test_samples(test, experiment.base, place)
-    look_samples(experiment, out)
-
-
-def _refuse_other_data(experiment: Experiment, out: Path, given: Given) -> None:
-    """Notes what the arms learn from and how, so that no later command goes on with another set or recipe."""
-    settings = hashlib.sha256(repr(replace(experiment, seeds=())).encode()).hexdigest()[:16]
-    now = {"experiment": experiment.name, "data": Manifest.from_folder(_data(out, given)).hash, "settings": settings}
-    if (note := out / NOTE).is_file():
-        before = json.loads(note.read_text(encoding="utf-8"))
-        if before != {name: now.get(name) for name in before}:
-            raise ValueError(
-                f"{note}: the arms so far are of {before}, this command's would be of {now}; give the same --data and "
-                "the same recipes as before, or another --out"
-            )
-        return
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(now, note)
-
-
-def _data(out: Path, given: Given) -> Path:
-    return out / "data" if given.data is None else given.data
-
-
-def place_of(test: TestSet, experiment: Experiment, out: Path) -> Path:
-    which = "development" if test is experiment.development else test.name
-    return out / "tests" / which
 
 
 def is_done(task: Task, experiment: Experiment, out: Path) -> bool:
@@ -176,7 +109,7 @@ def _train(
     task: Task, experiment: Experiment, out: Path, device: str | None, minutes: float | None, given: Given
 ) -> bool:
     folder, base = task.folder(out), experiment.base
-    data = _data(out, given)
+    data = learned_from(task, out, given)
     if task.arm is None:
         recipe = replace(base, name=f"{base.name}-stage-0", stages=base.stages[:1], seed=task.seed)
         run = Run(folder, minutes=minutes, show_progress=False, callback_every=10**9)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gemvlm.experiments.arm import get_arm
@@ -41,6 +41,7 @@ class Experiment:
     `pilot_seed`; `execute.chosen_rates` says what the others take. `primary` names the families whose mean score on the
     shortcut-free subset is the primary metric, `taught`, `untaught` and `metric` are further groups of families,
     reported apart. So many scenes, `probe_scenes`, are for the probe and for descriptions (`mechanism.py`).
+    `more_seeds` are for the two arms of the primary gap alone, after everything else.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Experiment:
     tests: tuple[TestSet, ...]
     curve_every: int
     probe_scenes: int = 80
+    more_seeds: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for arm in {*self.arms, *self.tuned, *(c.arm for c in self.contrasts), *(c.control for c in self.contrasts)}:
@@ -71,7 +73,7 @@ class Experiment:
                 f"experiment {self.name}: {', '.join(unmeasured)} is as long as depth costs beside text, but text or "
                 "depth is not among the arms"
             )
-        if self.pilot_seed in self.seeds:
+        if self.pilot_seed in (*self.seeds, *self.more_seeds):
             raise ValueError(f"experiment {self.name}: pilot_seed {self.pilot_seed} must not be one of the seeds")
         wanted = 4 if self.base.start is None else 3
         if self.base.data is None or len(self.base.stages) != wanted:
@@ -90,6 +92,15 @@ class Experiment:
         """Whether every seed has a stage 0 of its own; else all begin with given weights."""
         return self.base.start is None
 
+    def with_more_seeds(self, count: int) -> Experiment:
+        """The same with `count` further seeds of the primary pair."""
+        first = max(self.seeds) + 1
+        return replace(self, more_seeds=tuple(range(first, first + count)))
+
+    def seeds_of(self, arm: str) -> tuple[int, ...]:
+        primary = self.contrasts[0]
+        return (*self.seeds, *self.more_seeds) if arm in (primary.arm, primary.control) else self.seeds
+
     def tasks(self) -> Iterator[Task]:
         """Every training in an order in which each finds what it needs; the pilot first."""
         pilots = [Task(arm, self.pilot_seed, rate) for arm in self.tuned for rate in self.rates]
@@ -97,9 +108,9 @@ class Experiment:
         if len(self.rates) > 1:
             yield from [Task(None, self.pilot_seed)] if self.pretrains else []
             yield from pilots
-        for seed in self.seeds:
+        for seed in (*self.seeds, *self.more_seeds):
             yield from [Task(None, seed)] if self.pretrains else []
-            yield from (Task(arm, seed) for arm in arms)
+            yield from (Task(arm, seed) for arm in arms if seed in self.seeds_of(arm))
 
     def files(self, out: Path, name: str) -> dict[str, dict[int, Path]]:
         """Arm → seed → the file of that name in its folder, of those that are there.
@@ -107,7 +118,7 @@ class Experiment:
         What the arms began with goes by "stage-0", or by "start" where the weights were given.
         """
         found: dict[str, dict[int, Path]] = {}
-        for seed in self.seeds:
+        for seed in (*self.seeds, *self.more_seeds):
             for task in (Task(None, seed), *(Task(arm, seed) for arm in self.arms)):
                 if (path := task.folder(out) / name).is_file():
                     found.setdefault(task.arm or STAGE_0, {})[seed] = path

@@ -40,11 +40,15 @@ class Cost:
 
 def planned(experiment: Experiment) -> list[Cost]:
     """Each kind of training, from sizes alone: stage 0, the pilot's, and every arm's."""
-    costs, seeds, base = [], len(experiment.seeds), experiment.base
+    costs, base = [], experiment.base
+    seeds = len(experiment.seeds) + len(experiment.more_seeds)
     piloted = len(experiment.rates) > 1
     if experiment.pretrains:
         costs.append(_cost("stage 0", replace(base, stages=base.stages[:1]), seeds + piloted))
-    arms = {arm: _cost(arm, recipe_of(get_arm(arm), base, experiment.seeds[0]), seeds) for arm in experiment.arms}
+    arms = {
+        arm: _cost(arm, recipe_of(get_arm(arm), base, experiment.seeds[0]), len(experiment.seeds_of(arm)))
+        for arm in experiment.arms
+    }
     if piloted:
         tried = len(experiment.rates)
         costs += [replace(arms[arm], name=f"pilot of {arm}", count=tried) for arm in experiment.tuned]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from gemvlm.experiments.analysis import (
     verdict,
 )
 from gemvlm.experiments.arm import get_arm, recipe_of
-from gemvlm.experiments.execute import is_done, is_finished, place_of
+from gemvlm.experiments.execute import is_done, is_finished
 from gemvlm.experiments.experiment import Experiment, Task
 from gemvlm.experiments.forgetting import finished_forgetting
 from gemvlm.experiments.measure import ItemScore, read_scores, write_json
@@ -36,6 +37,7 @@ from gemvlm.experiments.report_parts import (
     probe_means,
 )
 from gemvlm.experiments.run_log import LOG_FILE, marks
+from gemvlm.experiments.shared import place_of
 from gemvlm.experiments.spent import spent
 from gemvlm.figure import Report
 from gemvlm.figure.plots import INK, LINES, quieten
@@ -54,7 +56,7 @@ def finished_scores(experiment: Experiment, out: Path, test: str) -> Scores:
     """What the finished arms answered on one of the test sets."""
     found: dict[str, dict[int, list[ItemScore]]] = {}
     for arm in experiment.arms:
-        for seed in experiment.seeds:
+        for seed in experiment.seeds_of(arm):
             path = Task(arm, seed).folder(out) / f"{test}.jsonl"
             if path.is_file():
                 found.setdefault(arm, {})[seed] = read_scores(path)
@@ -89,6 +91,9 @@ def write_report(experiment: Experiment, out: Path) -> Path:
                     "is concluded."
                 )
             report.text(f"**{said}**")
+            if experiment.more_seeds and found["score"]:
+                before = results["planned_seeds"] = _of_planned_seeds(experiment, out, test)
+                report.text(f"Of the planned seeds alone: {before}")
         report.table(*_means(experiment, scores, selections))
         for metric, rows in ((metric, rows) for metric, rows in found.items() if rows):
             report.table(*gap_table(rows, metric))
@@ -127,7 +132,18 @@ def _said(
     said = verdict(found, primary, mean, CHANCE)
     if can_show(mean, CHANCE):
         said = f"{said} {credit(found, probed, primary)}"
-    return f"Preliminary, {len(shared)} of {len(experiment.seeds)} seeds: {said}" if preliminary and shared else said
+    planned = len(experiment.seeds_of(primary.control))
+    return f"Preliminary, {len(shared)} of {planned} seeds: {said}" if preliminary and shared else said
+
+
+def _of_planned_seeds(experiment: Experiment, out: Path, test: str) -> str:
+    """The verdict as it is without the seeds that were added."""
+    planned = replace(experiment, more_seeds=())
+    scores, chosen = finished_scores(planned, out, test), primary_items(planned)
+    found = gaps(planned, scores, chosen, "score", METRICS["score"])
+    probed = probe_gaps(planned, finished_probes(planned, out))
+    left = any(not is_finished(task, planned, out) for task in planned.tasks())
+    return _said(planned, scores, chosen, found, probed, left)
 
 
 def untrue_self_test(experiment: Experiment, out: Path, tests: Sequence[str]) -> list[int]:
@@ -164,7 +180,7 @@ def learning_curves(experiment: Experiment, out: Path) -> dict[str, list[tuple[f
     """Arm → (operations spent after stage 0, surprise), averaged over its finished seeds."""
     curves = {}
     for arm in experiment.arms:
-        tasks = [task for seed in experiment.seeds if is_done(task := Task(arm, seed), experiment, out)]
+        tasks = [task for seed in experiment.seeds_of(arm) if is_done(task := Task(arm, seed), experiment, out)]
         if tasks:
             points = np.array([_curve(experiment, task, out) for task in tasks]).mean(axis=0)
             curves[arm] = [(float(x), float(y)) for x, y in points]

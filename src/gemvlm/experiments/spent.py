@@ -37,7 +37,7 @@ def spent(experiment: Experiment, out: Path) -> dict[str, Spent]:
     """Arm → what it has spent, of the arms that have a finished seed. Steps are those that its log has."""
     found = {}
     for arm in experiment.arms:
-        tasks = [task for seed in experiment.seeds if is_done(task := Task(arm, seed), experiment, out)]
+        tasks = [task for seed in experiment.seeds_of(arm) if is_done(task := Task(arm, seed), experiment, out)]
         recipe = recipe_of(get_arm(arm), experiment.base, experiment.seeds[0])
         ends = [marks(task.folder(out), recipe.stages)[-1] for task in tasks]
         runs = [(end.step, end.operations, end.seconds) for end in ends if end.operations]

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import TypedDict
 
 from gemvlm.data.conversation import CoordinateFormat
+from gemvlm.experiments.arm import ARMS
 from gemvlm.experiments.experiment import Contrast, Experiment, TestSet
 from gemvlm.recipes.debug import DEBUG
 from gemvlm.recipes.quickstart import QUICKSTART
@@ -63,6 +64,8 @@ CONTRASTS = (
     Contrast("depth", "rgb", "Depth helps more than painting the image"),
     Contrast("depth", "regression", "Generating helps more than regressing"),
 )
+
+VARIANTS = ("weight_0.03", "weight_0.3", "weight_1", "encoding_spectral", "encoding_sqrt_disparity")
 
 
 def from_plain_parts(recipe: Recipe, families: dict[str, float]) -> Recipe:
@@ -123,6 +126,21 @@ VERDICT_NANO = Experiment(
     tests=(TestSet("in_distribution", 500, 300, TEST_SEED), TestSet("new_textures", 300, 200, TEST_SEED)),
     curve_every=100,
 )
+
+ABLATION_NANO = replace(
+    VERDICT_NANO,
+    name="ablation_nano",
+    arms=tuple(ARMS),
+    contrasts=(
+        CONTRASTS[0],
+        Contrast("depth", "text_long", "Generating depth helps at equal compute"),
+        Contrast("depth", "depth_as_text", "Painting depth helps more than telling it"),
+        *(Contrast("depth", name, f"{name} is worse") for name in ("depth_direct", "noise", "frozen_generator")),
+        *(Contrast(name, "text", f"{name} helps") for name in ("share_10", "share_30", "teacher", "noisy", "sparse")),
+        *(Contrast(name, "depth", f"{name} is better") for name in VARIANTS),
+    ),
+)
+"""Every arm there is, in the folder of `verdict_nano`, whose finished arms are found again."""
 
 VERDICT_DEBUG = replace(
     VERDICT_NANO,

@@ -24,6 +24,7 @@ from gemvlm.sample import Frame, Sample
 from gemvlm.shards import MANIFEST, Manifest, ShardReader, StoredFrame, write_shards
 from gemvlm.training.stage import Stage
 
+SETTINGS = "settings.json"
 T = TypeVar("T")
 
 
@@ -63,7 +64,7 @@ def make_data(data: TabletopData, folder: Path) -> Path:
 
     A curated set there is taken instead. ValueError if the folder holds samples made by other settings.
     """
-    settings_file = folder / "settings.json"
+    settings_file = folder / SETTINGS
     settings = dataclasses.asdict(data)
     if (folder / MANIFEST).is_file():
         if is_curated(folder):
@@ -71,7 +72,7 @@ def make_data(data: TabletopData, folder: Path) -> Path:
         if not settings_file.is_file():
             raise ValueError(
                 f"{folder}: neither a set of `gemvlm curate` nor samples of this recipe ({CARD} and "
-                f"{settings_file.name} are missing); choose another folder"
+                f"{SETTINGS} are missing); choose another folder"
             )
         there = json.loads(settings_file.read_text(encoding="utf-8"))
         if there != json.loads(json.dumps(settings)):
@@ -94,7 +95,7 @@ def make_data(data: TabletopData, folder: Path) -> Path:
         turns_per_family=data.turns_per_family,
     )
     write_shards(progress(samples, data.scenes * data.views_per_scene, "making scenes"), draft)
-    (draft / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+    (draft / SETTINGS).write_text(json.dumps(settings), encoding="utf-8")
     draft.rename(folder)
     return folder
 
