@@ -70,3 +70,19 @@ def test_world_and_camera_are_undone_by_each_other() -> None:
     assert np.allclose(view.to_world(np.zeros((1, 3))), view.camera_to_world[:3, 3])
     homogeneous = np.append(points[0, 0], 1)
     assert np.allclose(view.to_world(points[0, 0]), (view.camera_to_world @ homogeneous)[:3])
+
+
+def test_rays_meet_a_level_plane_where_depth_says() -> None:
+    pose = np.eye(4)
+    tilt = np.radians(125.0)  # looks down, 35 degrees from straight, so that some rays look at the sky
+    pose[:3, :3] = [[1, 0, 0], [0, np.cos(tilt), -np.sin(tilt)], [0, np.sin(tilt), np.cos(tilt)]]
+    pose[:3, 3] = [0.3, -0.2, 1.2]
+    view = View(Camera.from_fov(40, 30, 115.0), pose)
+    z = view.level_plane(0.4)
+    meets = np.isfinite(z)
+    assert 0 < meets.sum() < meets.size and (z[meets] > 0).all()
+    places = view.to_world(view.camera.rays()[meets] * z[meets][:, None])
+    np.testing.assert_allclose(places[:, 2], 0.4, atol=1e-9)
+    upwards = view.to_world(view.camera.rays())[..., 2] - 1.2
+    assert (upwards[~meets] >= 0).all() and (upwards[meets] < 0).all()
+    assert np.isinf(View(Camera.from_fov(4, 4, 50.0), np.eye(4)).level_plane(-1.0)).all()

@@ -84,3 +84,10 @@ class View:
     def to_camera(self, points: Float[np.ndarray, "*N 3"]) -> Float[np.ndarray, "*N 3"]:
         """World points to the camera frame; undoes `to_world`."""
         return (points - self.camera_to_world[:3, 3]) @ self.camera_to_world[:3, :3]
+
+    def level_plane(self, height_m: float) -> Float[np.ndarray, "H W"]:
+        """z-depth (metres) at which each pixel's ray meets the level plane at world z = `height_m`; inf where never."""
+        downwards = self.camera.rays() @ self.camera_to_world[2, :3]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            z = (height_m - self.camera_to_world[2, 3]) / downwards
+        return np.where(z > 0, z, np.inf)

@@ -166,6 +166,8 @@ def test_locate_reads_measured_depth(monkeypatch: pytest.MonkeyPatch, picture: P
         ([], "give either --intrinsics FILE or --fov"),
         (["--fov", "0"], "between 0 and 180"),
         (["--fov", "50", "--depth", "a.npz", "--fit", "b.npz"], "give one of them"),
+        (["--fov", "50", "--support", "0.7", "--fit", "b.npz"], "give one of them"),
+        (["--fov", "50", "--support", "0.7"], "needs the camera's pose; add --pose FILE"),
         (["--intrinsics", "K"], "not a table of numbers|expected 3 x 3"),
         (["--fov", "50", "--pose", "K"], "expected 4 x 4"),
     ],

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from gemvlm.camera import Camera, View
-from gemvlm.depth_map import DepthMap, Encoding
-from gemvlm.inference import GemPipeline, LocateRequest
-from gemvlm.inference.locate import depth_at, unprojected
+from gemvlm.depth_map import AlignmentError, DepthMap, Encoding
+from gemvlm.inference import DepthPrediction, GemPipeline, LocateRequest
+from gemvlm.inference.locate import depth_at, standing_on, unprojected
 from gemvlm.sample import Point
 
 CAMERA = Camera(64, 48, 60.0, 58.0, 31.0, 25.0)
@@ -107,6 +107,43 @@ def test_generated_depth_is_brought_to_a_few_measured_pixels(
     noise = np.random.default_rng(0).uniform(0.1, 60.0, truth.values.shape).astype(np.float32)
     hopeless = pipeline.locate(image, "red mug", VIEW, fit=replace(truth, values=noise), steps=2)
     assert hopeless.camera_m is None and "does not fit" in str(hopeless.missing)
+
+
+LOOKING_DOWN = np.eye(4)
+LOOKING_DOWN[:3, :3] = [[1, 0, 0], [0, -1, 0], [0, 0, -1]]
+LOOKING_DOWN[2, 3] = 1.5
+
+
+def test_generated_depth_is_brought_to_the_surface_that_things_stand_on() -> None:
+    """A table at 0.7 m seen from 1.5 m, a cup of 0.1 m on it, and all of it painted a third too far."""
+    true = np.full((48, 64), 0.8, np.float32)
+    true[20:28, 30:40] = 0.7
+    true[:, :10] = 1.5  # the floor beside the table, and something painted below the table that can't be there
+    true[40:44, 50:54] = 0.85
+    painted = DepthMap.from_values(true * 4 / 3, source="painted")
+    found = standing_on(painted, View(CAMERA, LOOKING_DOWN), 0.7)
+    np.testing.assert_allclose(found.values[20:28, 30:40], 0.7, atol=1e-5)
+    np.testing.assert_allclose(found.values[:, :10], 0.8, atol=1e-5)
+    assert found.values.max() <= 0.8 + 1e-6 and found.is_metric
+    with pytest.raises(AlignmentError):
+        standing_on(painted, View(CAMERA, LOOKING_DOWN), 2.0)  # above the camera
+
+
+def test_the_surfaces_height_is_an_argument_of_locate(
+    pipeline: GemPipeline, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saying(pipeline, monkeypatch, "(500, 500)")
+    monkeypatch.setattr(pipeline, "depth_batch", lambda images, **_: [painted] * len(images))
+    painted = DepthPrediction(flat(1.6), np.ones((48, 64), np.float32), image)
+    found = pipeline.locate(image, "mug", View(CAMERA, LOOKING_DOWN), support_m=0.7)
+    assert found.depth_source == "aligned" and found.world_m is not None
+    assert found.world_m[2] == pytest.approx(0.7, abs=1e-4)
+    hopeless = pipeline.locate(image, "mug", View(CAMERA, LOOKING_DOWN), support_m=2.0)
+    assert hopeless.world_m is None and "does not fit a surface at 2 m" in str(hopeless.missing)
+    with pytest.raises(ValueError, match="support_m: a height in the world needs the camera's pose"):
+        pipeline.locate(image, "mug", CAMERA, support_m=0.7)
+    with pytest.raises(ValueError, match=r"fit and support_m: .* give one of them"):
+        pipeline.locate(image, "mug", VIEW, fit=flat(), support_m=0.7)
 
 
 def test_a_reply_without_a_point_is_none_with_the_reply(

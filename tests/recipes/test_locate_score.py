@@ -19,6 +19,7 @@ from gemvlm.recipes.locate_score import (
     BEST,
     BLIND,
     GENERATED,
+    SUPPORTED,
     TABLE,
     TRUE,
     Sought,
@@ -74,6 +75,7 @@ def test_errors_are_those_of_depth_and_of_the_ray() -> None:
     np.testing.assert_allclose(centre, [0.25 * 1.95, 0.25 * 1.95, 0.05], atol=1e-6)
     np.testing.assert_allclose(found[TRUE], centre, atol=1e-6)
     np.testing.assert_allclose(found[ALIGNED], centre, atol=1e-3)
+    np.testing.assert_allclose(found[SUPPORTED], centre, atol=1e-3)
     ray = np.array([0.25, 0.25, -1.0])
     np.testing.assert_allclose(found[GENERATED], [0, 0, 2] + 1.1 * 1.95 * ray, atol=1e-6)
     np.testing.assert_allclose(found[TABLE], [0, 0, 2] + 2.0 * ray, atol=1e-9)

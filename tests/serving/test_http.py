@@ -205,6 +205,9 @@ def test_a_place_in_space(http: TestClient, nano: GemPipeline, picture: np.ndarr
         brought = http.post("/v1/locate", json=request | {"camera": {"fov_y_deg": 45}, "fit": fitted}).json()
         assert brought["depth_source"] == "aligned"
         assert brought["camera_m"][2] == pytest.approx(1.5 * found["camera_m"][2], rel=0.02)
+        on_wall = http.post("/v1/locate", json=request | {"camera": {"fov_y_deg": 45}, "support_m": 3.5}).json()
+        told = nano.locate(picture, "red mug", view, steps=2, support_m=3.5)
+        assert on_wall["missing"] == told.missing and on_wall["depth_source"] == told.depth_source
         camera = {"fx": view.camera.fx, "fy": view.camera.fy, "cx": 79.5, "cy": 59.5}  # as OpenCV counts
         assert http.post("/v1/locate", json=request | {"camera": camera}).json()["world_m"] == found["world_m"]
 
@@ -221,6 +224,7 @@ def test_a_place_in_space(http: TestClient, nano: GemPipeline, picture: np.ndarr
         {"depth": "small"},
         {"depth": "colour"},
         {"fit": "small"},
+        {"support_m": 0.7},
         {"expression": " "},
         {"ensemble": 8, "steps": 100},
     ],

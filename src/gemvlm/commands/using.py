@@ -105,6 +105,7 @@ def locate(
     pose: Path | None = None,
     depth: Path | None = None,
     fit: Path | None = None,
+    support: float | None = None,
     steps: int = 30,
     ensemble: int = 1,
     seed: int = 0,
@@ -124,6 +125,8 @@ def locate(
         pose: Text file with the 4 x 4 camera-to-world matrix in metres (x right, y down, z forward).
         depth: Measured depth of the image to use: .npz, or 16-bit .png with its JSON (see `gemvlm depth`).
         fit: Measured depth of some pixels that the model's own depth is brought to.
+        support: Height in metres (the world's z, upwards) of the level surface that it stands on, to which the model's
+            own depth is brought; needs --pose.
         steps: Integration steps of the generator.
         ensemble: Median of so many paintings.
         seed: Of the noise that painting starts from.
@@ -132,8 +135,10 @@ def locate(
         rrd: All of it as a recording for the Rerun viewer.
         device: cpu, cuda or mps; the best there is by default.
     """
-    if depth is not None and fit is not None:
-        raise ValueError("--depth is used as it is, --fit is what generated depth is brought to: give one of them")
+    if sum(given is not None for given in (depth, fit, support)) > 1:
+        raise ValueError("--depth is used as it is, generated depth is brought to --fit or --support: give one of them")
+    if support is not None and pose is None:
+        raise ValueError("--support: a height in the world needs the camera's pose; add --pose FILE")
     from gemvlm.depth_map import DepthMap, point_cloud
     from gemvlm.inference import load
     from gemvlm.inference.images import read_image
@@ -146,6 +151,7 @@ def locate(
         view,
         depth=None if depth is None else DepthMap.from_file(depth),
         fit=None if fit is None else DepthMap.from_file(fit),
+        support_m=support,
         steps=steps,
         ensemble=ensemble,
         seed=seed,

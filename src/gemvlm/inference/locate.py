@@ -26,17 +26,25 @@ WINDOW = 0.01
 """Half a side of the square, as a share of the image's longer side; at least a pixel."""
 FIT = AlignmentRules(min_truth=0.0, min_pixels=10, min_inliers=0.3)
 """Metric truth may be as sparse as a few returns of a lidar, and generated depth need not be good all over."""
+SUPPORT = AlignmentRules(min_truth=0.05, min_inliers=0.2)
+"""Much of a picture is not the surface that things stand on."""
+FAR_M = 10.0
+"""Nothing stands on a surface beyond this."""
 
 
 @dataclass(frozen=True)
 class LocateRequest:
-    """What to look for, in which image, through which camera, and what is known of depth; see `GemPipeline.locate`."""
+    """What to look for, in which image, through which camera, and what is known of depth; see `GemPipeline.locate`.
+
+    `support_m` is the height (world z, metres) of the level surface that the thing stands on.
+    """
 
     image: ImageLike
     expression: str
     view: Camera | View
     depth: DepthMap | None = None
     fit: DepthMap | None = None
+    support_m: float | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +100,18 @@ def unprojected(point: Point, z_m: float, view: Camera | View) -> tuple[Metres, 
     return _metres(place), _metres(view.to_world(place)) if isinstance(view, View) else None
 
 
+def standing_on(depth: DepthMap, view: View, height_m: float) -> DepthMap:
+    """z-depth brought to the level surface at world z = `height_m` that is seen in it; nothing then lies beneath that.
+
+    AlignmentError if too little of the picture agrees with such a surface.
+    """
+    plane = view.level_plane(height_m)
+    seen = plane < FAR_M
+    surface = DepthMap.from_values(np.where(seen, plane, 0).astype(np.float32), source="level surface")
+    aligned = align(depth, replace(surface, valid=seen), SUPPORT)
+    return replace(aligned, values=np.minimum(aligned.values, plane).astype(np.float32))
+
+
 def located(found: Location, point: Point, request: LocateRequest, generated: DepthMap | None) -> Location:
     """`found` with its place in space: by measured depth if there is any, else by generated depth.
 
@@ -105,11 +125,12 @@ def located(found: Location, point: Point, request: LocateRequest, generated: De
         depth, source = request.depth.to_z(camera), "measured"
     elif generated is None:
         raise ValueError("neither measured nor generated depth was given; give one of them")
-    elif request.fit is not None:
+    elif request.fit is not None or request.support_m is not None:
         try:
-            depth, source = align(generated.to_z(camera), request.fit.to_z(camera), FIT), "aligned"
+            depth, source = _aligned(generated.to_z(camera), request), "aligned"
         except AlignmentError as error:
-            return replace(found, missing=f"generated depth does not fit the measured one: {error}")
+            what = "the measured one" if request.fit is not None else f"a surface at {request.support_m:g} m"
+            return replace(found, missing=f"generated depth does not fit {what}: {error}")
     else:
         depth, source = generated.to_z(camera), "generated"
     found = replace(found, depth=depth, depth_source=source)
@@ -120,18 +141,33 @@ def located(found: Location, point: Point, request: LocateRequest, generated: De
     return replace(found, camera_m=camera_m, world_m=world_m, spread_m=sample.spread_m, pixels=sample.pixels)
 
 
+def _aligned(depth: DepthMap, request: LocateRequest) -> DepthMap:
+    """Generated z-depth brought to what the request knows."""
+    view = request.view
+    if request.fit is not None:
+        return align(depth, request.fit.to_z(view.camera if isinstance(view, View) else view), FIT)
+    assert isinstance(view, View) and request.support_m is not None
+    return standing_on(depth, view, request.support_m)
+
+
 def check_request(image: np.ndarray, request: LocateRequest, paints_metres: bool) -> None:
     """ValueError unless camera and depth maps have the image's size and depth in metres can be had.
 
     `paints_metres` says whether the model's own depth is metric.
     """
-    if request.depth is None and request.fit is None and not paints_metres:
+    known = [name for name in ("depth", "fit", "support_m") if getattr(request, name) is not None]
+    if not known and not paints_metres:
         raise ValueError(
-            "this model's depth has no metres; give metric depth of some pixels (`fit`) to align it to, or of all "
-            "(`depth`)"
+            "this model's depth has no metres; give metric depth of some pixels (`fit`) or the height of the surface "
+            "that things stand on (`support_m`) to align it to, or depth of all pixels (`depth`)"
         )
-    if request.depth is not None and request.fit is not None:
-        raise ValueError("`depth` is used as it is, `fit` is what generated depth is brought to: give one of them")
+    if len(known) > 1:
+        raise ValueError(
+            f"{' and '.join(known)}: depth is used as it is, generated depth is brought to fit or to the surface at "
+            "support_m; give one of them"
+        )
+    if request.support_m is not None and not isinstance(request.view, View):
+        raise ValueError("support_m: a height in the world needs the camera's pose; give a `View` (`camera_to_world`)")
     size = image.shape[:2]
     camera = request.view.camera if isinstance(request.view, View) else request.view
     if (camera.height, camera.width) != size:

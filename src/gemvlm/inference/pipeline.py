@@ -192,6 +192,7 @@ class GemPipeline:
         *,
         depth: DepthMap | None = None,
         fit: DepthMap | None = None,
+        support_m: float | None = None,
         steps: int | Steps = 30,
         guidance: float = 1.0,
         seed: int = 0,
@@ -200,9 +201,10 @@ class GemPipeline:
         """Where in space the thing is that `expression` names: in the camera's frame, and with a `View` in the world's.
 
         Depth is `depth` if you have measured it, else what the model paints: as it is if that is metric, or aligned to
-        `fit`, measured depth of a few pixels. Both have the image's size. See `Location` for what may be missing.
+        `fit`, measured depth of a few pixels, or to the level surface at world z = `support_m` (a `View` is needed)
+        that the thing stands on. Maps have the image's size. See `Location` for what may be missing.
         """
-        request = LocateRequest(image, expression, view, depth, fit)
+        request = LocateRequest(image, expression, view, depth, fit, support_m)
         return self.locate_batch([request], steps=steps, guidance=guidance, seed=seed, ensemble=ensemble)[0]
 
     def locate_batch(

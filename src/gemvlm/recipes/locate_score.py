@@ -10,15 +10,15 @@ meets nothing) counting as infinitely far:
     surface    to the nearest of those pixels
 
 Beside what the model does alone stand the same point with true depth, with generated depth brought to a few measured
-pixels, and where the ray through it meets the table; and two that need no model: the middle of the image, and the pixel
-that a perfect pointer of this training names, both with true depth. Nobody has named what is in unlabelled frames:
-there depth alone is scored, at given points. Every number is ours.
+pixels or to the table, and where the ray through it meets the table; and two that need no model: the middle of the
+image, and the pixel that a perfect pointer of this training names, both with true depth. Nobody has named what is in
+unlabelled frames: there depth alone is scored, at given points. Every number is ours.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -34,7 +34,7 @@ from gemvlm.data.collate import keyed
 from gemvlm.data.video import evenly
 from gemvlm.depth_map import AlignmentError, DepthMap, align
 from gemvlm.inference import GemPipeline, LocateRequest, Location, load
-from gemvlm.inference.locate import FIT, depth_at, unprojected
+from gemvlm.inference.locate import FIT, depth_at, standing_on, unprojected
 from gemvlm.recipes.data import progress
 from gemvlm.recipes.recipe import TEST_SEED
 from gemvlm.runtime import available_cores, versions
@@ -54,6 +54,7 @@ MIDDLE = Point(0.5, 0.5)
 
 TRUE, GENERATED = "true depth", "generated depth"
 ALIGNED = f"generated depth aligned to {MEASURED} measured pixels"
+SUPPORTED = "generated depth aligned to the table"
 TABLE, BLIND = "ray meets the table", "middle of the image, true depth"
 BEST = "pixel deepest inside the thing, true depth"
 
@@ -220,17 +221,28 @@ def estimates(thing: Sought, location: Location) -> dict[str, World | None]:
     if thing.table_m is not None:
         rows, columns = np.nonzero(thing.mask)
         best, _ = deepest_pixel(rows, columns, (thing.mask.shape[0], thing.mask.shape[1]))
-        places |= {TABLE: None, BLIND: _placed(thing, MIDDLE, thing.depth), BEST: _placed(thing, best, thing.depth)}
+        places |= {
+            SUPPORTED: None,
+            TABLE: None,
+            BLIND: _placed(thing, MIDDLE, thing.depth),
+            BEST: _placed(thing, best, thing.depth),
+        }
     if point is None or location.depth is None:
         return places
     places |= {TRUE: _placed(thing, point, thing.depth), GENERATED: _placed(thing, point, location.depth)}
-    try:
-        places[ALIGNED] = _placed(thing, point, align(location.depth, _few(thing), FIT))
-    except AlignmentError:
-        places[ALIGNED] = places[GENERATED]
-    if thing.table_m is not None:
-        places[TABLE] = on_plane(point, thing.view, thing.table_m)
+    places[ALIGNED] = _aligned(thing, point, location.depth, lambda depth: align(depth, _few(thing), FIT))
+    if (height := thing.table_m) is not None:
+        places[SUPPORTED] = _aligned(thing, point, location.depth, lambda depth: standing_on(depth, thing.view, height))
+        places[TABLE] = on_plane(point, thing.view, height)
     return places
+
+
+def _aligned(thing: Sought, point: Point, depth: DepthMap, align_: Callable[[DepthMap], DepthMap]) -> World | None:
+    """The place by aligned depth, or by depth as it is where that can't be aligned."""
+    try:
+        return _placed(thing, point, align_(depth))
+    except AlignmentError:
+        return _placed(thing, point, depth)
 
 
 def on_plane(point: Point, view: View, height_m: float) -> World | None:

@@ -40,7 +40,7 @@ def locate_request(
     camera = _camera(body.camera, picture.shape[1], picture.shape[0])
     view = camera if body.camera_to_world is None else View(camera, _pose(body.camera_to_world))
     depth, fit = (_known(getattr(body, name), name, picture, limits) for name in ("depth", "fit"))
-    request = LocateRequest(picture, expression, view, depth, fit)
+    request = LocateRequest(picture, expression, view, depth, fit, body.support_m)
     check_request(picture, request, paints_metres)
     return request, picture.nbytes + sum(one.values.nbytes + one.valid.nbytes for one in (depth, fit) if one)
 

@@ -132,12 +132,14 @@ Row = Annotated[list[Finite], Field(min_length=4, max_length=4)]
 class LocateBody(PointRequest):
     """What to look for, through which camera. Depth is generated unless `depth` is measured; `fit`, measured depth of
     some pixels, is what generated depth is brought to. Both are 16-bit PNGs in millimetres, 0 where nothing is known.
+    Or it is brought to the level surface at world z = `support_m`, on which the thing stands.
     """
 
     camera: CameraBody
     camera_to_world: list[Row] | None = Field(None, min_length=4, max_length=4, description="Rigid, in metres")
     depth: str | None = Field(None, description="data:image/png;base64,... of the image's size")
-    fit: str | None = Field(None, description="Likewise; models whose depth has no metres need this or `depth`")
+    fit: str | None = Field(None, description="Likewise; models whose depth has no metres need this or another")
+    support_m: Finite | None = Field(None, ge=-1e4, le=1e4, description="Metres; needs `camera_to_world`")
     steps: int = Field(30, ge=1)
     guidance: Finite = Field(1.0, ge=0, le=20)
     ensemble: int = Field(1, ge=1)
