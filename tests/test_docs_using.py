@@ -25,7 +25,7 @@ def test_what_the_page_shows_happens(
 ) -> None:
     pytest.importorskip("rerun", reason="the page writes recordings: extra rerun")
     load = cache(gemvlm.inference.load)
-    monkeypatch.setattr(gemvlm.inference, "load", lambda name, device=None: load(name, "cpu"))
+    monkeypatch.setattr(gemvlm.inference, "load", lambda name, *_: load(name, "cpu"))
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     shown = iter([*BLOCKS[1:], ("", "")])
