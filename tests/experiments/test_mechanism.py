@@ -109,7 +109,7 @@ def test_scenes_are_parted_and_no_scene_is_in_two_parts() -> None:
     samples = [Sample(str(i), (frame,), (), f"scene-{i // 2}", "test") for i in range(16)]
     data = probe_data(samples)
     assert [len(part) for part in (data.train, data.development, data.test)] == [10, 2, 4]
-    with pytest.raises(ValueError, match="give more scenes"):
+    with pytest.raises(ValueError, match="give at least three"):
         probe_data(samples[:2])
 
 

@@ -21,5 +21,5 @@ def export_onnx(model: Model, *, out: Path, height: int | None = None, width: in
     from gemvlm.inference.onnx_export import export_checkpoint
 
     for graph in export_checkpoint(model, out, height, width):
-        print(f"{graph.path}  equal to {graph.check():.0e}")
+        print(f"{graph.path}  equal to {graph.error:.0e}")
     print(out / "export.json")

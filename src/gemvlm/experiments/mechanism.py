@@ -26,7 +26,7 @@ from gemvlm.experiments.analysis import Gap
 from gemvlm.experiments.experiment import Contrast, Experiment
 from gemvlm.experiments.measure import write_json
 from gemvlm.inference.pipeline import GemPipeline
-from gemvlm.recipes.probe_model import PROBE_SEED, RANDOM, SHARES
+from gemvlm.recipes.probe_model import PROBE_SEED, RANDOM, parted
 from gemvlm.runtime import available_cores
 from gemvlm.sample import Sample
 from gemvlm.shards import MANIFEST, ShardReader, write_shards
@@ -74,11 +74,8 @@ def look_samples(experiment: Experiment, out: Path) -> list[Sample]:
 
 
 def probe_data(samples: Sequence[Sample]) -> ProbeData:
-    """The samples parted by scene, as `gemvlm probe` parts them. ValueError for fewer than three scenes."""
-    scenes = list(dict.fromkeys(sample.scene for sample in samples))
-    first, second = (round(sum(SHARES[:count]) * len(scenes)) for count in (1, 2))
-    parts = (set(scenes[:first]), set(scenes[first:second]), set(scenes[second:]))
-    return ProbeData(*([sample for sample in samples if sample.scene in part] for part in parts))
+    """The samples parted by scene, as `gemvlm probe` parts them."""
+    return parted(samples, dict.fromkeys(sample.scene for sample in samples))
 
 
 def write_probe(pipeline: GemPipeline, samples: Sequence[Sample], path: Path) -> None:

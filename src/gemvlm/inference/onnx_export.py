@@ -24,7 +24,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -110,11 +110,15 @@ class ExpertStep(nn.Module):
 
 @dataclass(frozen=True)
 class Graph:
-    """One ONNX file, and numbers that it was checked with: its inputs and what PyTorch gives for them."""
+    """One ONNX file, and numbers that it was checked with: its inputs and what PyTorch gives for them.
+
+    `error` is what `check` found when the file was written.
+    """
 
     path: Path
     inputs: Mapping[str, np.ndarray]
     expected: tuple[np.ndarray, ...]
+    error: float = float("nan")
 
     def check(self, tolerance: float = TOLERANCE) -> float:
         """Runs the file on its inputs; the largest difference as a share of the largest number expected.
@@ -277,5 +281,4 @@ def _export(
     graph = Graph(
         path, {name: value.numpy() for name, value in inputs.items()}, tuple(tensor.numpy() for tensor in tensors)
     )
-    graph.check()
-    return graph
+    return replace(graph, error=graph.check())

@@ -10,7 +10,7 @@ Beside the model stand the same architecture with random weights, the place in t
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,13 +82,23 @@ def probe_model(
 
 def tabletop_frames(scenes: int, views: int, size: int) -> ProbeData:
     """Views of `scenes` tables of no training, parted by scene. ValueError for fewer than three."""
-    first, second = _cuts(scenes)
     made = generate_views(range(PROBE_SEED, PROBE_SEED + scenes), views, (size, size))
     samples = [
         Sample(f"{seen.scene}-{number}", (Frame(seen.image, seen.depth, seen.view),), (), seen.scene, "tabletop")
         for number, seen in enumerate(progress(made, scenes * views, "making scenes"))
     ]
-    return ProbeData(samples[: first * views], samples[first * views : second * views], samples[second * views :])
+    return parted(samples, dict.fromkeys(sample.scene for sample in samples))
+
+
+def parted(samples: Sequence[Sample], scenes: Iterable[str]) -> ProbeData:
+    """The samples of the first, the next and the last of `scenes` by `SHARES`. ValueError for fewer than three."""
+    order = list(scenes)
+    if len(order) < 3:
+        raise ValueError(f"probe: {len(order)} scenes can't be parted into fit, choice and test; give at least three")
+    first = min(max(1, round(SHARES[0] * len(order))), len(order) - 2)
+    second = min(max(first + 1, round(sum(SHARES) * len(order))), len(order) - 1)
+    parts = (set(order[:first]), set(order[first:second]), set(order[second:]))
+    return ProbeData(*([sample for sample in samples if sample.scene in part] for part in parts))
 
 
 def rgbd_frames(place: Path, size: int, registration: Registration | None = None) -> tuple[ProbeData, str]:
@@ -110,13 +120,10 @@ def rgbd_frames(place: Path, size: int, registration: Registration | None = None
     scenes = list(dict.fromkeys(sample.scene for sample in samples))
     if len(folders) >= 3:
         scenes.sort(key=lambda scene: keyed("probe", scene))
-    first, second = _cuts(len(scenes))
-    parts = (scenes[:first], scenes[first:second], scenes[second:])
     about = f"{len(samples)} frames of {len(folders)} places, parted by place"
     if len(folders) < 3:
         about = f"{len(samples)} frames of {place.name}, parted in time: this says nothing of other places"
-    train, development, test = ([s for s in samples if s.scene in set(part)] for part in parts)
-    return ProbeData(train, development, test), about
+    return parted(samples, scenes), about
 
 
 def write_probe(report: ProbeReport, out: Path, model: str, about: str) -> Path:
@@ -177,13 +184,6 @@ def _random(opened: Opened, seed: int) -> StateReader:
         return GemReader(untrained(pipeline, seed), RANDOM)
     assert isinstance(reader, HuggingFaceReader)
     return reader.with_random_weights(RANDOM, seed)
-
-
-def _cuts(scenes: int) -> tuple[int, int]:
-    if scenes < 3:
-        raise ValueError(f"probe: {scenes} scenes can't be parted into fit, choice and test; give at least three")
-    first = min(max(1, round(SHARES[0] * scenes)), scenes - 2)
-    return first, min(max(first + 1, round(sum(SHARES) * scenes)), scenes - 1)
 
 
 def _resized(frame: Frame, size: int) -> Frame:
