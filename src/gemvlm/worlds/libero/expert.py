@@ -37,6 +37,8 @@ CLEARANCE_M = 0.025
 LIFTED_M = 0.03
 TRIES = 4
 NEAR_M, EXACT_M = 0.02, 0.006
+TURNED_RAD = 0.1
+"""How far the open hand's turn may be off on arrival."""
 CLOSE_M, LEARNT = 0.04, 0.15
 """Where the aim begins to move by what is left, and how much of that at each step."""
 CLOSING_STEPS, OPENING_STEPS = 12, 8
@@ -122,12 +124,16 @@ class LiberoExpert:
     def _move(
         self, target: Float[np.ndarray, "3"], angle: float, grip: float, near: float, limit: int
     ) -> Iterator[Float[np.ndarray, "7"]]:
-        """Straight there. What the controller alone would leave, which is up to 2.5 cm, is added to its aim."""
+        """Straight there. What the controller alone would leave, which is up to 2.5 cm, is added to its aim.
+
+        The turn has to be right only for taking hold. With a thing in the hand it may stay off: an arm that reaches far
+        has its elbow straight, up to the joint's limit, and cannot point the hand down any more.
+        """
         aim = target.copy()
         for _ in range(limit):
             place, turn = self._hand()
             away, left = self._turn_to(angle, turn), target - place
-            if np.linalg.norm(left) < near and np.linalg.norm(away) < 0.1:
+            if np.linalg.norm(left) < near and (grip == CLOSED or np.linalg.norm(away) < TURNED_RAD):
                 return
             if np.linalg.norm(left) < CLOSE_M:
                 aim = np.clip(aim + LEARNT * left, target - CLOSE_M, target + CLOSE_M)
