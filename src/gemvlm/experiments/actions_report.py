@@ -23,6 +23,9 @@ from gemvlm.statistics import Difference, holm, paired_over_seeds
 SHOWS = (0.30, 0.70)
 """The control's success, between which a gap may show."""
 
+APART = 0.25
+"""Of a demonstration, between the points of two arms in the picture: they would hide each other."""
+
 Played = Mapping[tuple[str, int], Mapping[int, Rollouts]]
 """(arm, demonstrations) → seed → the finished policy's episodes, the same starts in the same order everywhere."""
 
@@ -185,18 +188,21 @@ def success_picture(experiment: ActionExperiment, played: Played) -> bytes:
     figure.patch.set_alpha(0)
     axes = figure.add_subplot()
     counts = _counts(experiment)
-    for colour, name in zip(LINES, _names(experiment), strict=False):
+    names = _names(experiment)
+    for place, (colour, name) in enumerate(zip(LINES, names, strict=False)):
+        aside = APART * (place - (len(names) - 1) / 2)
         there = [n for n in counts if (name, n) in played]
         rates = [100 * _rates(played[name, n]) for n in there]
-        axes.plot(there, [each.mean() for each in rates], color=colour, label=name, linewidth=1.8)
+        axes.plot([n + aside for n in there], [each.mean() for each in rates], color=colour, label=name, linewidth=1.8)
         for n, each in zip(there, rates, strict=True):
-            axes.scatter([n] * len(each), each, color=colour, s=14)
-    axes.set_xticks(counts)
+            axes.scatter([n + aside] * len(each), each, color=colour, s=14)
     axes.set_ylim(0, 100)
     axes.set_xlabel("demonstrations of each task", color=INK)
     axes.set_ylabel("success, %", color=INK)
     axes.legend(frameon=False, labelcolor=INK)
     quieten(axes)
+    axes.set_xticks(counts)
+    axes.set_xlim(0, max(counts) + min(counts))
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
