@@ -123,6 +123,17 @@ def test_reset_repeats_the_start_whatever_happened_before(kitchen):
     kitchen.reset(0)
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_thing_is_drawn_onto_a_fixture_where_that_stands_now(seed):
+    """The second draw, too: the package adds a fixture's new place to where its last reset had put it."""
+    world = LiberoWorld("libero_spatial", 7, ASSETS, drawing="plain")
+    for each in (seed, seed + 10):
+        world.draw(each)
+        bowl, stove = world._places()["akita_black_bowl_1"], world.data.body("flat_stove_1_main").xpos
+        assert np.linalg.norm((bowl - stove)[:2]) < 0.2 and bowl[2] > stove[2]
+    world.close()
+
+
 def test_a_drawn_start_is_no_official_one_and_is_reset_to(kitchen):
     names = set()
     for seed in (0, 1):

@@ -115,6 +115,17 @@ class LiberoWorld:
             self._rest()
 
     def _begin(self) -> None:
+        """A reset as if the model were freshly loaded, where every fixture stands at the origin.
+
+        Places on a fixture are drawn as its new place plus where they are *now*: with the fixture where the last reset
+        put it, things would begin beside it, or in the air.
+        """
+        import mujoco
+
+        for fixture in self._env.env.fixtures_dict.values():
+            body = self.model.body(fixture.root_body).id
+            self.model.body_pos[body], self.model.body_quat[body] = 0.0, (1.0, 0.0, 0.0, 0.0)
+        mujoco.mj_forward(self.model, self.data)
         self._env.reset()
         for robot in self._env.env.robots:
             robot.gripper.current_action[:] = 0  # robosuite forgets to, unless it loads the model anew
