@@ -109,8 +109,12 @@ def test_arms_go_on_with_the_set_that_they_began_with(tmp_path: Path, monkeypatc
     experiment = get("verdict_2b")
     for _ in range(2):
         prepare(experiment, tmp_path / "run", Given(data=tmp_path / "one"))
+    fewer = replace(experiment, name="fewer", arms=("text", "depth"), contrasts=experiment.contrasts[:1], seeds=(7,))
+    prepare(fewer, tmp_path / "run", Given(data=tmp_path / "one"))  # what the two share is alike
     with pytest.raises(ValueError, match="give the same --data, --teacher and recipes as before"):
         prepare(experiment, tmp_path / "run", Given(data=tmp_path / "other"))
+    with pytest.raises(ValueError, match="give the same --data, --teacher and recipes as before"):
+        prepare(replace(experiment, curve_every=7), tmp_path / "run", Given(data=tmp_path / "one"))
 
 
 @pytest.fixture(scope="module")

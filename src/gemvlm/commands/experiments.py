@@ -33,7 +33,7 @@ def experiment(
     report: bool = False,
     data: Annotated[Path | None, arg(metavar="DIR")] = None,
     start: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="PART=PLACE")] = (),
-    teacher: str = "gem:nano",
+    teacher: str | None = None,
     more_seeds: int = 0,
     device: Device = None,
 ) -> None:
@@ -55,14 +55,15 @@ def experiment(
         report: Write the page of what is finished, and train nothing.
         data: A set of `gemvlm curate` in place of the experiment's own scenes.
         start: Where published parts lie, as in `gemvlm train --start`; by default they are fetched from the hub.
-        teacher: Who makes the depth of the arm "teacher": KIND:FOLDER, as in a plan of `gemvlm curate`.
+        teacher: Who makes the depth of the arm "teacher": KIND:FOLDER, as in a plan of `gemvlm curate`; the shipped
+            model by default.
         more_seeds: So many further seeds for the two arms of the primary gap alone.
         device: cpu, cuda or mps; the best there is by default.
     """
     from gemvlm.evaluation.answer_files import held
     from gemvlm.experiments import get
     from gemvlm.experiments.processes import carry_all_out, log_of
-    from gemvlm.experiments.shared import Given
+    from gemvlm.experiments.shared import TEACHER, Given
 
     if jobs < 1:
         raise ValueError(f"--jobs {jobs}: at least one training runs at once")
@@ -72,7 +73,7 @@ def experiment(
     known = {found.name: found for found in chosen.tasks()}
     if unknown := sorted(set(task) - set(known)):
         raise ValueError(f"--task {', '.join(unknown)}: no such training; there are {', '.join(known)}")
-    steps = _steps(chosen, out, Given(data, start, teacher), device, gpu, detect / 100)
+    steps = _steps(chosen, out, Given(data, start, teacher or TEACHER), device, gpu, detect / 100)
     if plan:
         print(steps.plan())
         return

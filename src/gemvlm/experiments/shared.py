@@ -109,6 +109,7 @@ def learned_from(task: Task, out: Path, given: Given) -> Path:
 def _label(data: Path, taught: Path, teacher: str) -> None:
     """The set with a teacher's depth; what it was made with stays beside it."""
     draft = taught.with_name(taught.name + ".draft")
+    shutil.rmtree(draft, ignore_errors=True)
     samples = ShardReader(data)
     write_shards(progress(labelled(samples, load_teacher(teacher)), len(samples), "a teacher's depth"), draft)
     for name in (CARD, SETTINGS):
