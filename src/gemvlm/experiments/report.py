@@ -84,7 +84,9 @@ def write_report(experiment: Experiment, out: Path) -> Path:
             for metric, value in METRICS.items()
         }
         if not place:
-            said = results["verdict"] = _said(experiment, scores, chosen, found["score"], probed, bool(left))
+            said = results["verdict"] = _said(
+                experiment, scores, chosen, found["score"], probed, _lacks_answers(experiment, out)
+            )
             if broken := untrue_self_test(experiment, out, tests):
                 said = results["verdict"] = (
                     f"The harness is broken: `detached` answered otherwise than `text` with seeds {broken}; nothing "
@@ -142,8 +144,12 @@ def _of_planned_seeds(experiment: Experiment, out: Path, test: str) -> str:
     scores, chosen = finished_scores(planned, out, test), primary_items(planned)
     found = gaps(planned, scores, chosen, "score", METRICS["score"])
     probed = probe_gaps(planned, finished_probes(planned, out))
-    left = any(not is_finished(task, planned, out) for task in planned.tasks())
-    return _said(planned, scores, chosen, found, probed, left)
+    return _said(planned, scores, chosen, found, probed, _lacks_answers(planned, out))
+
+
+def _lacks_answers(experiment: Experiment, out: Path) -> bool:
+    """Whether an arm is unfinished. Answers may have come without the weights of the stage 0 that they stand on."""
+    return any(task.arm is not None and not is_finished(task, experiment, out) for task in experiment.tasks())
 
 
 def untrue_self_test(experiment: Experiment, out: Path, tests: Sequence[str]) -> list[int]:
