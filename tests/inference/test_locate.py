@@ -11,8 +11,8 @@ import torch
 from gemvlm.camera import Camera, View
 from gemvlm.depth_map import AlignmentError, DepthMap, Encoding
 from gemvlm.inference import DepthPrediction, GemPipeline, LocateRequest
-from gemvlm.inference.locate import depth_at, standing_on, unprojected
-from gemvlm.sample import Point
+from gemvlm.inference.locate import BEHIND, depth_at, standing_on, unprojected, z_at_foot
+from gemvlm.sample import Box, Point
 
 CAMERA = Camera(64, 48, 60.0, 58.0, 31.0, 25.0)
 POSE = np.eye(4)
@@ -127,6 +127,86 @@ def test_generated_depth_is_brought_to_the_surface_that_things_stand_on() -> Non
     assert found.values.max() <= 0.8 + 1e-6 and found.is_metric
     with pytest.raises(AlignmentError):
         standing_on(painted, View(CAMERA, LOOKING_DOWN), 2.0)  # above the camera
+
+
+def looking_down_by(degrees: float, roll: float = 0.0) -> View:
+    """A camera a metre above the origin that looks along the world's x and down."""
+    down, turn = np.deg2rad(degrees), np.deg2rad(roll)
+    forward, right = np.array([np.cos(down), 0, -np.sin(down)]), np.array([0.0, -1, 0])
+    below = np.cross(forward, right)
+    pose = np.eye(4)
+    pose[:3, 0], pose[:3, 1] = (
+        np.cos(turn) * right + np.sin(turn) * below,
+        np.cos(turn) * below - np.sin(turn) * right,
+    )
+    pose[:3, 2], pose[:3, 3] = forward, [0, 0, 1]
+    return View(CAMERA, pose)
+
+
+def seen_at(view: View, place: tuple[float, float, float]) -> Point:
+    column, row = view.camera.project(view.to_camera(np.array(place)))
+    return Point(float(column) / view.camera.width, float(row) / view.camera.height)
+
+
+FOOT, WIDTH, TABLE = 1.1, 0.12, 0.2
+MIDDLE = (FOOT + BEHIND * WIDTH, 0.05, 0.28)
+"""8 cm above a table at 0.2 m, a third of the thing's width behind its foot."""
+
+
+def standing(view: View) -> tuple[Point, Box]:
+    """A thing whose foot is 1.1 m from below the camera and 0.12 m wide: its middle, and its box."""
+    left, right = (seen_at(view, (FOOT, 0.05 + side * WIDTH / 2, TABLE)) for side in (1, -1))
+    return seen_at(view, MIDDLE), Box(left.x, 0.3, right.x, left.y)
+
+
+def test_a_thing_that_stands_on_a_surface_is_as_far_as_its_foot() -> None:
+    view = looking_down_by(35)
+    point, box = standing(view)
+    z = z_at_foot(point, box, view, TABLE)
+    assert z is not None
+    _, world = unprojected(point, z, view)
+    np.testing.assert_allclose(world, MIDDLE, atol=2e-3)  # both sides of the foot are not on one ray's line
+    low = Point(point.x, box.y1)  # a ray that meets the table before the thing
+    _, world = unprojected(low, z_at_foot(low, box, view, TABLE) or 0.0, view)
+    assert world is not None and world[2] == pytest.approx(TABLE, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "view",
+    [looking_down_by(35, roll=80), looking_down_by(80), looking_down_by(35, roll=180), looking_down_by(-35)],
+    ids=["turned on its side", "from above", "on its head", "looking up"],
+)
+def test_the_lower_edge_of_a_box_is_no_foot_where_down_is_not_down(view: View) -> None:
+    point, box = standing(looking_down_by(35))
+    assert z_at_foot(point, box, view, TABLE) is None
+
+
+def test_a_foot_outside_the_picture_or_above_the_horizon_says_nothing() -> None:
+    view = looking_down_by(35)
+    point, box = standing(view)
+    assert z_at_foot(point, replace(box, y1=1.0), view, TABLE) is None
+    assert z_at_foot(point, box, view, 1.5) is None
+
+
+@pytest.mark.parametrize(("share", "source"), [(1.0, "foot"), (0.9, "foot"), (0.7, "aligned")])
+def test_locate_takes_the_foot_where_depth_agrees(
+    pipeline: GemPipeline, image: np.ndarray, monkeypatch: pytest.MonkeyPatch, share: float, source: str
+) -> None:
+    view = looking_down_by(35)
+    point, box = standing(view)
+    values = np.where(np.isfinite(plane := view.level_plane(TABLE)), plane, 20.0).astype(np.float32)
+    row, column = int(point.y * 48), int(point.x * 64)
+    z = z_at_foot(point, box, view, TABLE)
+    assert z is not None
+    values[row - 3 : row + 4, column - 3 : column + 4] = share * z
+    painted = DepthPrediction(DepthMap.from_values(values * 1.2), np.ones_like(values), image)
+    monkeypatch.setattr(pipeline, "depth_batch", lambda images, **_: [painted] * len(images))
+    saying(pipeline, monkeypatch, f"({round(1000 * point.x)}, {round(1000 * point.y)})")
+    monkeypatch.setattr(pipeline, "box_batch", lambda asked: [box for _ in asked])
+    found = pipeline.locate(image, "mug", view, support_m=TABLE)
+    assert found.depth_source == source and found.box == box and found.camera_m is not None
+    assert (found.spread_m is None) == (source == "foot")
+    assert found.camera_m[2] == pytest.approx(z if source == "foot" else share * z, rel=0.02)
 
 
 def test_the_surfaces_height_is_an_argument_of_locate(

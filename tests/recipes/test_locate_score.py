@@ -13,11 +13,14 @@ import pytest
 from gemvlm.camera import Camera, View
 from gemvlm.depth_map import DepthMap
 from gemvlm.inference import DepthPrediction, GemPipeline, LocateRequest, Location
+from gemvlm.inference.images import ImageLike
+from gemvlm.inference.locate import on_level
 from gemvlm.recipes import locate_score
 from gemvlm.recipes.locate_score import (
     ALIGNED,
     BEST,
     BLIND,
+    FOOT,
     GENERATED,
     SUPPORTED,
     TABLE,
@@ -25,11 +28,10 @@ from gemvlm.recipes.locate_score import (
     Sought,
     estimates,
     measured,
-    on_plane,
     score_locate,
     summary,
 )
-from gemvlm.sample import Frame, Point
+from gemvlm.sample import Box, Frame, Point
 from gemvlm.statistics import median_interval
 
 CAMERA = Camera(32, 32, 32.0, 32.0, 16.0, 16.0)
@@ -59,12 +61,12 @@ MIDDLE_OF_PLATE = Point(24 / 32, 8 / 32)
 
 
 def test_a_ray_meets_a_plane_where_it_should() -> None:
-    place = on_plane(Point(0.75, 0.5), VIEW, 0.5)
+    place = on_level(Point(0.75, 0.5), VIEW, 0.5)
     np.testing.assert_allclose(place, [0.25 * 1.5, 0, 0.5])
-    assert on_plane(Point(0.75, 0.5), VIEW, 3.0) is None
+    assert on_level(Point(0.75, 0.5), VIEW, 3.0) is None
     level = View(CAMERA, np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 1], [0, 0, 0, 1]], np.float64))
-    assert on_plane(Point(0.5, 0.2), level, 0.0) is None
-    assert on_plane(Point(0.5, 0.5), level, 0.0) is None
+    assert on_level(Point(0.5, 0.2), level, 0.0) is None
+    assert on_level(Point(0.5, 0.5), level, 0.0) is None
 
 
 def test_errors_are_those_of_depth_and_of_the_ray() -> None:
@@ -77,6 +79,7 @@ def test_errors_are_those_of_depth_and_of_the_ray() -> None:
     np.testing.assert_allclose(found[ALIGNED], centre, atol=1e-3)
     np.testing.assert_allclose(found[SUPPORTED], centre, atol=1e-3)
     ray = np.array([0.25, 0.25, -1.0])
+    np.testing.assert_allclose(found[FOOT], found[SUPPORTED])  # seen from above a box has no foot
     np.testing.assert_allclose(found[GENERATED], [0, 0, 2] + 1.1 * 1.95 * ray, atol=1e-6)
     np.testing.assert_allclose(found[TABLE], [0, 0, 2] + 2.0 * ray, atol=1e-9)
     np.testing.assert_allclose(found[BLIND], [0, 0, 0], atol=1e-6)
@@ -97,6 +100,9 @@ class Pipeline(GemPipeline):
     def __init__(self) -> None:
         pass
 
+    def box_batch(self, requests: Sequence[tuple[ImageLike, str]]) -> list[Box | None]:
+        return [None for _ in requests]
+
     def locate_batch(self, requests: Sequence[LocateRequest], **_: float) -> list[Location]:
         return [pointing(None if request.expression == "none" else MIDDLE_OF_PLATE) for request in requests]
 
@@ -104,7 +110,7 @@ class Pipeline(GemPipeline):
 def test_scores_count_a_missing_point_as_infinitely_far() -> None:
     errors = []
     for number in range(9):
-        thing = sought(f"scene {number}")
+        thing = replace(sought(f"scene {number}"), on_table=number < 3)
         if number >= 6:
             thing = replace(thing, expression="none")
         errors += measured(Pipeline(), [thing])
@@ -117,6 +123,8 @@ def test_scores_count_a_missing_point_as_infinitely_far() -> None:
     assert table == pytest.approx(0.05 * np.linalg.norm([0.25, 0.25, 1]), rel=1e-3)
     text = scores.to_markdown()
     assert "| ray meets the table | 5.3 (5.3–inf) |" in text and "9 things in 9 scenes, 66.7%" in text
+    assert scores.things_on_table == 3 and scores.on_table[TRUE]["within_2cm"].mean == 1
+    assert "Those 3 that stand on the table itself:" in text
 
 
 def test_a_median_has_an_interval_by_cluster() -> None:

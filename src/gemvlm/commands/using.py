@@ -164,6 +164,8 @@ def locate(
         print(f"world   {_metres(found.world_m)}")
     if found.spread_m is not None:
         print(f"depth   {found.depth_source}, median of {found.pixels} pixels, ± {found.spread_m:.3f} m")
+    elif found.depth_source == "foot":
+        print("depth   from the foot: the lower edge of its box on the surface; generated depth agrees")
     if cloud is not None and found.depth is not None:
         point_cloud(picture, found.depth, view).save(cloud)
         print(cloud)

@@ -4,7 +4,8 @@
     world_m  = camera_to_world camera_m
 
 z is the median over the valid pixels of a small square, so that a hole, a fleck or an edge of the depth map that the
-point just misses has no say.
+point just misses has no say. A thing that stands on a known level surface is as far as its foot, the lower edge of its
+box, which says more than painted depth; whether it does, painted depth decides.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Float
 
 from gemvlm.camera import Camera, View
 from gemvlm.depth_map import AlignmentError, AlignmentRules, DepthMap, align
 from gemvlm.inference.images import ImageLike
-from gemvlm.sample import Point
+from gemvlm.sample import Box, Point
 
-DepthSource = Literal["measured", "generated", "aligned"]
+DepthSource = Literal["measured", "generated", "aligned", "foot"]
 Metres = tuple[float, float, float]
 
 WINDOW = 0.01
@@ -30,13 +32,20 @@ SUPPORT = AlignmentRules(min_truth=0.05, min_inliers=0.2)
 """Much of a picture is not the surface that things stand on."""
 FAR_M = 10.0
 """Nothing stands on a surface beyond this."""
+AGREES = 0.2
+"""A thing stands on the surface if depth and foot place it no further apart than this share of its distance; chosen,
+with the next, on development scenes."""
+BEHIND = 1 / 3
+"""The middle of what is seen of a thing lies behind its foot, by this share of its width."""
+UPRIGHT = -0.5
+"""The world's z of the image's downward axis, at most: else the lower edge of a box is no foot."""
 
 
 @dataclass(frozen=True)
 class LocateRequest:
     """What to look for, in which image, through which camera, and what is known of depth; see `GemPipeline.locate`.
 
-    `support_m` is the height (world z, metres) of the level surface that the thing stands on.
+    `support_m` is the height (world z, metres) of the level surface that the thing stands on, or stands over.
     """
 
     image: ImageLike
@@ -54,12 +63,14 @@ class Location:
     `point` is where the model points, None if its `reply` holds no point. `camera_m` is in the camera's frame (x right,
     y down, z forward), None if no pixel around the point has depth; `world_m` needs a pose. `spread_m` is half the
     distance between the quartiles of the `pixels` depths that z is the median of: large on an edge. `depth` is the
-    whole map in metres, `depth_source` where it comes from.
+    whole map in metres, `depth_source` where z comes from: that map, or the "foot" of the thing, the lower edge of the
+    `box` that the model draws around it; then z is no median.
     """
 
     expression: str
     reply: str
     point: Point | None = None
+    box: Box | None = None
     camera_m: Metres | None = None
     world_m: Metres | None = None
     spread_m: float | None = None
@@ -112,14 +123,54 @@ def standing_on(depth: DepthMap, view: View, height_m: float) -> DepthMap:
     return replace(aligned, values=np.minimum(aligned.values, plane).astype(np.float32))
 
 
-def located(found: Location, point: Point, request: LocateRequest, generated: DepthMap | None) -> Location:
+def z_at_foot(point: Point, box: Box, view: View, height_m: float) -> float | None:
+    """z-depth of a point of a thing that stands on the level surface at world z = `height_m`, from its box alone.
+
+    The thing is taken for upright: a plane behind the middle of the box's lower edge. None if that edge is no foot: the
+    camera looks down too steeply or is turned on its side, or the box leaves the image there.
+    """
+    camera = view.camera
+    if view.camera_to_world[2, 1] > UPRIGHT or box.y1 >= 1 - 1 / camera.height:
+        return None
+    sides = [on_level(Point(x, box.y1), view, height_m) for x in (box.x0, box.x1)]
+    foot = on_level(Point((box.x0 + box.x1) / 2, box.y1), view, height_m)
+    if foot is None or sides[0] is None or sides[1] is None:
+        return None
+    origin = view.camera_to_world[:3, 3]
+    away = foot[:2] - origin[:2]
+    distance = float(np.hypot(*away))
+    behind = distance + BEHIND * float(np.linalg.norm(sides[1] - sides[0]))
+    approach = float(_ray(point, view)[:2] @ away) / distance
+    if approach <= 0:
+        return None
+    surface = on_level(point, view, height_m)
+    to_surface = np.inf if surface is None else float((surface - origin) @ view.camera_to_world[:3, 2])
+    return min(behind / approach, to_surface)
+
+
+def _ray(point: Point, view: View) -> Float[np.ndarray, "3"]:
+    """From the camera through the point, in the world, to z-depth 1."""
+    pixel = np.array([point.x * view.camera.width, point.y * view.camera.height])
+    return view.camera_to_world[:3, :3] @ view.camera.unproject(pixel, np.array(1.0))
+
+
+def on_level(point: Point, view: View, height_m: float) -> Float[np.ndarray, "3"] | None:
+    """Where the point's ray meets the level surface at world z = `height_m`, in the world; None if nowhere."""
+    ray, origin = _ray(point, view), view.camera_to_world[:3, 3]
+    z = (height_m - origin[2]) / ray[2] if ray[2] else -1.0
+    return origin + z * ray if z > 0 else None
+
+
+def located(
+    found: Location, point: Point, request: LocateRequest, generated: DepthMap | None, box: Box | None = None
+) -> Location:
     """`found` with its place in space: by measured depth if there is any, else by generated depth.
 
-    That is taken as it is, or brought to what is known in places.
+    That is taken as it is, or brought to what is known in places; `box`, around the thing, tells where it stands.
     """
     view = request.view
     camera = view.camera if isinstance(view, View) else view
-    found = replace(found, point=point)
+    found = replace(found, point=point, box=box)
     source: DepthSource
     if request.depth is not None:
         depth, source = request.depth.to_z(camera), "measured"
@@ -137,6 +188,11 @@ def located(found: Location, point: Point, request: LocateRequest, generated: De
     sample = depth_at(depth, point)
     if sample is None:
         return replace(found, missing=f"no valid {source} depth around the point")
+    if box is not None and isinstance(view, View) and request.support_m is not None:
+        z_m = z_at_foot(point, box, view, request.support_m)
+        if z_m is not None and abs(z_m - sample.z_m) < AGREES * sample.z_m:
+            camera_m, world_m = unprojected(point, z_m, view)
+            return replace(found, camera_m=camera_m, world_m=world_m, depth_source="foot")
     camera_m, world_m = unprojected(point, sample.z_m, view)
     return replace(found, camera_m=camera_m, world_m=world_m, spread_m=sample.spread_m, pixels=sample.pixels)
 

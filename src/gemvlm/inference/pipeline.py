@@ -202,7 +202,8 @@ class GemPipeline:
 
         Depth is `depth` if you have measured it, else what the model paints: as it is if that is metric, or aligned to
         `fit`, measured depth of a few pixels, or to the level surface at world z = `support_m` (a `View` is needed)
-        that the thing stands on. Maps have the image's size. See `Location` for what may be missing.
+        that the thing stands on; then a box is asked for as well, whose lower edge is the foot. Maps have the image's
+        size. See `Location` for what may be missing.
         """
         request = LocateRequest(image, expression, view, depth, fit, support_m)
         return self.locate_batch([request], steps=steps, guidance=guidance, seed=seed, ensemble=ensemble)[0]
@@ -222,6 +223,9 @@ class GemPipeline:
             check_request(image, request, self.encoding.is_fixed)
         asked = [(image, point_to(request.expression)) for image, request in zip(images, requests, strict=True)]
         answers = self.ask_batch(asked, max_new_tokens=POINT_TOKENS)
+        standing = [i for i, answer in enumerate(answers) if answer.points and requests[i].support_m is not None]
+        drawn = self.box_batch([(images[i], requests[i].expression) for i in standing])
+        boxes = dict(zip(standing, drawn, strict=True))
         keys = [blake2b(repr(image.shape).encode() + image.tobytes()).digest() for image in images]
         wanted = {
             key: image
@@ -231,12 +235,12 @@ class GemPipeline:
         painted = self.depth_batch(list(wanted.values()), steps=steps, guidance=guidance, seed=seed, ensemble=ensemble)
         generated = {key: prediction.depth for key, prediction in zip(wanted, painted, strict=True)}
         found = []
-        for key, request, answer in zip(keys, requests, answers, strict=True):
+        for i, (key, request, answer) in enumerate(zip(keys, requests, answers, strict=True)):
             location = Location(request.expression, answer.text)
             if not answer.points:
                 found.append(replace(location, missing="the reply holds no point"))
                 continue
-            found.append(located(location, answer.points[0], request, generated.get(key)))
+            found.append(located(location, answer.points[0], request, generated.get(key), boxes.get(i)))
         return found
 
     def depth(

@@ -10,7 +10,8 @@ meets nothing) counting as infinitely far:
     surface    to the nearest of those pixels
 
 Beside what the model does alone stand the same point with true depth, with generated depth brought to a few measured
-pixels or to the table, and where the ray through it meets the table; and two that need no model: the middle of the
+pixels or to the table, with the foot of the thing's box on the table (`locate` with `support_m`), and where the ray
+through it meets the table; and two that need no model: the middle of the
 image, and the pixel that a perfect pointer of this training names, both with true depth. Nobody has named what is in
 unlabelled frames: there depth alone is scored, at given points. Every number is ours.
 """
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,7 +35,7 @@ from gemvlm.data.collate import keyed
 from gemvlm.data.video import evenly
 from gemvlm.depth_map import AlignmentError, DepthMap, align
 from gemvlm.inference import GemPipeline, LocateRequest, Location, load
-from gemvlm.inference.locate import FIT, depth_at, standing_on, unprojected
+from gemvlm.inference.locate import FIT, depth_at, located, on_level, standing_on, unprojected
 from gemvlm.recipes.data import progress
 from gemvlm.recipes.recipe import TEST_SEED
 from gemvlm.runtime import available_cores, versions
@@ -55,6 +56,7 @@ MIDDLE = Point(0.5, 0.5)
 TRUE, GENERATED = "true depth", "generated depth"
 ALIGNED = f"generated depth aligned to {MEASURED} measured pixels"
 SUPPORTED = "generated depth aligned to the table"
+FOOT = "the same, or the foot on the table where they agree"
 TABLE, BLIND = "ray meets the table", "middle of the image, true depth"
 BEST = "pixel deepest inside the thing, true depth"
 
@@ -65,7 +67,8 @@ World = Float[np.ndarray, "3"]
 class Sought:
     """A thing to be found in a frame: its visible pixels, and the height of the table (world z) if there is one.
 
-    With `given`, the point is not asked for: what is scored is depth alone.
+    `on_table` is False of what stands on another thing, or in one. With `given`, the point is not asked for: what is
+    scored is depth alone.
     """
 
     id: str
@@ -74,6 +77,7 @@ class Sought:
     expression: str
     mask: Bool[np.ndarray, "H W"]
     table_m: float | None = None
+    on_table: bool = False
     given: Point | None = None
 
     @property
@@ -94,7 +98,10 @@ class Sought:
 
 @dataclass(frozen=True)
 class LocateScores:
-    """By method: median distance to the centre and to the surface (m), shares within 2 cm and 5 cm of the centre."""
+    """By method: median distance to the centre and to the surface (m), shares within 2 cm and 5 cm of the centre.
+
+    `on_table` are the same of the `things_on_table` that stand on the table itself, empty if there are none.
+    """
 
     model: str
     data: str
@@ -102,19 +109,18 @@ class LocateScores:
     scenes: int
     pointed_at: Interval
     methods: Mapping[str, Mapping[str, Interval]]
+    things_on_table: int = 0
+    on_table: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
 
     def to_markdown(self) -> str:
         hit = f"{self.pointed_at.mean:.1%} ({self.pointed_at.low:.1%}–{self.pointed_at.high:.1%}) of the points on them"
         lines = [
             f"`locate` of {self.model} on {self.data}: {self.things} things in {self.scenes} scenes, {hit}.",
             "Median error in cm and shares in %, with 95 % intervals by scene.",
-            "",
-            "| depth | to the centre | to the surface | within 2 cm | within 5 cm |",
-            "| --- | --- | --- | --- | --- |",
+            *_table(self.methods),
         ]
-        for method, scores in self.methods.items():
-            cells = [_cell(scores[name]) for name in ("centre_m", "surface_m", "within_2cm", "within_5cm")]
-            lines.append(f"| {method} | {' | '.join(cells)} |")
+        if self.on_table:
+            lines += ["", f"Those {self.things_on_table} that stand on the table itself:", *_table(self.on_table)]
         return "\n".join(lines) + "\n"
 
 
@@ -171,7 +177,8 @@ def _things(observation: Observation) -> Iterator[Sought]:
     chosen = [o for o in seen.referable if o.can_be_pointed_at and seen.fits_one(o.full_name)]
     chosen.sort(key=lambda o: keyed(observation.scene, o.full_name))
     for o in chosen[:THINGS]:
-        yield Sought(f"{observation.scene}/{o.full_name}", observation.scene, frame, o.full_name, o.mask, height_m)
+        name, stands = f"{observation.scene}/{o.full_name}", o.state.supported_by == (table.id,)
+        yield Sought(name, observation.scene, frame, o.full_name, o.mask, height_m, stands)
 
 
 def given_points(folder: RgbdFolder, count: int) -> Iterator[Sought]:
@@ -191,7 +198,13 @@ def given_points(folder: RgbdFolder, count: int) -> Iterator[Sought]:
 def measured(pipeline: GemPipeline, things: Sequence[Sought], **options: Any) -> list[dict[str, object]]:
     """What each method makes of one scene's things: distances in metres by method."""
     return [
-        {"id": thing.id, "scene": thing.scene, "hit": _hits(location.point, thing), **_distances(thing, location)}
+        {
+            "id": thing.id,
+            "scene": thing.scene,
+            "on_table": thing.on_table,
+            "hit": _hits(location.point, thing),
+            **_distances(thing, location),
+        }
         for thing, location in zip(things, _located(pipeline, things, **options), strict=True)
     ]
 
@@ -200,7 +213,9 @@ def _located(pipeline: GemPipeline, things: Sequence[Sought], **options: Any) ->
     """Things are looked for; given points only need depth."""
     if things[0].given is None:
         asked = [LocateRequest(thing.frame.image, thing.expression, thing.view) for thing in things]
-        return pipeline.locate_batch(asked, **options)
+        boxes = pipeline.box_batch([(thing.frame.image, thing.expression) for thing in things])
+        found = pipeline.locate_batch(asked, **options)
+        return [replace(location, box=box) for location, box in zip(found, boxes, strict=True)]
     painted = pipeline.depth(things[0].frame.image, **options).depth
     return [Location("", "", thing.given, depth=painted) for thing in things]
 
@@ -223,6 +238,7 @@ def estimates(thing: Sought, location: Location) -> dict[str, World | None]:
         best, _ = deepest_pixel(rows, columns, (thing.mask.shape[0], thing.mask.shape[1]))
         places |= {
             SUPPORTED: None,
+            FOOT: None,
             TABLE: None,
             BLIND: _placed(thing, MIDDLE, thing.depth),
             BEST: _placed(thing, best, thing.depth),
@@ -233,7 +249,10 @@ def estimates(thing: Sought, location: Location) -> dict[str, World | None]:
     places[ALIGNED] = _aligned(thing, point, location.depth, lambda depth: align(depth, _few(thing), FIT))
     if (height := thing.table_m) is not None:
         places[SUPPORTED] = _aligned(thing, point, location.depth, lambda depth: standing_on(depth, thing.view, height))
-        places[TABLE] = on_plane(point, thing.view, height)
+        request = LocateRequest(thing.frame.image, thing.expression, thing.view, support_m=height)
+        standing = located(location, point, request, location.depth, location.box).world_m
+        places[FOOT] = places[SUPPORTED] if standing is None else np.array(standing)
+        places[TABLE] = on_level(point, thing.view, height)
     return places
 
 
@@ -245,20 +264,21 @@ def _aligned(thing: Sought, point: Point, depth: DepthMap, align_: Callable[[Dep
         return _placed(thing, point, depth)
 
 
-def on_plane(point: Point, view: View, height_m: float) -> World | None:
-    """Where the ray through a point of the image meets the level plane at world z = `height_m`; None if nowhere."""
-    camera = view.camera
-    pixel = np.array([point.x * camera.width, point.y * camera.height])
-    origin = view.camera_to_world[:3, 3]
-    ray = view.to_world(camera.unproject(pixel, np.array(1.0))) - origin
-    along = (height_m - origin[2]) / ray[2] if ray[2] else -1.0
-    return origin + along * ray if along > 0 else None
-
-
 def summary(model: str, data: str, errors: Sequence[Mapping[str, object]]) -> LocateScores:
     """The scores of all things; `errors` as `measured` gives them."""
+    scenes = {str(error["scene"]) for error in errors}
+    hits = proportion_interval(sum(bool(error["hit"]) for error in errors), len(errors))
+    standing = [error for error in errors if error["on_table"]]
+    return LocateScores(
+        model, data, len(errors), len(scenes), hits, _by_method(errors), len(standing), _by_method(standing)
+    )
+
+
+def _by_method(errors: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Interval]]:
+    if not errors:
+        return {}
     scenes = [str(error["scene"]) for error in errors]
-    methods = [name for name in errors[0] if name not in ("id", "scene", "hit")]
+    methods = [name for name in errors[0] if name not in ("id", "scene", "on_table", "hit")]
     scores: dict[str, dict[str, Interval]] = {}
     for method in methods:
         pairs = [error[method] or (np.inf, np.inf) for error in errors]
@@ -266,8 +286,19 @@ def summary(model: str, data: str, errors: Sequence[Mapping[str, object]]) -> Lo
         within = {f"within_{cm}cm": proportion_interval(int((centre <= cm / 100).sum()), len(pairs)) for cm in (2, 5)}
         medians = {"centre_m": median_interval(centre, scenes), "surface_m": median_interval(surface, scenes)}
         scores[method] = {**medians, **within}
-    hits = proportion_interval(sum(bool(error["hit"]) for error in errors), len(errors))
-    return LocateScores(model, data, len(errors), len(set(scenes)), hits, scores)
+    return scores
+
+
+def _table(methods: Mapping[str, Mapping[str, Interval]]) -> list[str]:
+    lines = [
+        "",
+        "| depth | to the centre | to the surface | within 2 cm | within 5 cm |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for method, scores in methods.items():
+        cells = [_cell(scores[name]) for name in ("centre_m", "surface_m", "within_2cm", "within_5cm")]
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return lines
 
 
 def _placed(thing: Sought, point: Point, depth: DepthMap) -> World | None:

@@ -132,7 +132,8 @@ Row = Annotated[list[Finite], Field(min_length=4, max_length=4)]
 class LocateBody(PointRequest):
     """What to look for, through which camera. Depth is generated unless `depth` is measured; `fit`, measured depth of
     some pixels, is what generated depth is brought to. Both are 16-bit PNGs in millimetres, 0 where nothing is known.
-    Or it is brought to the level surface at world z = `support_m`, on which the thing stands.
+    Or it is brought to the level surface at world z = `support_m`, on which the thing stands: there its foot, the lower
+    edge of its box, tells where it is, if depth agrees.
     """
 
     camera: CameraBody
@@ -152,8 +153,10 @@ class LocateAnswer(BaseModel):
     point: Place | None
     camera_m: tuple[float, float, float] | None
     world_m: tuple[float, float, float] | None
-    spread_m: float | None = Field(description="Half the distance between the quartiles of the depths around the point")
-    depth_source: Literal["measured", "generated", "aligned"] | None
+    spread_m: float | None = Field(
+        description="Half the distance between the quartiles of the depths around the point; null if from the foot"
+    )
+    depth_source: Literal["measured", "generated", "aligned", "foot"] | None
     missing: str | None
     text: str
 
