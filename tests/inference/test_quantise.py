@@ -66,12 +66,13 @@ def test_what_a_kernel_does_not_take_is_left_and_named() -> None:
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_pipeline_still_answers_much_alike(checkpoint: Path, image: np.ndarray, scheme) -> None:
-    exact, smaller = load(checkpoint, "cpu"), load(checkpoint, "cpu")
+    exact, smaller, loaded = load(checkpoint, "cpu"), load(checkpoint, "cpu"), load(checkpoint, "cpu", quantised=scheme)
     done = quantise_text(smaller.gem.backbone, scheme)
     assert done.layers > 0 and done.bytes_after < done.bytes_before
     asked = [(image, "Describe the scene.")]
     assert len(smaller.ask_batch(asked, max_new_tokens=4)) == 1
-    states = [p.gem.backbone(p._prompts(asked)).states.detach() for p in (exact, smaller)]
+    states = [p.gem.backbone(p._prompts(asked)).states.detach() for p in (exact, smaller, loaded)]
+    assert torch.equal(states[1], states[2])
     similar = torch.nn.functional.cosine_similarity(states[0].flatten(), states[1].flatten(), dim=0)
     assert float(similar) > (0.97 if scheme == "int4" else 0.998)
     assert smaller.depth(image, steps=1).depth.values.shape == image.shape[:2]

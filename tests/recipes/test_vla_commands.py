@@ -14,10 +14,11 @@ from robot_episodes import CONTRACT, robot_episode, write_episodes
 from gemvlm.__main__ import VLA, command
 from gemvlm.commands import vla, vla_robot
 from gemvlm.inference.policy import load_policy
+from gemvlm.inference.quantise import Scheme
 from gemvlm.recipes import get_policy, vla_distill, vla_episodes
 from gemvlm.recipes.vla_debug import EXPERT, VLA_DEBUG
 from gemvlm.recipes.vla_episodes import Robot, camera_names
-from gemvlm.recipes.vla_evaluate import Scored, about_policy
+from gemvlm.recipes.vla_evaluate import Scored, about_policy, players
 from gemvlm.recipes.vla_run import train_policy
 from gemvlm.training.distillation import DistillationConfig
 from gemvlm.training.loop import Run
@@ -130,6 +131,17 @@ def test_a_distilled_policy_is_a_whole_one_of_one_step(small: tuple[Path, Path],
         vla_distill.distil_policy(made, [episodes], tmp_path / "again", config)
     told = [about_policy(one.card, folder) for one, folder in ((student, made), (teacher, path))]
     assert told[0]["weights"] != told[1]["weights"] and told[0] == about_policy(student.card, made)
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int8_dynamic", "int4"])
+def test_a_quantised_policy_is_another_player(small: tuple[Path, Path], scheme: Scheme) -> None:
+    exact, smaller = players(str(small[0]), (), "cpu", None), players(str(small[0]), (), "cpu", scheme)
+    assert smaller[0].name == f"{exact[0].name}-{scheme}"
+    assert smaller[0].about == exact[0].about | {"quantised": scheme}
+    kinds = [{type(m) for m in one[0].policy.model.modules()} for one in (exact, smaller)]
+    assert kinds[1] - kinds[0], "no layer was made smaller"
+    with pytest.raises(ValueError, match="the scripted expert has no weights"):
+        players("expert", (), "cpu", scheme)
 
 
 def test_a_trial_goes_through_its_states(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,3 +15,5 @@ Folder = Annotated[Positional[Path], arg(metavar="DIR")]
 Device = Annotated[str | None, arg(metavar="NAME")]
 Precision = Literal["float32", "bfloat16"]
 """`runtime.Precision`, which stands beside torch."""
+Scheme = Literal["int8", "int8_dynamic", "int4"] | None
+"""`inference.quantise.Scheme`, or the weights as they are."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from tyro.conf import arg
 
-from gemvlm.commands import Device, Model, Precision
+from gemvlm.commands import Device, Model, Precision, Scheme
 
 Hosts = Annotated[tuple[str, ...], arg(metavar="HOST...")]
 
@@ -27,6 +27,7 @@ def serve(
     image_hosts: Hosts = (),
     device: Device = None,
     dtype: Precision = "float32",
+    quantised: Scheme = None,
 ) -> None:
     """Answer over HTTP: OpenAI's /v1/chat/completions with pictures, and /v1/point, /v1/depth, /v1/locate.
 
@@ -47,6 +48,7 @@ def serve(
         image_hosts: Hosts ("images.example.org") from which pictures may be fetched; none by default.
         device: cpu, cuda or mps; the best there is by default.
         dtype: Of the weights and of the work; bfloat16 takes half the memory and is what GPUs are fast at.
+        quantised: int8, int8_dynamic or int4: smaller weights, on a CPU; see docs/faster.md for what they bring.
     """
     from pathlib import Path
 
@@ -75,7 +77,7 @@ def serve(
         waiting=waiting,
         image_hosts=image_hosts,
     )
-    app = build_app(load(model, device, dtype), config)
+    app = build_app(load(model, device, dtype, quantised), config)
     told = "with a key" if key else "to everybody who reaches it (set GEMVLM_API_KEY to ask for a key)"
     get_log().info("%s is served at http://%s:%d/v1, %s", config.model, host, port, told)
     server(app, host, port, drain_s=config.drain_s).run()

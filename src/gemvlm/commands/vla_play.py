@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from gemvlm.commands import Device
+from gemvlm.commands import Device, Scheme
 from gemvlm.commands.vla import Drawing, Episodes, Policy, World, Worlds
 
 
@@ -29,6 +29,7 @@ def evaluate(
     assets: Annotated[Path | None, arg(metavar="DIR")] = None,
     turn: bool = False,
     device: Device = None,
+    quantised: Scheme = None,
 ) -> None:
     """Play a policy in simulated worlds from states it has never seen, and write one report; killed, it goes on.
 
@@ -49,6 +50,7 @@ def evaluate(
         assets: Folder of LIBERO's meshes and textures.
         turn: Turn LIBERO's pictures by 180 degrees, as published data are.
         device: cpu, cuda or mps; the best there is by default.
+        quantised: int8, int8_dynamic or int4: smaller weights, on a CPU; see docs/faster.md for what they bring.
     """
     from gemvlm.recipes.vla_evaluate import Scored, evaluate_policy
     from gemvlm.worlds.open_world import WorldMaker
@@ -56,7 +58,17 @@ def evaluate(
     scored = Scored(worlds, trials, first, execute, delay)
     make = WorldMaker(drawing=drawing, assets=assets, turn=turn)
     report = evaluate_policy(
-        policy, scored, make, out, size=size, blind=blind, lanes=lanes, workers=workers, videos=videos, device=device
+        policy,
+        scored,
+        make,
+        out,
+        size=size,
+        blind=blind,
+        lanes=lanes,
+        workers=workers,
+        videos=videos,
+        device=device,
+        quantised=quantised,
     )
     print(report)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from tyro.conf import UseAppendAction, arg
 
-from gemvlm.commands import Device, Folder, Precision
+from gemvlm.commands import Device, Folder, Precision, Scheme
 from gemvlm.commands.vla import Policy
 
 
@@ -22,6 +22,7 @@ def serve(
     execute: int | None = None,
     device: Device = None,
     dtype: Precision = "float32",
+    quantised: Scheme = None,
 ) -> None:
     """Answer robots over a websocket, in openpi's protocol, until interrupted.
 
@@ -37,6 +38,7 @@ def serve(
         execute: For the harness: actions of each chunk that are given out; by default what the policy was made for.
         device: cpu, cuda or mps; the best there is by default.
         dtype: Of the weights and of the work; bfloat16 takes half the memory and is what GPUs are fast at.
+        quantised: int8, int8_dynamic or int4: smaller weights, on a CPU; see docs/faster.md for what they bring.
     """
     import json
 
@@ -45,7 +47,7 @@ def serve(
     from gemvlm.recipes.vla_run import told_to_robots
     from gemvlm.runtime import secret
 
-    loaded = load_policy(policy, device, dtype)
+    loaded = load_policy(policy, device, dtype, quantised)
     if harness is not None:
         from gemvlm.evaluation.harness_server import HARNESS, serve_harness
 

@@ -11,6 +11,7 @@ import torch
 from gemvlm.data.tokenizer import load_tokenizer
 from gemvlm.inference.hub import named_folder
 from gemvlm.inference.pipeline import GemPipeline
+from gemvlm.inference.quantise import Scheme, quantise_text
 from gemvlm.model.card import CARD_FILE, CheckpointCard
 from gemvlm.model.policy_card import POLICY_FILE
 from gemvlm.model.weights import load_weights, uninitialised
@@ -24,10 +25,12 @@ def load(
     path_or_name: str | os.PathLike[str],
     device: str | torch.device | None = None,
     dtype: torch.dtype | Precision | None = None,
+    quantised: Scheme | None = None,
 ) -> GemPipeline:
     """The pipeline of a checkpoint folder, of a shipped checkpoint ("nano"), or of one on a hub ("owner/model@main").
 
     `device` is the best one there is by default; `dtype` is float32 by default, whatever the weights are stored in.
+    With `quantised` the language model's weights are made smaller, on a CPU alone (`inference.quantise`).
     ValueError if the folder is not a whole checkpoint.
     """
     folder = checkpoint_folder(path_or_name)
@@ -36,6 +39,8 @@ def load(
     gem = uninitialised(card.model)
     load_weights(gem, folder)
     gem.to(device=default_device(None if device is None else str(device)), dtype=as_dtype(dtype))
+    if quantised is not None:
+        quantise_text(gem.backbone, quantised)
     return GemPipeline(gem.eval(), tokenizer, card)
 
 

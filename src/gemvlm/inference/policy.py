@@ -18,6 +18,7 @@ from gemvlm.data.frames import ImageConfig
 from gemvlm.data.tokenizer import load_tokenizer
 from gemvlm.inference.hub import named_folder
 from gemvlm.inference.load import as_dtype
+from gemvlm.inference.quantise import Scheme, quantise_policy
 from gemvlm.model.gem_vla import GemVla
 from gemvlm.model.policy_card import POLICY_FILE, PolicyCard
 from gemvlm.model.weights import load_weights, undrawn
@@ -178,10 +179,12 @@ def load_policy(
     path: str | os.PathLike[str],
     device: str | torch.device | None = None,
     dtype: torch.dtype | Precision | None = None,
+    quantised: Scheme | None = None,
 ) -> GemPolicy:
     """The policy of a checkpoint folder that `gemvlm vla train` wrote, or of one on a hub ("owner/policy@main").
 
     `device` is the best one there is by default; `dtype` is float32 by default, whatever the weights are stored in.
+    With `quantised` the weights of language model and expert are made smaller, on a CPU alone (`inference.quantise`).
     ValueError if the folder is not a whole policy.
     """
     folder = policy_folder(path)
@@ -190,6 +193,8 @@ def load_policy(
     model = undrawn(lambda: GemVla(card.model))
     load_weights(model, folder)
     model.to(device=default_device(None if device is None else str(device)), dtype=as_dtype(dtype))
+    if quantised is not None:
+        quantise_policy(model, quantised)
     return GemPolicy(model, tokenizer, card)
 
 

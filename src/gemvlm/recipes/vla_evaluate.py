@@ -14,6 +14,7 @@ from gemvlm.evaluation.rollout.protocol import LIBERO_STEPS, Protocol, Task, lib
 from gemvlm.evaluation.rollout.run import Player, run_rollout
 from gemvlm.evaluation.rollout_table import Rollouts, write_report
 from gemvlm.inference.policy import GemPolicy, load_policy, policy_folder
+from gemvlm.inference.quantise import Scheme
 from gemvlm.model.policy_card import PolicyCard
 from gemvlm.robot import ActionContract, Policy
 from gemvlm.robot.contract import ImageTurn
@@ -79,6 +80,7 @@ def evaluate_policy(
     workers: int = 0,
     videos: int = 1,
     device: str | None = None,
+    quantised: Scheme | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> str:
     """Plays into `out/NAME`, one folder for each player, and writes the report; the same call goes on after a kill.
@@ -87,34 +89,38 @@ def evaluate_policy(
     pictures. Pictures have `size` pixels a side, by default what the policy learned from. Returns the report as
     Markdown. ValueError if the policy does not fit the worlds, or was taught with pictures of another size.
     """
-    players = _players(path, blind, device)
-    policy = players[0].policy
+    playing = players(path, blind, device, quantised)
+    policy = playing[0].policy
     executed = EXPERT_STEPS
     if isinstance(policy, GemPolicy):
         executed, size = policy.executed, policy.size_for(size, make.size)
     make = replace(make, size=size or make.size)
     protocol = scored.protocol(executed, make.turn)
     played = []
-    for player in players:
+    for player in playing:
         folder = out / player.name.replace(" ", "-")
-        films = videos if player is players[0] else 0
+        films = videos if player is playing[0] else 0
         run_rollout(protocol, player, make, folder, lanes=lanes, workers=workers, videos=films, progress=progress)
         played.append(Rollouts.read(folder))
     return write_report(played[0], played[1:], out)
 
 
-def _players(path: str, blind: Sequence[Path], device: str | None) -> list[Player]:
+def players(path: str, blind: Sequence[Path], device: str | None, quantised: Scheme | None) -> list[Player]:
     """Who is scored, then the blind ones."""
     if path == EXPERT:
+        if quantised is not None:
+            raise ValueError(f"quantised {quantised}: the scripted expert has no weights; leave it out")
         return [Player(EXPERT, None, {})]
     folder = policy_folder(path)
-    policy = load_policy(folder, device)
-    about = about_policy(policy.card, folder)
-    players = [Player(f"{policy.card.recipe}-{policy.card.step}", policy, about)]
+    policy = load_policy(folder, device, quantised=quantised)
+    about, name = about_policy(policy.card, folder), f"{policy.card.recipe}-{policy.card.step}"
+    if quantised is not None:
+        about, name = about | {"quantised": quantised}, f"{name}-{quantised}"
+    found = [Player(name, policy, about)]
     if blind:
-        players.append(Player("no pictures", Blanked(policy), about | {"blind": True}))
-        players += blind_players(blind, policy.contract, policy.horizon)
-    return players
+        found.append(Player("no pictures", Blanked(policy), about | {"blind": True}))
+        found += blind_players(blind, policy.contract, policy.horizon)
+    return found
 
 
 def about_policy(card: PolicyCard, folder: Path) -> dict[str, Any]:
