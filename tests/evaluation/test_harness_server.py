@@ -1,4 +1,7 @@
-"""The model server, driven by a client that speaks as vla-evaluation-harness does (see `harness_wire` for where)."""
+"""The model server, driven by a client that speaks as vla-evaluation-harness does (see `harness_wire` for where).
+
+Their own client and their LIBERO, of release 0.8.0, have driven it as well; what that found is tested here.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,20 @@ import asyncio
 import io
 import time
 import urllib.request
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from PIL import Image
-from point_mass import CONTRACT, PointMass, Seeing
+from point_mass import CONTRACT, SIDE, PointMass, Seeing
 
-from gemvlm.evaluation.harness_server import HARNESS, HarnessBenchmark, hello, listening
+from gemvlm.evaluation.harness_server import HARNESS, HarnessBenchmark, hello, listening, read_observation
 from gemvlm.evaluation.harness_wire import TYPES, Message, pack, unpack
 from gemvlm.robot import ActionChunk, Policy, RobotObservation
-from gemvlm.robot.embodiments import EMBODIMENTS
+from gemvlm.robot.embodiments import EMBODIMENTS, mirrored
 
 msgpack = pytest.importorskip("msgpack", reason="the harness speaks msgpack")
 websockets = pytest.importorskip("websockets", reason="the harness speaks websocket")
@@ -68,8 +72,16 @@ class Client:
         return answer
 
 
-def payload(seen: RobotObservation) -> dict[str, Any]:
-    images = {"primary": seen.images["top"], "wrist": seen.images["side"]}
+def as_seen(picture: np.ndarray) -> np.ndarray:
+    return picture
+
+
+def mirrored_and_doubled(picture: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(picture[:, ::-1].repeat(2, axis=0).repeat(2, axis=1))
+
+
+def payload(seen: RobotObservation, shown: Callable[[np.ndarray], np.ndarray] = as_seen) -> dict[str, Any]:
+    images = {"primary": shown(seen.images["top"]), "wrist": shown(seen.images["side"])}
     return {"images": images, "states": seen.state.astype(np.float64), "task_description": seen.instruction}
 
 
@@ -77,7 +89,9 @@ def connect(port: int) -> Any:
     return websockets.connect(f"ws://127.0.0.1:{port}", compression=None, max_size=None, ping_interval=None)
 
 
-async def play(port: int, start: int) -> tuple[bool, list[np.ndarray]]:
+async def play(
+    port: int, start: int, shown: Callable[[np.ndarray], np.ndarray] = as_seen
+) -> tuple[bool, list[np.ndarray]]:
     """One episode as the harness's synchronous runner plays it."""
     world, actions, done = PointMass("a"), [], False
     async with connect(port) as socket:
@@ -87,7 +101,7 @@ async def play(port: int, start: int) -> tuple[bool, list[np.ndarray]]:
         seen = world.reset(start)
         await client.send("episode_start", {"task": {"name": "a", "episode_idx": start}})
         for _ in range(20):
-            answer = await client.act(payload(seen))
+            answer = await client.act(payload(seen, shown))
             assert answer["type"] == "action"
             actions.append(answer["payload"]["actions"])
             seen, done = world.step(actions[-1])
@@ -97,9 +111,9 @@ async def play(port: int, start: int) -> tuple[bool, list[np.ndarray]]:
     return done, actions
 
 
-def run(policy: Policy, story: Any, **options: Any) -> Any:
+def run(policy: Policy, story: Any, benchmark: HarnessBenchmark = POINTS, **options: Any) -> Any:
     async def whole() -> Any:
-        async with listening(policy, POINTS, **options) as port:
+        async with listening(policy, benchmark, **options) as port:
             return await story(port)
 
     return asyncio.run(whole())
@@ -110,6 +124,38 @@ def test_an_episode_through_the_harness_succeeds() -> None:
     done, actions = run(policy, lambda port: play(port, 2), execute=4)
     assert done and all(action.shape == (2,) and action.dtype == np.float32 for action in actions)
     assert len(policy.batches) == -(-len(actions) // 4)  # asked once for every four actions
+
+
+class Learned(Seeing):
+    """Says what pictures it learned from, and must get no others."""
+
+    picture_sizes: ClassVar = {"top": (SIDE, SIDE), "side": (SIDE, SIDE)}
+
+    def act(self, observations: Any, seeds: Any, committed: Any = None) -> list[ActionChunk]:
+        assert all(image.shape == (SIDE, SIDE, 3) for seen in observations for image in seen.images.values())
+        return super().act(observations, seeds, committed)
+
+
+def test_mirrored_pictures_of_another_size_come_as_the_policy_learned_them() -> None:
+    """LIBERO of the harness sends mirror images of 256 x 256; a policy that saw them so would go the wrong way."""
+    sent = replace(POINTS, mirrored=True)
+    for start in range(4):
+        assert run(Learned(), lambda port, start=start: play(port, start, mirrored_and_doubled), sent)[0]
+
+
+@pytest.mark.parametrize("turn", ["none", "half"])
+@pytest.mark.parametrize("benchmark", [POINTS, replace(POINTS, mirrored=True)], ids=["plain", "mirrored"])
+def test_pictures_stand_as_in_the_worlds_here(benchmark: HarnessBenchmark, turn: Any) -> None:
+    image = np.random.default_rng(1).integers(0, 256, (6, 8, 3)).astype(np.uint8)
+    camera = image[:, ::-1] if benchmark.mirrored else image
+    told = {"images": {"primary": camera, "wrist": camera}, "states": np.zeros(2), "task_description": "go"}
+    contract = replace(CONTRACT, image_turn=turn)
+    wanted = mirrored(image) if turn == "half" else image
+    for sizes in (None, {"top": (6, 8)}, {"top": (8, 8)}):  # of other proportions: the policy's to warn of
+        seen = read_observation(told, contract, benchmark, 0, sizes)
+        assert np.array_equal(seen.images["top"], wanted)
+    smaller = read_observation(told, contract, benchmark, 0, {"top": (3, 4)}).images["top"]
+    assert smaller.shape == (3, 4, 3) and smaller.dtype == np.uint8
 
 
 def test_connections_that_ask_together_are_one_batch() -> None:
@@ -140,13 +186,15 @@ def test_hello_says_what_the_server_wants_and_gives() -> None:
         "rotation": {"name": "rotation", "dims": 3, "format": "axis_angle"},
         "gripper": {"name": "gripper", "dims": 1, "format": "binary_close_positive"},
     }
+    form = {"name": "state", "dims": 8, "format": "eef_pos3_axisangle3_gripper2"}  # "raw" they log as a mismatch
+    assert libero["observation_spec"]["state"] == form and HARNESS["libero"].mirrored
 
 
 def test_a_policy_that_does_not_fit_is_refused_with_every_difference() -> None:
     assert HARNESS["libero"].misfits(EMBODIMENTS["libero_turned"].contract) == []
     lines = HARNESS["simpler_widowx"].misfits(EMBODIMENTS["libero_turned"].contract)
-    assert [line.split(":")[0] for line in lines] == ["gripper", "rate_hz", "image_turn", "cameras"]
-    assert "image_turn: 'none' here, 'half' in libero" in HARNESS["libero"].misfits(EMBODIMENTS["libero"].contract)
+    assert [line.split(":")[0] for line in lines] == ["gripper", "rate_hz", "cameras"]
+    assert HARNESS["libero"].misfits(EMBODIMENTS["libero"].contract) == []  # its pictures are turned for it
     with pytest.raises(ValueError, match=r"execute: 9 of chunks of 8(.|\n)*") as caught:
         run(Seeing(contract=replace(CONTRACT, rate_hz=5.0)), None, execute=9)
     assert "rate_hz: 5.0 here, 10.0 in points" in str(caught.value)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gemvlm.robot.embodiments import EMBODIMENTS, Embodiment, Plain, open_embodiment, turned
+from gemvlm.robot.embodiments import EMBODIMENTS, Embodiment, Plain, mirrored, open_embodiment
 from gemvlm.robot.embodiments.bimanual import BimanualArms
 from gemvlm.robot.embodiments.libero import official_state
 from gemvlm.robot.rotations import angle_between, to_matrix
@@ -146,8 +146,10 @@ def test_opening_by_name_and_contract() -> None:
         Plain(libero, relative=True)
 
 
-def test_a_picture_is_turned_by_half_and_back() -> None:
+def test_pictures_of_published_libero_data_are_mirror_images() -> None:
+    """openpi turns robosuite's picture, whose rows run upwards, by 180 degrees."""
     picture = RNG.integers(0, 255, (4, 6, 3)).astype(np.uint8)
-    np.testing.assert_array_equal(turned(picture)[0, 0], picture[-1, -1])
-    np.testing.assert_array_equal(turned(turned(picture)), picture)
-    np.testing.assert_array_equal(turned(picture[..., 0]), turned(picture)[..., 0])
+    robosuites = picture[::-1]
+    np.testing.assert_array_equal(mirrored(picture), robosuites[::-1, ::-1])
+    np.testing.assert_array_equal(mirrored(mirrored(picture)), picture)
+    np.testing.assert_array_equal(mirrored(picture[..., 0]), mirrored(picture)[..., 0])

@@ -67,7 +67,7 @@ def record(
         size: Height and width of the pictures.
         drawing: opengl draws as the simulator does; plain needs no graphics library.
         assets: Folder of LIBERO's meshes and textures.
-        turn: Turn LIBERO's pictures by 180 degrees, as published data are.
+        turn: Show LIBERO's pictures as published data do: robosuite's turned by 180 degrees, so mirrored.
         processes: Worlds that are played at once.
     """
     from gemvlm.recipes.record_worlds import Recording, record_worlds

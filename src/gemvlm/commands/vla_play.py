@@ -48,7 +48,7 @@ def evaluate(
         size: Height and width of the pictures; by default, and at all for a policy, what it learned from.
         drawing: opengl draws as the simulator does; plain needs no graphics library.
         assets: Folder of LIBERO's meshes and textures.
-        turn: Turn LIBERO's pictures by 180 degrees, as published data are.
+        turn: Show LIBERO's pictures as published data do: robosuite's turned by 180 degrees, so mirrored.
         device: cpu, cuda or mps; the best there is by default.
         quantised: int8, int8_dynamic or int4: smaller weights, on a CPU; see docs/faster.md for what they bring.
     """
@@ -115,7 +115,7 @@ def run(
         size: Height and width of the pictures; by default, and at all for a policy, what it learned from.
         drawing: opengl draws as the simulator does; plain needs no graphics library.
         assets: Folder of LIBERO's meshes and textures.
-        turn: Turn LIBERO's pictures by 180 degrees, as published data are.
+        turn: Show LIBERO's pictures as published data do: robosuite's turned by 180 degrees, so mirrored.
         device: cpu, cuda or mps; the best there is by default.
     """
     from gemvlm.recipes.plan_act import PlanSettings

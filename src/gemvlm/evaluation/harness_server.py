@@ -2,15 +2,25 @@
 
     serve_harness(policy, HARNESS["simpler_widowx"], execute=1)
 
-and where the simulator is `vla-eval run`, with `server: {url: "ws://HOST:8000"}` in its configuration.
+and where the simulator is `vla-eval run --config FILE`, with `server: {url: "ws://HOST:8000"}` in its configuration
+(`docs/robots.md` has one).
 
 The harness sends each observation and waits for one action; of every chunk `execute` actions are given out before the
 policy is asked again. Observations of several connections that come together are answered as one batch, off the event
 loop. A malformed message, or an error of the policy, is answered with an `error` and ends nothing. The protocol, and
-where it was read, is in `harness_wire`; what each benchmark sends and wants was read in `benchmarks/simpler/` (0d39e05)
-and `benchmarks/libero/` (0038c68), `benchmark.py`. SimplerEnv declares Euler angles and a gripper that closes at high
-values, but hands rotations on as rotation vectors and opens at high values: what it does is what counts here, so the
-harness logs a mismatch of the two declarations.
+where it was read, is in `harness_wire`; what each benchmark sends and wants was read in `benchmarks/simpler/` and
+`benchmarks/libero/`, `benchmark.py`, of release 0.8.0.
+
+LIBERO: the release's own `vla-eval run`, unmodified, without a container, has driven `gemvlm vla serve` on
+libero_object, and two of its orchestrators have at once; its specifications match. Scripted demonstrations of our
+world, replayed through the server from two official states, succeed there. Its pictures are what our world draws, but
+for shadows, with left and right exchanged (robosuite's rows run upwards, and turning by 180 degrees then leaves a
+mirror image), and 256 pixels a side: policies get them as our worlds would show them, at the size that they learned
+from.
+
+SimplerEnv: read only, never run. It declares Euler angles and a gripper that closes at high values, but hands rotations
+on as rotation vectors and opens above 0.5: what it does is what counts here, so the harness logs a mismatch of the two
+declarations.
 """
 
 from __future__ import annotations
@@ -26,10 +36,12 @@ from typing import Any
 from zlib import crc32
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
+from PIL import Image
 
 from gemvlm.evaluation.harness_wire import EXTRA, LARGEST_MESSAGE, PROTOCOL_VERSION, Message, pack, unpack
 from gemvlm.robot import ActionChunk, ActionContract, Policy, RobotObservation
+from gemvlm.robot.embodiments import mirrored
 from gemvlm.runtime import get_log, versions
 
 WAIT_S = 0.005
@@ -42,13 +54,16 @@ GRIPPERS = {"high_closes": "binary_close_positive", "high_opens": "binary_close_
 class HarnessBenchmark:
     """How a benchmark of the harness speaks: which of its pictures is which camera, and what its actions mean.
 
-    `means` are the fields that a policy's contract must have; `params` is what the harness is asked to send.
+    `means` are the fields that a policy's contract must have; `params` is what the harness is asked to send; `state` is
+    the harness's name for the form of the state. `mirrored` pictures have left and right exchanged.
     """
 
     name: str
     cameras: Mapping[str, str]
     means: Mapping[str, object]
     params: Mapping[str, object] = field(default_factory=dict)
+    state: str = "raw"
+    mirrored: bool = False
 
     def misfits(self, contract: ActionContract) -> list[str]:
         """Everything that keeps a policy of this contract from the benchmark, one line each."""
@@ -68,15 +83,15 @@ HARNESS: Mapping[str, HarnessBenchmark] = {
         HarnessBenchmark(
             "libero",
             {"agentview": "agentview", "robot0_eye_in_hand": "wrist"},
-            {"control": "delta", "rotation": "axis_angle", "gripper": "high_closes", "rate_hz": 20.0,
-             "image_turn": "half"},
+            {"control": "delta", "rotation": "axis_angle", "gripper": "high_closes", "rate_hz": 20.0},
             {"send_wrist_image": True, "send_state": True, "quat_no_antipodal": True},
+            state="eef_pos3_axisangle3_gripper2",
+            mirrored=True,
         ),
         HarnessBenchmark(
             "simpler_widowx",
             {"primary": "primary"},
-            {"control": "delta", "rotation": "axis_angle", "gripper": "high_opens", "rate_hz": 5.0,
-             "image_turn": "none"},
+            {"control": "delta", "rotation": "axis_angle", "gripper": "high_opens", "rate_hz": 5.0},
             {"send_state": True},
         ),
     )
@@ -129,7 +144,7 @@ async def listening(
     questions = _Questions(policy, batch)
 
     async def connection(socket: Any) -> None:
-        session = _Session(policy.contract, benchmark, questions, count)
+        session = _Session(policy, benchmark, questions, count)
         try:
             async for data in socket:
                 if (answer := await session.answer(data)) is not None:
@@ -150,10 +165,9 @@ async def listening(
 class _Session:
     """One connection: the episode that it plays and the actions that are left of the last chunk."""
 
-    def __init__(
-        self, contract: ActionContract, benchmark: HarnessBenchmark, questions: _Questions, execute: int
-    ) -> None:
-        self.contract, self.benchmark, self.questions, self.execute = contract, benchmark, questions, execute
+    def __init__(self, policy: Policy, benchmark: HarnessBenchmark, questions: _Questions, execute: int) -> None:
+        self.contract, self.benchmark, self.questions, self.execute = policy.contract, benchmark, questions, execute
+        self.sizes: Mapping[str, tuple[int, int]] = getattr(policy, "picture_sizes", {})
         self.left: list[Float32[np.ndarray, "A"]] = []
         self.step, self.episode = 0, ""
 
@@ -183,7 +197,7 @@ class _Session:
 
     async def _action(self, payload: Mapping[str, Any]) -> Float32[np.ndarray, "A"]:
         if not self.left:
-            seen = read_observation(payload, self.contract, self.benchmark, self.step)
+            seen = read_observation(payload, self.contract, self.benchmark, self.step, self.sizes)
             chunk = await self.questions.ask(seen, crc32(f"{self.episode} {self.step}".encode()))
             actions = np.asarray(chunk.actions, np.float32)
             if not np.isfinite(actions[: self.execute]).all():
@@ -237,9 +251,16 @@ class _Questions:
 
 
 def read_observation(
-    payload: Mapping[str, Any], contract: ActionContract, benchmark: HarnessBenchmark, step: int
+    payload: Mapping[str, Any],
+    contract: ActionContract,
+    benchmark: HarnessBenchmark,
+    step: int,
+    sizes: Mapping[str, tuple[int, int]] | None = None,
 ) -> RobotObservation:
-    """An observation of the harness as a robot's. ValueError naming the field, what came and what would help."""
+    """An observation of the harness as a robot's. ValueError naming the field, what came and what would help.
+
+    `sizes` are the (height, width) of pictures that the policy learned from, by camera.
+    """
     pictures = payload.get("images")
     if not isinstance(pictures, dict):
         raise ValueError(f"images: a map from names to pictures is needed, got {type(pictures).__name__}")
@@ -252,7 +273,7 @@ def read_observation(
                 f"images.{name}: a uint8 picture (height, width, 3) is needed; there are {sorted(map(str, pictures))}; "
                 f"parameters to send what is needed: {dict(benchmark.params)}"
             )
-        images[camera] = image
+        images[camera] = _as_learned(image, contract, benchmark, (sizes or {}).get(camera))
     state = np.asarray(payload.get("states", payload.get("state", ())), np.float32).reshape(-1)
     if len(state) != len(contract.state_names) or not np.isfinite(state).all():
         raise ValueError(
@@ -265,10 +286,27 @@ def read_observation(
     return RobotObservation(images, state, instruction, step, step / contract.rate_hz)
 
 
+def _as_learned(
+    image: UInt8[np.ndarray, "H W 3"],
+    contract: ActionContract,
+    benchmark: HarnessBenchmark,
+    size: tuple[int, int] | None,
+) -> UInt8[np.ndarray, "h w 3"]:
+    """A picture of the benchmark as the worlds here would show it to the policy: mirrored or not as its contract
+    says, and of `size`, unless that has other proportions: then the policy warns."""
+    own = image if benchmark.mirrored == (contract.image_turn == "half") else mirrored(image)
+    if size is None or size == own.shape[:2] or size[0] * own.shape[1] != size[1] * own.shape[0]:
+        return own
+    return np.asarray(Image.fromarray(own).resize((size[1], size[0]), Image.Resampling.HAMMING))
+
+
 def hello(contract: ActionContract, benchmark: HarnessBenchmark) -> dict[str, Any]:
     """What the server says about itself; the harness compares the specs with its benchmark's and logs mismatches."""
     seen = {name: _spec(name, 0, "rgb_hwc_uint8") for name in benchmark.cameras.values()}
-    seen |= {"language": _spec("language", 0, "language"), "state": _spec("state", len(contract.state_names), "raw")}
+    seen |= {
+        "language": _spec("language", 0, "language"),
+        "state": _spec("state", len(contract.state_names), benchmark.state),
+    }
     return {
         "harness_version": f"gemvlm {versions().get('gemvlm', '')}".strip(),
         "protocol_version": PROTOCOL_VERSION,

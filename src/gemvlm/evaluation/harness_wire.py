@@ -3,8 +3,8 @@
 An array is {"__ndarray__": true, data, dtype, shape}; a picture (height, width, 1, 3 or 4; uint8) is
 {"__image__": true, format: "png" | "jpeg" | "raw", data, shape}, with dtype where raw. Read from
 allenai/vla-evaluation-harness: `protocol/numpy_codec.py` at 18749fd, `protocol/image_codec.py` at 5ea6e51,
-`model_servers/serve.py` at 03a7066, `connection.py` at 13de095; the hello message from `protocol/messages.py` at
-19964f9 of the copy worv-ai/vla-evaluation-harness-public, which is younger than the stored one of the original.
+`model_servers/serve.py` at 03a7066, `connection.py` at 13de095, and all of them with `protocol/messages.py` again in
+release 0.8.0, whose client has driven the server.
 """
 
 from __future__ import annotations

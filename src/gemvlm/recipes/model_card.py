@@ -198,7 +198,11 @@ def _conventions(card: CheckpointCard) -> list[list[str]]:
     contract = card.contract
     return [
         *rows,
-        ["cameras", ", ".join(contract.cameras) + (", turned by 180 degrees" if contract.image_turn == "half" else "")],
+        [
+            "cameras",
+            ", ".join(contract.cameras)
+            + (", mirrored as in published LIBERO data" if contract.image_turn == "half" else ""),
+        ],
         ["state", ", ".join(contract.state_names)],
         ["actions", f"{', '.join(contract.action_names)}: {contract.control}, {contract.rate_hz:g} a second"],
         ["rotation; gripper", f"{contract.rotation}; {contract.gripper}"],

@@ -48,8 +48,8 @@ class ActionContract:
     """What the numbers of states and actions mean on one robot.
 
     `control` says whether an action is where to be or how far to move, `rotation` the form of its orientation part,
-    `gripper` what a high value of its gripper part does. `image_turn` "half" says that pictures are turned by 180
-    degrees before a model sees them, as published LIBERO data are.
+    `gripper` what a high value of its gripper part does. `image_turn` "half" says that pictures are as published LIBERO
+    data have them: those of robosuite, whose rows run upwards, turned by 180 degrees, so left and right are exchanged.
     """
 
     embodiment: str

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from gemvlm.robot.contract import ActionContract
 from gemvlm.robot.embodiments.bimanual import BimanualArms
-from gemvlm.robot.embodiments.embodiment import Embodiment, Plain, turned
+from gemvlm.robot.embodiments.embodiment import Embodiment, Plain, mirrored
 from gemvlm.robot.embodiments.joint_arm import JointArm
 from gemvlm.robot.embodiments.libero import LiberoPanda
 from gemvlm.robot.embodiments.metaworld import MetaWorldArm
@@ -45,4 +45,4 @@ def open_embodiment(name: str, contract: ActionContract | None = None) -> Embodi
     return replace(known, contract=contract)  # type: ignore[type-var]  # every one of them is a frozen dataclass
 
 
-__all__ = ["EMBODIMENTS", "PLAIN", "Embodiment", "Plain", "open_embodiment", "turned"]
+__all__ = ["EMBODIMENTS", "PLAIN", "Embodiment", "Plain", "mirrored", "open_embodiment"]

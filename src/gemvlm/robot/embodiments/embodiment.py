@@ -2,7 +2,7 @@
 
 In a model's numbers a high gripper always opens, rotations of a state are 6-D, and where `relative` is set actions say
 how to move from where the robot is when a chunk begins. The two directions of a robot stand side by side in its file.
-Pictures are taken as they come: a contract's `image_turn` says how they stand, and `turned` turns them.
+Pictures are taken as they come: a contract's `image_turn` says how they stand.
 """
 
 from __future__ import annotations
@@ -95,6 +95,6 @@ def check_sizes(
             )
 
 
-def turned(picture: Shaped[np.ndarray, "H W *channels"]) -> Shaped[np.ndarray, "H W *channels"]:
-    """A picture (or a map of depth or ids) turned by 180 degrees; its own inverse."""
-    return np.ascontiguousarray(picture[::-1, ::-1])
+def mirrored(picture: Shaped[np.ndarray, "H W *channels"]) -> Shaped[np.ndarray, "H W *channels"]:
+    """A picture (or a map of depth or ids) with left and right exchanged; its own inverse."""
+    return np.ascontiguousarray(picture[:, ::-1])

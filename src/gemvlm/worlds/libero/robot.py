@@ -1,10 +1,11 @@
 """A task of LIBERO in closed loop, as the official evaluation gives it to policies, and our scripted expert.
 
 Starts 0 to 49 are the official initial states, for tests; those from 1000 on are drawn by LIBERO's own sampler, for
-demonstrations. Pictures have their first row at the top. Published data and the policies trained on them have pictures
-turned by 180 degrees (Physical-Intelligence/openpi, `examples/libero/main.py`): `turn` does that, and the contract
-says so. The numbers of actions after which an episode has failed are those of openvla/openvla,
-`experiments/robot/libero/run_libero_eval.py` (commit 7ea27426), which others have taken over.
+demonstrations. Pictures have their first row at the top. Published data and the policies trained on them have
+robosuite's, whose rows run upwards, turned by 180 degrees (Physical-Intelligence/openpi, `examples/libero/main.py`):
+that leaves left and right exchanged. `turn` shows them so, and the contract says it. The numbers of actions after which
+an episode has failed are those of openvla/openvla, `experiments/robot/libero/run_libero_eval.py` (commit 7ea27426),
+which others have taken over.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from jaxtyping import Float, Float32
 
 from gemvlm.depth_map import DepthMap
 from gemvlm.robot import RobotObservation
-from gemvlm.robot.embodiments import turned
+from gemvlm.robot.embodiments import mirrored
 from gemvlm.robot.embodiments.libero import CONTRACT, official_state
 from gemvlm.worlds.libero.expert import LiberoExpert, knows
 from gemvlm.worlds.libero.package import stand_ins, versions
@@ -68,7 +69,7 @@ class LiberoRobot:
             "simulator": versions(),
             "drawing": f"{self.drawing}, {self.size} x {self.size}, without shadows",
             "assets": f"{self.missing} files are stand-ins" if self.missing else "LIBERO's own",
-            "turned": "by 180 degrees" if self.turn else "no",
+            "pictures": "as published, mirrored" if self.turn else "upright",
             "waiting steps": str(WAITING_STEPS),
             "horizon": str(self.horizon),
             "success": "at any step, by LIBERO's own predicates",
@@ -121,7 +122,7 @@ class LiberoRobot:
         image, depth = self.world.view.picture(self.world.data, view)
         if not self.turn:
             return image, depth
-        return turned(image), replace(depth, values=turned(depth.values), valid=turned(depth.valid))
+        return mirrored(image), replace(depth, values=mirrored(depth.values), valid=mirrored(depth.valid))
 
 
 def libero_robot(
