@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,45 @@ def test_a_signal_lets_every_training_save_and_leaves_none_behind(
         assert (place / "saved").read_text() == str(int(signal.SIGTERM))
         with pytest.raises(ProcessLookupError):
             os.kill(int((place / "pid").read_text()), 0)
+
+
+PARENT = """
+import pathlib, sys
+from gemvlm.experiments import get, processes
+from gemvlm.experiments.execute import work_of
+from gemvlm.training.signals import StopRequest
+out, child = pathlib.Path(sys.argv[1]), sys.argv[2]
+with StopRequest() as stop:
+    words = lambda task, left: [sys.executable, "-c", child, str(task.folder(out))]
+    processes.look_after(work_of(get("verdict_debug"), out), out, words, 2, None, stop)
+"""
+
+
+def test_a_killed_parent_leaves_no_training_behind(tmp_path: Path) -> None:
+    ends = "from gemvlm.experiments.processes import end_with_parent\nend_with_parent()\n"
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path), ends + TRAINS])
+    places = [Task(None, seed).folder(tmp_path) for seed in (0, 1)]
+    try:
+        assert _within(60, lambda: all((place / "pid").is_file() for place in places))
+    finally:
+        parent.kill()
+        parent.wait()
+    assert _within(30, lambda: all((place / "saved").is_file() for place in places))
+    assert _within(10, lambda: not any(_runs(int((place / "pid").read_text())) for place in places))
+
+
+def _within(seconds: float, holds: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + seconds
+    while not (found := holds()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found
+
+
+def _runs(number: int) -> bool:
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_a_failed_task_is_returned_with_its_log_and_not_tried_again(

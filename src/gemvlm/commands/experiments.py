@@ -62,7 +62,7 @@ def experiment(
     """
     from gemvlm.evaluation.answer_files import held
     from gemvlm.experiments import get
-    from gemvlm.experiments.processes import carry_all_out, log_of
+    from gemvlm.experiments.processes import carry_all_out, end_with_parent, log_of
     from gemvlm.experiments.shared import TEACHER, Given
 
     if jobs < 1:
@@ -84,6 +84,7 @@ def experiment(
         with held(out / "preparing", wait=True):
             steps.prepare()
     if task:
+        end_with_parent()
         for each in task:
             if not steps.carry_out(known[each], minutes):
                 print(f"{each}: not finished; the same command goes on")

@@ -1,14 +1,17 @@
 """All tasks of an experiment, several at once, each in a process of its own that this one looks after.
 
 A signal to stop (SIGTERM, SIGINT) is passed on: every training ends after the step it is in and saves, and only then
-does this process end. Children have a process group of their own, so that Ctrl-C reaches them once, from here.
+does this process end. Children have a process group of their own, so that Ctrl-C reaches them once, from here. If this
+process is killed, its children see their standard input end, and stop in the same way.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +23,8 @@ from gemvlm.training.signals import Stopped, StopRequest
 
 PAUSE_S = 1.0
 LOG = "log.txt"
+LOOKED_AFTER = "GEMVLM_LOOKED_AFTER"
+"""Set for children, whose standard input ends when the parent does."""
 
 
 @runtime_checkable
@@ -74,6 +79,19 @@ def carry_all_out(
         return look_after(work, out, words, jobs, minutes, stop)
 
 
+def end_with_parent() -> None:
+    """In a child of `look_after`: told to stop once the parent has ended, in whatever way. Nothing elsewhere."""
+    if os.environ.get(LOOKED_AFTER) != "1":
+        return
+
+    def wait() -> None:
+        while os.read(0, 1024):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="gemvlm-parent", daemon=True).start()
+
+
 def look_after(
     work: Work[T], out: Path, words: Words[T], jobs: int, minutes: float | None, stop: StopRequest
 ) -> list[T]:
@@ -122,5 +140,7 @@ def _start(task: Named, words: list[str], out: Path, threads: int) -> subprocess
     task.folder(out).mkdir(parents=True, exist_ok=True)
     get_log().info("%s begins", task.name)
     with log_of(task, out).open("ab") as log:
-        own = {"OMP_NUM_THREADS": str(threads)} | os.environ
-        return subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT, process_group=0, env=own)
+        own = {"OMP_NUM_THREADS": str(threads)} | os.environ | {LOOKED_AFTER: "1"}
+        return subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, process_group=0, env=own
+        )
