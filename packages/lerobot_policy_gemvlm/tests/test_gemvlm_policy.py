@@ -10,7 +10,7 @@ import torch
 pytest.importorskip("lerobot", reason="lerobot is not installed")
 
 from lerobot.configs.policies import PreTrainedConfig
-from lerobot.configs.types import FeatureType, PolicyFeature
+from lerobot.configs.types import FeatureType, NormalizationMode, PolicyFeature
 from lerobot.policies.factory import get_policy_class, make_pre_post_processors
 from lerobot_policy_gemvlm import GemvlmConfig, GemvlmPolicy
 
@@ -70,6 +70,10 @@ def test_it_learns_and_padded_steps_do_not_count(policy: GemvlmPolicy) -> None:
         optimizer.zero_grad()
         losses.append(float(loss))
     assert losses[-1] < losses[0]
+    policy.forward(batch())[0].backward()
+    vision = policy.model.parameter_groups()["vision"].values()
+    assert any(p.grad is not None and bool(p.grad.any()) for p in vision), "the pictures don't reach the loss"
+    optimizer.zero_grad()
 
 
 def test_chunks_are_carried_out_one_by_one(policy: GemvlmPolicy) -> None:
@@ -99,3 +103,31 @@ def test_without_pictures_it_says_so() -> None:
     blind.input_features = {"observation.state": PolicyFeature(FeatureType.STATE, (4,))}
     with pytest.raises(ValueError, match="the data set has no a camera"):
         GemvlmPolicy(blind)
+
+
+def test_depth_is_left_out() -> None:
+    own = config()
+    own.input_features["observation.images.right_depth"] = PolicyFeature(FeatureType.VISUAL, (1, 96, 96))
+    own.validate_features()
+    assert set(own.image_features) == set(CAMERAS) and own.robot_state_feature is not None
+
+
+def test_without_quantiles_least_and_largest_normalise() -> None:
+    own = config()
+    own.fit_statistics(STATISTICS)
+    assert own.normalization_mapping["STATE"] is NormalizationMode.QUANTILES
+    lacking = {
+        key: {name: value for name, value in numbers.items() if name != "q01"} for key, numbers in STATISTICS.items()
+    }
+    own.fit_statistics(lacking)
+    assert own.normalization_mapping["STATE"] is own.normalization_mapping["ACTION"] is NormalizationMode.MIN_MAX
+    before, after = make_pre_post_processors(own, dataset_stats=lacking)
+    given = batch(1) | {"action": torch.ones(1, 6, 4)}
+    assert torch.allclose(before(given)["action"], torch.full((1, 6, 4), 0.5))
+    assert torch.allclose(after(torch.full((1, 4), 0.5)), torch.ones(1, 4))
+
+
+def test_a_missing_camera_is_named(policy: GemvlmPolicy) -> None:
+    policy.reset()
+    with pytest.raises(ValueError, match=r"no picture of observation\.images\.left"):
+        policy.select_action({name: value for name, value in batch().items() if name != "observation.images.left"})

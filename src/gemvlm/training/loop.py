@@ -30,7 +30,7 @@ from gemvlm.training.checkpoint import (
     save_checkpoint,
 )
 from gemvlm.training.lora import add_lora, merge_lora
-from gemvlm.training.metrics import MetricsLog, Speedometer
+from gemvlm.training.metrics import Meter, MetricsLog, Speedometer, StepBar, named, rates
 from gemvlm.training.optimizer import GroupOptimizer
 from gemvlm.training.parallel import Processes, Sharding, local
 from gemvlm.training.signals import SIGNALS, Stopped, StopRequest
@@ -204,9 +204,9 @@ class _Training:
         if state.stream is not None:
             stream.resume(state.stream)
         self.model.train()
-        meter = _Meter(state.unlogged)
+        meter = Meter(state.unlogged)
         speed = Speedometer(run.operations and partial(run.operations, stage), run.peak)
-        with _progress(stage, state.stage_step, run.show_progress and self.processes.is_main) as advance:
+        with StepBar(stage, state.stage_step, run.show_progress and self.processes.is_main) as advance:
             while True:
                 batches = [next(stream) for _ in range(stage.micro_batches(self.processes.world))]
                 outcome = train_step(
@@ -231,8 +231,8 @@ class _Training:
                 ends = done or late or number > 0
                 if done or state.stage_step % run.log_every == 0:
                     values = meter.means() | speed.rates(self.processes.world)
-                    meter = _Meter()
-                    self._log(stage, state, values | _rates(stage, state) | {"skipped": float(state.skipped)})
+                    meter = Meter()
+                    self._log(stage, state, values | rates(stage, state) | {"skipped": float(state.skipped)})
                     advance(state.stage_step, values)
                 if done:
                     if average is not None:
@@ -276,7 +276,7 @@ class _Training:
         """Writes what was skipped and on which samples. FloatingPointError when it was too often."""
         ours = [sample for batch in batches for sample in batch.sample_ids]
         samples = [sample for text in self.processes.texts(json.dumps(ours)) for sample in json.loads(text)]
-        values = _named(outcome)
+        values = named(outcome)
         bad = [name for name, value in values.items() if not abs(value) < float("inf")]
         path = self.run.folder / NONFINITE
         if self.processes.is_main:
@@ -334,18 +334,6 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
-def _rates(stage: Stage, state: RunState) -> dict[str, float]:
-    """The learning rates of the step just done."""
-    factor = stage.schedule.factor(state.stage_step - 1, stage.steps)
-    rates = {f"learning_rate/{group}": peak * factor for group, peak in stage.learning_rates.items()}
-    return {"lr_factor": factor} | rates
-
-
-def _named(outcome: Outcome) -> dict[str, float]:
-    losses = {f"loss/{name}": value for name, value in outcome.losses.items()}
-    return losses | {f"grad_norm/{name}": value for name, value in outcome.norms.items()}
-
-
 def _continued(state: RunState, stages: Sequence[Stage], folder: Path) -> RunState:
     """Where to go on: a stage may have been shortened to the steps it has done, but not below them."""
     if state.stage >= len(stages) or state.stage_step < stages[state.stage].steps:
@@ -362,50 +350,3 @@ def _continued(state: RunState, stages: Sequence[Stage], folder: Path) -> RunSta
             f"or averages become weights after its last step only; give it {stage.steps + 1} steps or more"
         )
     return RunState(state.stage + 1, 0, state.step, skipped=state.skipped)
-
-
-class _Meter:
-    """Losses and norms since the last logged step."""
-
-    def __init__(self, totals: Mapping[str, tuple[float, int]] | None = None) -> None:
-        self._totals = dict(totals or {})
-
-    def add(self, outcome: Outcome) -> None:
-        for name, value in _named(outcome).items():
-            total, count = self._totals.get(name, (0.0, 0))
-            self._totals[name] = (total + value, count + 1)
-
-    def totals(self) -> dict[str, tuple[float, int]]:
-        """(sum, count) of each number: what a resumed run begins with."""
-        return dict(self._totals)
-
-    def means(self) -> dict[str, float]:
-        return {name: total / count for name, (total, count) in self._totals.items()}
-
-
-class _progress:  # noqa: N801
-    """A progress bar with the current losses, or nothing."""
-
-    def __init__(self, stage: Stage, done: int, show: bool) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self.bar = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[losses]}"),
-            disable=not show,
-        )
-        self.task = self.bar.add_task(stage.name, total=stage.steps, completed=done, losses="")
-
-    def __enter__(self) -> Callable[[int, Mapping[str, float]], None]:
-        self.bar.start()
-        return self._advance
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def _advance(self, step: int, values: Mapping[str, float]) -> None:
-        losses = "  ".join(f"{k.removeprefix('loss/')} {v:.3f}" for k, v in values.items() if k.startswith("loss/"))
-        self.bar.update(self.task, completed=step, losses=losses)

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from gemvlm.batch import Batch
+from gemvlm.training.checkpoint import RunState
+from gemvlm.training.stage import Stage
+from gemvlm.training.step import Outcome
 
 
 @runtime_checkable
@@ -157,3 +160,63 @@ def _id(folder: Path) -> str:
     from hashlib import blake2b
 
     return blake2b(str(folder.resolve()).encode(), digest_size=8).hexdigest()
+
+
+def rates(stage: Stage, state: RunState) -> dict[str, float]:
+    """The learning rates of the step just done."""
+    factor = stage.schedule.factor(state.stage_step - 1, stage.steps)
+    each = {f"learning_rate/{group}": peak * factor for group, peak in stage.learning_rates.items()}
+    return {"lr_factor": factor} | each
+
+
+def named(outcome: Outcome) -> dict[str, float]:
+    """The losses and norms of a step."""
+    losses = {f"loss/{name}": value for name, value in outcome.losses.items()}
+    return losses | {f"grad_norm/{name}": value for name, value in outcome.norms.items()}
+
+
+class Meter:
+    """Losses and norms since the last logged step."""
+
+    def __init__(self, totals: Mapping[str, tuple[float, int]] | None = None) -> None:
+        self._totals = dict(totals or {})
+
+    def add(self, outcome: Outcome) -> None:
+        for name, value in named(outcome).items():
+            total, count = self._totals.get(name, (0.0, 0))
+            self._totals[name] = (total + value, count + 1)
+
+    def totals(self) -> dict[str, tuple[float, int]]:
+        """(sum, count) of each number: what a resumed run begins with."""
+        return dict(self._totals)
+
+    def means(self) -> dict[str, float]:
+        return {name: total / count for name, (total, count) in self._totals.items()}
+
+
+class StepBar:
+    """A progress bar with the current losses, or nothing."""
+
+    def __init__(self, stage: Stage, done: int, show: bool) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[losses]}"),
+            disable=not show,
+        )
+        self.task = self.bar.add_task(stage.name, total=stage.steps, completed=done, losses="")
+
+    def __enter__(self) -> Callable[[int, Mapping[str, float]], None]:
+        self.bar.start()
+        return self._advance
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def _advance(self, step: int, values: Mapping[str, float]) -> None:
+        losses = "  ".join(f"{k.removeprefix('loss/')} {v:.3f}" for k, v in values.items() if k.startswith("loss/"))
+        self.bar.update(self.task, completed=step, losses=losses)

@@ -138,6 +138,20 @@ def test_tables_of_tasks_have_the_texts_as_index_for_pandas(folder: LeRobotFolde
     assert np.allclose(stats["action"]["mean"], everything.mean(0), atol=1e-6)
     assert np.allclose(stats["action"]["std"], everything.std(0), atol=1e-6)
     assert stats["action"]["count"] == [65]
+    assert np.allclose(stats["action"]["q01"], np.quantile(everything, 0.01, axis=0), atol=1e-6)
+
+
+def test_every_number_and_picture_has_statistics(folder: LeRobotFolder) -> None:
+    """LeRobot's policies normalise by them, and stop where one is missing."""
+    features = json.loads((folder.path / "meta/info.json").read_text())["features"]
+    stats = json.loads((folder.path / "meta/stats.json").read_text())
+    assert set(stats) == {
+        k for k, f in features.items() if f["dtype"] == "video" or k in ("observation.state", "action")
+    }
+    for key, found in stats.items():
+        channels = [features[key]["shape"][2], 1, 1] if features[key]["dtype"] == "video" else features[key]["shape"]
+        assert {"min", "max", "mean", "std", "count", "q01", "q10", "q50", "q90", "q99"} == set(found)
+        assert all(list(np.shape(found[name])) == channels for name in found if name != "count")
 
 
 def test_writing_refuses_what_one_folder_cannot_hold(tmp_path: Path) -> None:

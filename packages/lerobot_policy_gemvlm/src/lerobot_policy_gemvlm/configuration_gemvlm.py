@@ -2,10 +2,12 @@
 
 # No `from __future__ import annotations`: LeRobot's parser reads the fields' types themselves.
 
+import logging
 from dataclasses import dataclass, field
+from typing import Any
 
 from lerobot.configs.policies import PreTrainedConfig
-from lerobot.configs.types import NormalizationMode
+from lerobot.configs.types import FeatureType, NormalizationMode
 from lerobot.optim.optimizers import AdamWConfig
 from lerobot.optim.schedulers import CosineDecayWithWarmupSchedulerConfig
 
@@ -44,7 +46,12 @@ class GemvlmConfig(PreTrainedConfig):
             )
 
     def validate_features(self) -> None:
-        """ValueError unless there are pictures, a state and actions."""
+        """Leaves out pictures of depth, of one channel. ValueError unless there are pictures, a state and actions."""
+        self.input_features = {
+            name: feature
+            for name, feature in (self.input_features or {}).items()
+            if feature.type is not FeatureType.VISUAL or feature.shape[0] == 3
+        }
         missing = [
             name
             for name, there in (
@@ -56,6 +63,15 @@ class GemvlmConfig(PreTrainedConfig):
         ]
         if missing:
             raise ValueError(f"gemvlm: the data set has no {', '.join(missing)}; choose another one")
+
+    def fit_statistics(self, statistics: dict[str, dict[str, Any]]) -> None:
+        """Normalises by least and largest value, with a warning, what a data set has no quantiles of (q01, q99)."""
+        for name, feature in ((self.input_features or {}) | (self.output_features or {})).items():
+            kind, known = feature.type.value, statistics.get(name, {})
+            by_quantiles = self.normalization_mapping.get(kind) is NormalizationMode.QUANTILES
+            if known and by_quantiles and not {"q01", "q99"} <= known.keys():
+                logging.warning("gemvlm: no quantiles of %s in the data set, %s goes by min and max", name, kind)
+                self.normalization_mapping[kind] = NormalizationMode.MIN_MAX
 
     def get_optimizer_preset(self) -> AdamWConfig:
         return AdamWConfig(

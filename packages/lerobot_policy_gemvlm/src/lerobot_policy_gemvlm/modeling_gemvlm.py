@@ -35,6 +35,7 @@ class GemvlmPolicy(PreTrainedPolicy):
     def __init__(self, config: GemvlmConfig, dataset_stats: Any = None, **_: Any) -> None:
         super().__init__(config)
         config.validate_features()
+        config.fit_statistics(dataset_stats or {})
         recipe = get_policy(config.recipe)
         if recipe.paints:
             raise ValueError(f"recipe {recipe.name} paints depth, which LeRobot's batches lack; take vla_nano_action")
@@ -103,7 +104,12 @@ class GemvlmPolicy(PreTrainedPolicy):
         return self._waiting.popleft()
 
     def _batch(self, batch: dict[str, Any], chunk: Tensor, valid: Tensor, what: str) -> Batch:
-        """What LeRobot gives as `gemvlm` packs it. ValueError if a row lacks its words."""
+        """What LeRobot gives as `gemvlm` packs it. ValueError if a camera is missing or a row lacks its words."""
+        if missing := [camera for camera in self._cameras if camera not in batch]:
+            raise ValueError(
+                f"gemvlm: no picture of {', '.join(missing)}; give other names with --rename_map, or train on the "
+                "cameras that there are, with --policy.input_features"
+            )
         state, rows = batch[STATE].float(), len(batch[STATE])
         words = batch.get(TASK) or [""] * rows
         if isinstance(words, str) or len(words) != rows:

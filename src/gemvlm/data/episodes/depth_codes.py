@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt16
+from jaxtyping import Float64, UInt16
 
 from gemvlm.depth_map import DepthMap
 
@@ -76,12 +76,18 @@ class DepthCodes:
             )
         return np.where(depth.valid, codes, 0).astype(np.uint16)
 
-    def decode(self, codes: UInt16[np.ndarray, "H W"], source: str = "") -> DepthMap:
-        """Undoes `encode`, up to half a step."""
+    def metres(self) -> Float64[np.ndarray, "4096"]:
+        """What each code stands for; NaN at both ends, which say that nothing is known."""
         low, high = self._ends
         scalar = low + np.arange(LARGEST_CODE + 1) / LARGEST_CODE * (high - low)
-        table = (np.exp(scalar) - self.shift if self.use_log else scalar).astype(np.float32)
+        found = np.exp(scalar) - self.shift if self.use_log else scalar
+        found[[0, LARGEST_CODE]] = np.nan
+        return found
+
+    def decode(self, codes: UInt16[np.ndarray, "H W"], source: str = "") -> DepthMap:
+        """Undoes `encode`, up to half a step."""
         if codes.size and int(codes.max()) > LARGEST_CODE:
             raise ValueError(f"{source}: depth code {int(codes.max())} is more than 12 bits; is this depth?")
-        valid = (codes > 0) & (codes < LARGEST_CODE)
-        return DepthMap(np.where(valid, table[codes], 0).astype(np.float32), valid, "metric_z", "m", source)
+        values = self.metres().astype(np.float32)[codes]
+        valid = np.isfinite(values)
+        return DepthMap(np.where(valid, values, np.float32(0)), valid, "metric_z", "m", source)

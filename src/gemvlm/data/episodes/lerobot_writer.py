@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
 
-from gemvlm.data.episodes.depth_codes import DepthCodes
+from gemvlm.data.episodes.depth_codes import LARGEST_CODE, DepthCodes
 from gemvlm.data.episodes.episode import Episode, EpisodeSet
+from gemvlm.data.episodes.lerobot_stats import Levels, of_numbers
 from gemvlm.data.episodes.video import VideoWriter
 
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
@@ -31,7 +31,8 @@ FRAMES_AT_ONCE = 32
 def write_lerobot(
     path: Path, episodes: EpisodeSet, codes: DepthCodes | None = None, frames_per_file: int = FRAMES_PER_FILE
 ) -> None:
-    """Writes `episodes` to the new folder `path`; memory holds one episode's numbers and some frames at a time.
+    """Writes `episodes` to the new folder `path`; memory holds one episode's numbers and some frames at a time, and at
+    the end all states or all actions, of which statistics are made.
 
     ValueError if the folder is not empty, if the episodes differ in cameras, names or rate or store chunks, which the
     format can't hold, or if depths are outside the range of `codes`.
@@ -107,31 +108,6 @@ class _Schema:
 
 
 @dataclass
-class _Numbers:
-    """Running sums for `meta/stats.json`."""
-
-    count: int = 0
-    total: Any = 0.0
-    squares: Any = 0.0
-    low: Any = np.inf
-    high: Any = -np.inf
-
-    def add(self, values: Float32[np.ndarray, "T D"]) -> None:
-        exact = values.astype(np.float64)
-        self.count += len(values)
-        self.total, self.squares = self.total + exact.sum(0), self.squares + (exact**2).sum(0)
-        self.low, self.high = np.minimum(self.low, values.min(0)), np.maximum(self.high, values.max(0))
-
-    def as_json(self) -> dict[str, Any]:
-        mean = self.total / self.count
-        deviation = np.sqrt(np.maximum(self.squares / self.count - mean**2, 0))
-        arrays = {"min": self.low, "max": self.high, "mean": mean, "std": deviation}
-        return {name: np.asarray(array, np.float64).tolist() for name, array in arrays.items()} | {
-            "count": [self.count]
-        }
-
-
-@dataclass
 class _Writer:
     path: Path
     schema: _Schema
@@ -140,7 +116,7 @@ class _Writer:
     tasks: dict[str, int] = field(default_factory=dict)
     subtasks: dict[str, int] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
-    stats: dict[str, _Numbers] = field(default_factory=dict)
+    levels: dict[str, Levels] = field(default_factory=dict)
     total: int = 0
     file: int = 0
     in_file: int = 0
@@ -179,11 +155,26 @@ class _Writer:
         pq.write_table(_indexed(self.tasks, "task"), meta / "tasks.parquet")
         if self.subtasks:
             pq.write_table(_indexed(self.subtasks, "subtask"), meta / "subtasks.parquet")
-        stats = {key: numbers.as_json() for key, numbers in self.stats.items()}
-        (meta / "stats.json").write_text(json.dumps(stats, indent=2) + "\n")
+        (meta / "stats.json").write_text(json.dumps(self._statistics(), indent=2) + "\n")
         licence = " AND ".join(self.schema.licences)
         (self.path / "README.md").write_text(f"---\nlicense: {licence}\ntags:\n- LeRobot\n---\n")
         (meta / "info.json").write_text(json.dumps(self._info(), indent=2) + "\n")
+
+    def _statistics(self) -> dict[str, Any]:
+        import pyarrow.parquet as pq
+
+        files = sorted((self.path / "data").rglob("*.parquet"))
+        found: dict[str, Any] = {}
+        for key in ("observation.state", "action"):
+            if key in pq.read_schema(files[0]).names:
+                columns = [pq.read_table(file, columns=[key])[key].combine_chunks() for file in files]
+                width = columns[0].type.list_size
+                found[key] = of_numbers(np.concatenate([c.values.to_numpy().reshape(-1, width) for c in columns]))
+        colours, metres = np.arange(256) / 255, self.codes.metres()
+        for key, levels in self.levels.items():
+            if told := levels.statistics(colours if levels.counts.shape[1] == 256 else metres):
+                found[key] = told
+        return found
 
     def _info(self) -> dict[str, Any]:
         first = self.schema.first
@@ -212,7 +203,6 @@ class _Writer:
         columns: dict[str, Any] = {}
         for key, values in (("observation.state", episode.state()), ("action", episode.action())):
             if values.shape[1]:
-                self.stats.setdefault(key, _Numbers()).add(values)
                 flat = pa.array(np.ascontiguousarray(values, np.float32).ravel())
                 columns[key] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
         if self.schema.has_success:
@@ -247,8 +237,11 @@ class _Writer:
                     if frame.image.shape[:2] != size or (depth is not None and frame.depth is None):
                         raise ValueError(f"episode {episode.id!r}: a frame of {name} is not {size} or has no depth")
                     colour.write(frame.image)
+                    self.levels.setdefault(key, Levels(3, 256)).add(frame.image)
                     if depth is not None and frame.depth is not None:
-                        depth.write(self.codes.encode(frame.depth))
+                        codes = self.codes.encode(frame.depth)
+                        depth.write(codes)
+                        self.levels.setdefault(f"{key}_depth", Levels(1, LARGEST_CODE + 1)).add(codes)
             yield from [key] if depth is None else [key, f"{key}_depth"]
 
     def _video(self, key: str, place: Mapping[str, int], size: tuple[int, int], fps: float, depth: bool) -> VideoWriter:
