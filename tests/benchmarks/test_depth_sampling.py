@@ -47,10 +47,14 @@ def test_rows_say_speed_and_quality_and_are_plotted(nano, samples, tmp_path) -> 
         for name, count in (("published", 2), ("1 step", 1))
     ]
     scores = {way.name: depth_sampling.quality(way, nano, samples, 2) for way in ways}
-    assert all(0 < found["abs_rel"] < 1 and 0 <= found["coverage"] <= 1 for found in scores.values())
-    assert scores["1 step"]["stated"] == pytest.approx(1 / 3)
+    assert scores["1 step"].stated == pytest.approx(1 / 3)
     seconds = depth_sampling.measure(ways, 1, torch.device("cpu"), cpu_time=True)
     rows = depth_sampling.rows_of(seconds, scores, len(samples))
+    assert all(0 < row["abs_rel"] < 1 and 0 <= row["coverage"] <= 1 for row in rows)
+    mean, low, high = rows[1]["abs_rel gain"]
+    assert low <= mean <= high and mean == pytest.approx(rows[1]["abs_rel"] - rows[0]["abs_rel"])
+    assert rows[0]["abs_rel gain"] == [0, 0, 0]
+    depth_sampling.report(rows)
     assert rows[0]["faster"] == 1 and all(np.isfinite(row["images_per_s"]) for row in rows)
     depth_sampling.plot(rows, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 10_000
