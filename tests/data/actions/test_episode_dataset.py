@@ -89,6 +89,7 @@ def test_columns_go_by_name(make_episode: MakeEpisode) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
+        ({"action_names": ("dx", "dx", "dy", "dz", "grip")}, r"several action columns are called dx.*say action_names"),
         ({"action_names": ("a", "b", "c", "d")}, r"no action \['dx', 'dy', 'dz', 'grip'\]; it has \['a', 'b'"),
         ({"fps": 20.0}, "20 frames per second and the contract 80"),
         ({"cameras": {}}, r"0 cameras are called 'right'; there are \[\]"),
@@ -102,6 +103,14 @@ def test_another_robots_episode_is_refused_by_name(make_episode: MakeEpisode, ch
 def test_numbers_without_names_are_taken_by_position(make_episode: MakeEpisode) -> None:
     unnamed = make_episode("a", action_names=tuple(f"action_{i}" for i in range(4)))
     np.testing.assert_array_equal(EpisodeDataset([[unnamed]], CONTRACT, 3)[1].actions[:, 0], [1, 2, 3])
+
+
+def test_columns_of_one_name_are_all_taken(make_episode: MakeEpisode) -> None:
+    """Published LIBERO sets call both fingers "gripper"; the first was read twice."""
+    names = ("dx", "dy", "grip", "grip")
+    given = make_episode("a", action_names=names)
+    taken = EpisodeDataset([[given]], replace(CONTRACT, action_names=names), 3)[2]
+    np.testing.assert_array_equal(taken.actions, given.action(2, 5))
 
 
 def test_places_are_taken_at_any_rate(make_episode: MakeEpisode) -> None:

@@ -154,6 +154,19 @@ def test_every_number_and_picture_has_statistics(folder: LeRobotFolder) -> None:
         assert all(list(np.shape(found[name])) == channels for name in found if name != "count")
 
 
+def test_what_files_state_wrongly_can_be_said(folder: LeRobotFolder) -> None:
+    """Published LIBERO sets state 10 frames a second for steps of a twentieth; videos keep the time that they have."""
+    names = tuple(f"said {name}" for name in folder.names("state"))
+    told = LeRobotFolder(folder.path, fps=2 * FPS, state_names=names)
+    assert told[1].fps == 2 * FPS and told[1].state_names == names and (told[1].state() == folder[1].state()).all()
+    assert set(told[1].units.values()) == set(folder[1].units.values())
+    camera = next(iter(told[1].cameras))
+    ours, theirs = told[1].frames(camera, [6])[0], folder[1].frames(camera, [6])[0]
+    assert (ours.image == theirs.image).all() and ours.time_s == theirs.time_s / 2
+    with pytest.raises(ValueError, match="1 action_names for"):
+        LeRobotFolder(folder.path, action_names=("x",))[0]
+
+
 def test_writing_refuses_what_one_folder_cannot_hold(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no episodes"):
         write_lerobot(tmp_path / "a", [])

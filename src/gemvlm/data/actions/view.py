@@ -83,6 +83,13 @@ def _camera(episode: Episode, wanted: str) -> str:
 
 
 def _columns(episode: Episode, signal: str, names: Sequence[str], wanted: Sequence[str]) -> tuple[int, ...]:
+    if list(wanted) == list(names):
+        return tuple(range(len(names)))
+    if twice := sorted({name for name in wanted if names.count(name) > 1}):
+        raise ValueError(
+            f"episode {episode.id!r}: several {signal} columns are called {', '.join(twice)}, among {list(names)}; say "
+            f"{signal}_names in episodes.json"
+        )
     if set(wanted) <= set(names):
         return tuple(names.index(name) for name in wanted)
     if len(names) == len(wanted) and all(name.endswith(f"_{i}") for i, name in enumerate(names)):

@@ -51,6 +51,9 @@ TOGETHER = 32
 class LeRobotFolder:
     """The episodes of a folder. `state_keys` and `action_keys` name the columns that make up state and action.
 
+    `fps`, `state_names` and `action_names` are what is true where the files say something else: published LIBERO sets
+    state 10 frames a second for steps of a twentieth, and some call two columns alike.
+
     ValueError for what is not a LeRobot folder, and from an episode for what is damaged in it; others stay readable.
     The licence is that of the folder's README.md unless given. `unused_depth` says why a depth feature can't be used.
     """
@@ -60,6 +63,9 @@ class LeRobotFolder:
     state_keys: tuple[str, ...] = ("observation.state",)
     action_keys: tuple[str, ...] = ("action",)
     depth_origin: DepthOrigin = SENSOR
+    fps: float | None = None
+    state_names: tuple[str, ...] | None = None
+    action_names: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.layout)
@@ -73,7 +79,7 @@ class LeRobotFolder:
             id=f"{self.path.name}/{place.index:06d}",
             instruction=tasks[0] if len(tasks) == 1 else "",
             length=place.length,
-            fps=float(self.layout.info["fps"]),
+            fps=self.rate,
             cameras=self.cameras,
             data=_Reader(self, place),
             subtasks=parts,
@@ -100,16 +106,31 @@ class LeRobotFolder:
         wanted = self.state_keys if signal == "state" else self.action_keys
         return tuple(key for key in wanted if key in self.layout.info["features"])
 
+    @property
+    def rate(self) -> float:
+        """Frames a second, in truth."""
+        return self.fps or float(self.layout.info["fps"])
+
     def names(self, signal: str) -> tuple[str, ...]:
-        return tuple(name for key in self.keys(signal) for name in dimension_names(key, self.feature(key)))
+        """ValueError if there are more or fewer than was said."""
+        found = tuple(name for key in self.keys(signal) for name in dimension_names(key, self.feature(key)))
+        said = self.state_names if signal == "state" else self.action_names
+        if said is None:
+            return found
+        if len(said) != len(found):
+            raise ValueError(f"{self.path}: {len(said)} {signal}_names for {len(found)} columns {list(found)}")
+        return said
 
     @cached_property
     def _units(self) -> Mapping[str, str]:
         units: dict[str, str] = {}
-        for key in (*self.keys("state"), *self.keys("action")):
-            names, stated = dimension_names(key, self.feature(key)), self.feature(key).get("units")
-            if isinstance(stated, list) and len(stated) == len(names):
-                units |= {name: str(unit) for name, unit in zip(names, stated, strict=True) if unit}
+        for signal in ("state", "action"):
+            names = iter(self.names(signal))
+            for key in self.keys(signal):
+                stated = self.feature(key).get("units")
+                own = [next(names) for _ in dimension_names(key, self.feature(key))]
+                if isinstance(stated, list) and len(stated) == len(own):
+                    units |= {name: str(unit) for name, unit in zip(own, stated, strict=True) if unit}
         return units
 
     @cached_property
@@ -226,9 +247,8 @@ class _Reader:
         depths: Sequence[DepthMap | None] = (
             [None] * len(indices) if depth_key is None else self._depths(depth_key, indices)
         )
-        fps = float(self.folder.layout.info["fps"])
         return tuple(
-            Frame(image, depth, encoded=data, time_s=index / fps)
+            Frame(image, depth, encoded=data, time_s=index / self.folder.rate)
             for image, depth, data, index in zip(images, depths, encoded, indices, strict=True)
         )
 

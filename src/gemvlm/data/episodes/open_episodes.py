@@ -131,7 +131,14 @@ LAYOUTS = (
         "LeRobot",
         "meta/info.json",
         LeRobotFolder,
-        {"licence": _text, "state_keys": _texts, "action_keys": _texts},
+        {
+            "licence": _text,
+            "fps": _rate,
+            "state_keys": _texts,
+            "action_keys": _texts,
+            "state_names": _texts,
+            "action_names": _texts,
+        },
     ),
     Layout("RDT2 shards", "shard-*.tar", Rdt2Shards, {"licence": _text}),
     Layout(

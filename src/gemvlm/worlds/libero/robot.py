@@ -5,7 +5,7 @@ demonstrations. Pictures have their first row at the top. Published data and the
 robosuite's, whose rows run upwards, turned by 180 degrees (Physical-Intelligence/openpi, `examples/libero/main.py`):
 that leaves left and right exchanged. `turn` shows them so, and the contract says it. The numbers of actions after which
 an episode has failed are those of openvla/openvla, `experiments/robot/libero/run_libero_eval.py` (commit 7ea27426),
-which others have taken over.
+which others have taken over; LeRobot plays libero_spatial for 280.
 """
 
 from __future__ import annotations
