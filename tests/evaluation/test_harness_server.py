@@ -11,7 +11,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,11 +23,16 @@ from gemvlm.evaluation.harness_server import HARNESS, HarnessBenchmark, hello, l
 from gemvlm.evaluation.harness_wire import TYPES, Message, pack, unpack
 from gemvlm.robot import ActionChunk, Policy, RobotObservation
 from gemvlm.robot.embodiments import EMBODIMENTS, mirrored
+from gemvlm.robot.rotations import convert
 
 msgpack = pytest.importorskip("msgpack", reason="the harness speaks msgpack")
 websockets = pytest.importorskip("websockets", reason="the harness speaks websocket")
 
 POINTS = HarnessBenchmark("points", {"top": "primary", "side": "wrist"}, {"rate_hz": 10.0}, {"send_state": True})
+
+BRIDGE = EMBODIMENTS["bridge"].contract
+ROLL_PITCH_YAW = (2.71873873, -0.50065471, -0.81764505)
+AXIS_ANGLE = (0.67333695, -0.0478848, 1.25755694)
 
 
 def as_they_encode(value: Any) -> Any:
@@ -193,11 +198,75 @@ def test_hello_says_what_the_server_wants_and_gives() -> None:
 def test_a_policy_that_does_not_fit_is_refused_with_every_difference() -> None:
     assert HARNESS["libero"].misfits(EMBODIMENTS["libero_turned"].contract) == []
     lines = HARNESS["simpler_widowx"].misfits(EMBODIMENTS["libero_turned"].contract)
-    assert [line.split(":")[0] for line in lines] == ["gripper", "rate_hz", "cameras"]
+    assert [line.split(":")[0] for line in lines] == ["state_names", "gripper", "rate_hz", "cameras"]
+    assert HARNESS["simpler_widowx"].misfits(BRIDGE) == []
+    (line,) = HARNESS["simpler_widowx"].misfits(replace(BRIDGE, rotation="none"))
+    assert line == "rotation: 'none' in 7 numbers here, place, rotation and gripper in simpler_widowx"
     assert HARNESS["libero"].misfits(EMBODIMENTS["libero"].contract) == []  # its pictures are turned for it
     with pytest.raises(ValueError, match=r"execute: 9 of chunks of 8(.|\n)*") as caught:
         run(Seeing(contract=replace(CONTRACT, rate_hz=5.0)), None, execute=9)
     assert "rate_hz: 5.0 here, 10.0 in points" in str(caught.value)
+
+
+@dataclass
+class Widow:
+    """A policy of Bridge's robot that keeps what it sees and always answers with the same chunk."""
+
+    seen: list[RobotObservation] = field(default_factory=list)
+    contract: ClassVar = BRIDGE
+    horizon: ClassVar = 2
+    picture_sizes: ClassVar = {"primary": (256, 256)}
+    actions: ClassVar = np.array([[0.01, 0, -0.02, 0.5, -0.4, 1.2, 1], [0, 0, 0, 0, 0, 0, 0]], np.float32)
+
+    def act(self, observations: Any, seeds: Any, committed: Any = None) -> list[ActionChunk]:
+        self.seen += observations
+        return [ActionChunk(self.actions, 5.0) for _ in observations]
+
+
+def widowx(**changes: Any) -> dict[str, Any]:
+    """What their SimplerEnv sends: 480 x 640, and position, quaternion (wxyz), opening."""
+    image = np.zeros((480, 640, 3), np.uint8)
+    image[:, 320:] = 255
+    state = np.array([0.3, -0.1, 0.2, 0.5, 0.5, -0.1, 0.7, 0.9], np.float32)
+    return {"images": {"primary": image}, "states": state, "task_description": "stack"} | changes
+
+
+def test_simpler_is_converted_as_published_servers_do() -> None:
+    """Numbers by `model_servers/groot.py` of the harness, run (the state), and transforms3d's `euler2axangle`."""
+
+    async def story(port: int) -> Any:
+        async with connect(port) as socket:
+            client = Client(socket)
+            return [(await client.act(widowx()))["payload"]["actions"] for _ in range(2)]
+
+    policy = Widow()
+    first, second = run(policy, story, HARNESS["simpler_widowx"])
+    np.testing.assert_allclose(first[3:6], AXIS_ANGLE, atol=1e-6)
+    assert first.dtype == np.float32 and first[[0, 1, 2, 6]].tolist() == Widow.actions[0, [0, 1, 2, 6]].tolist()
+    assert second.tolist() == [0] * 7
+    (seen,) = policy.seen
+    np.testing.assert_allclose(seen.state, [0.3, -0.1, 0.2, *ROLL_PITCH_YAW, 0, 0.9], atol=1e-6)
+    assert seen.images["primary"].shape == (256, 256, 3)  # squashed, not cut: both halves are there
+    assert seen.images["primary"][:, :120].max() == 0 and seen.images["primary"][:, 136:].min() == 255
+    spec = hello(BRIDGE, HARNESS["simpler_widowx"])["action_spec"]
+    assert spec["rotation"] == {"name": "rotation", "dims": 3, "format": "axis_angle"}
+
+
+def test_bridges_angles_are_zero_where_the_gripper_points_down() -> None:
+    down = np.array([0.0, 0, 1, 0, 1, 0, -1, 0, 0])
+    sent = np.array([0.3, 0, 0.1, *convert(down, "matrix", "quaternion_wxyz"), 1])
+    seen = read_observation(widowx(states=sent), BRIDGE, HARNESS["simpler_widowx"], 0)
+    np.testing.assert_allclose(seen.state, [0.3, 0, 0.1, 0, 0, 0, 0, 1], atol=1e-6)
+
+
+def test_a_state_that_is_none_of_simplers_is_told() -> None:
+    for state, words in (
+        (np.zeros(0), "states: position, quaternion .* are 8 numbers, got 0; .*'send_state': True"),
+        (np.zeros(8), "states: rotation: a quaternion has the length 0"),
+        (np.array([np.nan, 0, 0, 1, 0, 0, 0, 1]), "states: 8 finite numbers"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            read_observation(widowx(states=state), BRIDGE, HARNESS["simpler_widowx"], 0)
 
 
 class Fragile(Seeing):

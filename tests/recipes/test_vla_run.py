@@ -17,14 +17,14 @@ import torch
 from robot_episodes import CONTRACT, SIDE, robot_episode, write_episodes
 from safetensors.torch import load_file, save_file
 
-from gemvlm.data.actions import EpisodeDataset, ReadableMoments
+from gemvlm.data.actions import ActionCollator, EpisodeDataset, ReadableMoments
 from gemvlm.data.episodes import EpisodeData, LeRobotFolder, write_lerobot
 from gemvlm.data.quarantine import QuarantineError
 from gemvlm.inference import load
 from gemvlm.inference.policy import GemPolicy, load_policy
 from gemvlm.model.gem_vla import GemVla
 from gemvlm.model.policy_card import POLICY_FILE, PolicyCard
-from gemvlm.recipes import plan
+from gemvlm.recipes import plan, vla_run
 from gemvlm.recipes.vla import VlaRecipe
 from gemvlm.recipes.vla_debug import EXPERT, VLA_DEBUG
 from gemvlm.recipes.vla_episodes import REASONS, Robot
@@ -266,7 +266,17 @@ def test_a_policy_begins_with_another(trained: Path, episodes: Path, tmp_path: P
     assert [name for name in ours if not torch.allclose(ours[name], theirs[name], atol=1e-6)] == []
 
 
-def test_a_policy_begins_with_a_published_expert_on_its_backbone(trained: Path, episodes: Path, tmp_path: Path) -> None:
+def test_a_policy_begins_with_a_published_expert_on_its_backbone(
+    trained: Path, episodes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noises: set[float] = set()
+
+    class Noted(ActionCollator):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            noises.add(self.state_noise)
+
+    monkeypatch.setattr(vla_run, "ActionCollator", Noted)
     theirs = load_file(trained / "final" / "model.safetensors")
     qwen, expert = tmp_path / "qwen", tmp_path / "expert"
     shutil.copytree(trained / "final", qwen)
@@ -283,7 +293,14 @@ def test_a_policy_begins_with_a_published_expert_on_its_backbone(trained: Path, 
     assert carry_out(once, out, episodes, start=begin, action_statistics=tmp_path / "action_stats.json")
     ours = load_file(out / "final" / "model.safetensors")
     assert [name for name in ours if not torch.allclose(ours[name], theirs[name], atol=1e-6)] == []
-    assert PolicyCard.read(out / "final").normalisation.fields["action"].maximum.tolist() == [2.0] * 4
+    card = PolicyCard.read(out / "final")
+    assert card.normalisation.fields["action"].maximum.tolist() == [2.0] * 4
+    state = np.array([0.4, -3.0, 250.0, 0.0], np.float32)[: card.model.expert.state]
+    np.testing.assert_array_equal(card.normalisation["state"].normalise(state), state)  # as theirs saw it
+    assert ACTIONS_ALONE.state_noise > 0 and noises == {0.0}
+    shutil.rmtree(out / "final")
+    assert carry_out(once, out, episodes)  # goes on, and nobody says again what it began with
+    assert PolicyCard.read(out / "final").normalisation.to_dict() == card.normalisation.to_dict()
     with pytest.raises(ValueError, match="an expert needs one backbone"):
         carry_out(once, tmp_path / "alone", episodes, start=[begin[1]])
     del own[next(iter(own))]

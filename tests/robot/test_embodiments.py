@@ -10,7 +10,8 @@ import pytest
 from gemvlm.robot.embodiments import EMBODIMENTS, Embodiment, Plain, mirrored, open_embodiment
 from gemvlm.robot.embodiments.bimanual import BimanualArms
 from gemvlm.robot.embodiments.libero import official_state
-from gemvlm.robot.rotations import angle_between, to_matrix
+from gemvlm.robot.embodiments.rdt2 import ACTION_NAMES
+from gemvlm.robot.rotations import angle_between, from_matrix, to_matrix
 
 RNG = np.random.default_rng(1)
 
@@ -153,3 +154,18 @@ def test_pictures_of_published_libero_data_are_mirror_images() -> None:
     np.testing.assert_array_equal(mirrored(picture), robosuites[::-1, ::-1])
     np.testing.assert_array_equal(mirrored(mirrored(picture)), picture)
     np.testing.assert_array_equal(mirrored(picture[..., 0]), mirrored(picture)[..., 0])
+
+
+def test_rdt2s_rotation_is_two_columns() -> None:
+    """thu-ml/RDT2, `data/umi/pose_util.py`: its 6 numbers are mat[:, 0] and mat[:, 1], and so our names say."""
+    turns = to_matrix(RNG.uniform(-2, 2, (20, 3)), "axis_angle")
+    for arm in ("right", "left"):
+        first = ACTION_NAMES.index(f"{arm}_x") + 3
+        places = [tuple(map(int, name[-2:])) for name in ACTION_NAMES[first : first + 6]]
+        assert places == [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (2, 1)]
+        for turn in turns:
+            theirs = np.concatenate([turn[:, 0], turn[:, 1]])
+            np.testing.assert_array_equal([turn[place] for place in places], theirs)
+            np.testing.assert_array_equal(from_matrix(turn, EMBODIMENTS["rdt2"].contract.rotation), theirs)
+    quarter_z = to_matrix(np.array([0, 0, np.pi / 2]), "axis_angle")
+    np.testing.assert_allclose(from_matrix(quarter_z, "rotation_6d"), [0, 1, 0, -1, 0, 0], atol=1e-15)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import time
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gemvlm.robot import statistics
-from gemvlm.robot.statistics import Normalisation, Normaliser, Statistics, published_action_statistics
+from gemvlm.robot.statistics import Method, Normalisation, Normaliser, Statistics, published_action_statistics
 
 RNG = np.random.default_rng(3)
 ROWS = (RNG.normal(size=(5000, 4)) * [1, 10, 0.1, 0] + [0, 5, -2, 7]).astype(np.float32)
@@ -103,6 +104,14 @@ def test_scale_and_offset_give_their_numbers() -> None:
     own = Normaliser(published_action_statistics(json.dumps({"action": {"scale": scale, "offset": offset}})), "min_max")
     actions = RNG.uniform(-1, 1, (20, 3)).astype(np.float32)
     np.testing.assert_allclose(own.normalise(actions), actions * scale + offset, rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize("method", get_args(Method))
+def test_statistics_of_no_rows_leave_numbers_as_they_are(method: Method) -> None:
+    own = Normaliser(Statistics.identity(4), method)
+    rows = (ROWS * 100).astype(np.float32)
+    np.testing.assert_array_equal(own.normalise(rows), rows)
+    np.testing.assert_array_equal(own.denormalise(rows), rows)
 
 
 def test_a_missing_field_is_an_error_that_lists_those_there() -> None:

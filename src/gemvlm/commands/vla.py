@@ -114,12 +114,13 @@ def train(
         out: Folder of the run.
         resume: Go on with the run that is in the folder.
         start: Weights to begin with, as a folder, a hub id or a shipped name: a GEM or a policy; qwen=PLACE and
-            sana=PLACE for published parts; besides either expert=PLACE for an action expert by the authors' names.
+            sana=PLACE for published parts; besides either expert=PLACE for an action expert by the authors' names,
+            which then sees the state as it is, not normalised.
         text: A set of `gemvlm curate`, for recipes that go on answering questions.
         action_statistics: JSON by which a published expert's actions are normalised (the authors' action_stats.json,
             or scale and offset); by default the episodes' own.
         embodiment: The robot, if not the recipe's: metaworld, libero, libero_turned, bimanual, bimanual_relative,
-            joint_arm, rdt2, or plain, which takes the episodes' numbers as they are.
+            bridge, joint_arm, rdt2, or plain, which takes the episodes' numbers as they are.
         control: For plain: whether an action is where to be (absolute) or how far to move (delta).
         camera: A camera of the policy and its name in the episodes; may be given several times.
         rate_hz: Actions a second, where the episodes' files don't say what is true.

@@ -18,6 +18,7 @@ def serve(
     port: int = 8000,
     limits: Annotated[Path | None, arg(metavar="FILE")] = None,
     camera: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME_AT_ROBOT=NAME")] = (),
+    prompt: Annotated[str | None, arg(metavar="TEXT")] = None,
     harness: str | None = None,
     execute: int | None = None,
     device: Device = None,
@@ -34,7 +35,9 @@ def serve(
         port: Port to listen on.
         limits: JSON with ranges, workspace, speeds, moves and stale_after_s; nothing is cut by default.
         camera: What the robot calls a camera, and what the policy does; may be given several times.
-        harness: Speak the protocol of AllenAI's vla-evaluation-harness instead, for this benchmark of it.
+        prompt: What a robot is to do that sends no prompt of its own, as openpi's ALOHA example.
+        harness: Speak the protocol of AllenAI's vla-evaluation-harness instead, for this benchmark of it: libero, or
+            simpler_widowx for policies of --embodiment bridge.
         execute: For the harness: actions of each chunk that are given out; by default what the policy was made for.
         device: cpu, cuda or mps; the best there is by default.
         dtype: Of the weights and of the work; bfloat16 takes half the memory and is what GPUs are fast at.
@@ -65,6 +68,7 @@ def serve(
         pictures=loaded.picture_sizes,
         about=told_to_robots(loaded.card),
         cameras=camera_names(camera),
+        prompt=prompt,
     )
     serve_policy(loaded, host, port, limits=bounds, settings=settings)
 

@@ -18,21 +18,24 @@ for shadows, with left and right exchanged (robosuite's rows run upwards, and tu
 mirror image), and 256 pixels a side: policies get them as our worlds would show them, at the size that they learned
 from.
 
-SimplerEnv: read only, never run. It declares Euler angles and a gripper that closes at high values, but hands rotations
-on as rotation vectors and opens above 0.5: what it does is what counts here, so the harness logs a mismatch of the two
-declarations.
+SimplerEnv: never run; the release's benchmark has asked and stepped with a stand-in for the simulator. It declares
+Euler angles and a gripper that closes at high values, but hands rotations on as rotation vectors and opens above 0.5:
+what it does is what counts here, so the harness logs a mismatch of the two declarations. What is converted for it is
+what the harness's own servers convert (`model_servers/groot.py` and `starvla.py`): its state becomes that of Bridge's
+recordings, a policy's Euler angles a rotation vector (as SimplerEnv's own `octo_model.py` does), and its pictures of
+480 x 640 are squashed to the policy's size.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
 from zlib import crc32
 
 import numpy as np
@@ -41,13 +44,29 @@ from PIL import Image
 
 from gemvlm.evaluation.harness_wire import EXTRA, LARGEST_MESSAGE, PROTOCOL_VERSION, Message, pack, unpack
 from gemvlm.robot import ActionChunk, ActionContract, Policy, RobotObservation
-from gemvlm.robot.embodiments import mirrored
+from gemvlm.robot.embodiments import bridge, mirrored
+from gemvlm.robot.rotations import SIZES, Form, convert
 from gemvlm.runtime import get_log, versions
 
 WAIT_S = 0.005
 """How long a batch waits for others."""
-ROTATIONS = {"axis_angle": 3, "euler_xyz": 3, "quaternion_xyzw": 4}
+ROTATIONS: tuple[Form, ...] = ("axis_angle", "euler_xyz", "quaternion_xyzw")
+"""The forms of a rotation that the harness calls as we do."""
 GRIPPERS = {"high_closes": "binary_close_positive", "high_opens": "binary_close_negative"}
+
+
+def as_sent(state: Float32[np.ndarray, "n"]) -> Float32[np.ndarray, "n"]:
+    return state
+
+
+def bridge_state(sent: Float32[np.ndarray, "n"]) -> Float32[np.ndarray, "8"]:
+    """SimplerEnv's position, quaternion (wxyz) and opening of the gripper, as Bridge's recordings have them.
+
+    ValueError for another number of them, and for a quaternion of length 0.
+    """
+    if len(sent) != 8:
+        raise ValueError(f"position, quaternion (wxyz) and the gripper's opening are 8 numbers, got {len(sent)}")
+    return bridge.recorded_state(sent[:3], sent[3:7], float(sent[7]))
 
 
 @dataclass(frozen=True)
@@ -55,7 +74,10 @@ class HarnessBenchmark:
     """How a benchmark of the harness speaks: which of its pictures is which camera, and what its actions mean.
 
     `means` are the fields that a policy's contract must have; `params` is what the harness is asked to send; `state` is
-    the harness's name for the form of the state. `mirrored` pictures have left and right exchanged.
+    the harness's name for the form of the state. `mirrored` pictures have left and right exchanged; `squashed` ones
+    lose their proportions where the policy learned from others. `robot_state` makes the robot's state of the one that
+    is sent (ValueError if it can't be one). `turns` is the form in which it takes rotations, for policies of any form
+    whose actions are place, rotation, gripper; None: `means` says it, and actions go out as they are.
     """
 
     name: str
@@ -64,6 +86,9 @@ class HarnessBenchmark:
     params: Mapping[str, object] = field(default_factory=dict)
     state: str = "raw"
     mirrored: bool = False
+    squashed: bool = False
+    robot_state: Callable[[Float32[np.ndarray, "n"]], Float32[np.ndarray, "S"]] = as_sent
+    turns: Literal["axis_angle"] | None = None
 
     def misfits(self, contract: ActionContract) -> list[str]:
         """Everything that keeps a policy of this contract from the benchmark, one line each."""
@@ -72,9 +97,22 @@ class HarnessBenchmark:
             for name, wanted in self.means.items()
             if getattr(contract, name) != wanted
         ]
+        if self.turns is not None and _rotation(contract) is None:
+            lines.append(
+                f"rotation: {contract.rotation!r} in {len(contract.action_names)} numbers here, place, rotation and "
+                f"gripper in {self.name}"
+            )
         if set(contract.cameras) != set(self.cameras):
             lines.append(f"cameras: {contract.cameras} here, {tuple(self.cameras)} in {self.name}")
         return lines
+
+    def sent_actions(self, actions: Float32[np.ndarray, "T A"], contract: ActionContract) -> Float32[np.ndarray, "T a"]:
+        """A policy's actions as the benchmark takes them."""
+        own = _rotation(contract)
+        if self.turns is None or own is None or own == self.turns:
+            return actions
+        turn = convert(actions[:, 3:-1], own, self.turns)
+        return np.concatenate([actions[:, :3], turn, actions[:, -1:]], axis=1).astype(np.float32)
 
 
 HARNESS: Mapping[str, HarnessBenchmark] = {
@@ -91,8 +129,16 @@ HARNESS: Mapping[str, HarnessBenchmark] = {
         HarnessBenchmark(
             "simpler_widowx",
             {"primary": "primary"},
-            {"control": "delta", "rotation": "axis_angle", "gripper": "high_opens", "rate_hz": 5.0},
+            {
+                "state_names": bridge.CONTRACT.state_names,
+                "control": "delta",
+                "gripper": "high_opens",
+                "rate_hz": 5.0,
+            },
             {"send_state": True},
+            squashed=True,
+            robot_state=bridge_state,
+            turns="axis_angle",
         ),
     )
 }  # fmt: skip
@@ -202,7 +248,7 @@ class _Session:
             actions = np.asarray(chunk.actions, np.float32)
             if not np.isfinite(actions[: self.execute]).all():
                 raise ValueError("the policy answered with NaN or infinite numbers")
-            self.left = list(actions[: self.execute])
+            self.left = list(self.benchmark.sent_actions(actions[: self.execute], self.contract))
         return self.left.pop(0)
 
 
@@ -274,7 +320,11 @@ def read_observation(
                 f"parameters to send what is needed: {dict(benchmark.params)}"
             )
         images[camera] = _as_learned(image, contract, benchmark, (sizes or {}).get(camera))
-    state = np.asarray(payload.get("states", payload.get("state", ())), np.float32).reshape(-1)
+    sent = np.asarray(payload.get("states", payload.get("state", ())), np.float32).reshape(-1)
+    try:
+        state = benchmark.robot_state(sent)
+    except ValueError as error:
+        raise ValueError(f"states: {error}; parameters to send what is needed: {dict(benchmark.params)}") from None
     if len(state) != len(contract.state_names) or not np.isfinite(state).all():
         raise ValueError(
             f"states: {len(contract.state_names)} finite numbers {contract.state_names} are needed, got {len(state)}; "
@@ -293,9 +343,12 @@ def _as_learned(
     size: tuple[int, int] | None,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """A picture of the benchmark as the worlds here would show it to the policy: mirrored or not as its contract
-    says, and of `size`, unless that has other proportions: then the policy warns."""
+    says, and of `size`, unless that has other proportions and the benchmark's are not squashed: then the policy
+    warns."""
     own = image if benchmark.mirrored == (contract.image_turn == "half") else mirrored(image)
-    if size is None or size == own.shape[:2] or size[0] * own.shape[1] != size[1] * own.shape[0]:
+    if size is None or size == own.shape[:2]:
+        return own
+    if not benchmark.squashed and size[0] * own.shape[1] != size[1] * own.shape[0]:
         return own
     return np.asarray(Image.fromarray(own).resize((size[1], size[0]), Image.Resampling.HAMMING))
 
@@ -313,22 +366,28 @@ def hello(contract: ActionContract, benchmark: HarnessBenchmark) -> dict[str, An
         "model_server": "gemvlm",
         "capabilities": {},
         "observation_params": dict(benchmark.params),
-        "action_spec": _action_spec(contract),
+        "action_spec": _action_spec(contract, benchmark),
         "observation_spec": seen,
     }
 
 
-def _action_spec(contract: ActionContract) -> dict[str, Any]:
-    """Position, rotation and gripper, where that is what an action is."""
-    width = len(contract.action_names)
-    turn = ROTATIONS.get(contract.rotation)
-    if turn is None or contract.gripper not in GRIPPERS or width != 3 + turn + 1:
-        return {"actions": _spec("actions", width, "raw")}
+def _action_spec(contract: ActionContract, benchmark: HarnessBenchmark) -> dict[str, Any]:
+    """Position, rotation and gripper as they are sent, where that is what an action is."""
+    own = _rotation(contract)
+    if own is None or contract.gripper not in GRIPPERS:
+        return {"actions": _spec("actions", len(contract.action_names), "raw")}
+    turn = benchmark.turns or own
     return {
         "position": _spec("position", 3, f"{contract.control}_xyz"),
-        "rotation": _spec("rotation", turn, contract.rotation),
+        "rotation": _spec("rotation", SIZES[turn], turn),
         "gripper": _spec("gripper", 1, GRIPPERS[contract.gripper]),
     }
+
+
+def _rotation(contract: ActionContract) -> Form | None:
+    """The rotation's form in actions of three numbers of place, a rotation, and one of the gripper; None for others."""
+    width = len(contract.action_names)
+    return next((form for form in ROTATIONS if form == contract.rotation and width == 3 + SIZES[form] + 1), None)
 
 
 def _spec(name: str, dims: int, form: str) -> dict[str, Any]:

@@ -61,7 +61,7 @@ VLA_2B = on(
     ),
     backbone_gradient=1.0,  # [code]
     embodiment="bimanual",  # two arms of 7 numbers [code]
-    normalisation="min_max",  # [code], of the state too [ours]
+    normalisation="min_max",  # [code], of the state too [ours], but not for a published expert, which saw it raw
     flow_steps=5,  # [code]
     executed=16,  # [ours]
     state_noise=0.01,  # [ours: the release's 40 dB, of the normalised state; there it was ineffective, B3]

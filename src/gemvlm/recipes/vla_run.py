@@ -57,6 +57,17 @@ class PolicyData:
         return ActionCodec(self.robot.embodiment, self.normalisation)
 
     @property
+    def raw_state(self) -> bool:
+        """Whether the model sees the state in the robot's own units: statistics of no rows leave it as it is."""
+        return not self.normalisation.fields["state"].count
+
+    def with_raw_state(self) -> PolicyData:
+        """The same, for an expert that sees the state as it is."""
+        own = self.normalisation.fields["state"]
+        fields = {**self.normalisation.fields, "state": Statistics.identity(len(own), own.names)}
+        return dataclasses.replace(self, normalisation=Normalisation(self.normalisation.method, fields))
+
+    @property
     def pictures(self) -> dict[str, list[int]]:
         """[height, width] of each camera's pictures, as the policy knows them."""
         frames = self.learned[0].frames
@@ -81,8 +92,9 @@ def train_policy(
 
     `episodes` are folders (`open_episodes`) of one robot: `robot`, by default the recipe's. `text` is a set of
     `gemvlm curate`, for recipes that go on answering. `action_statistics` is a file by which a published expert's
-    actions are normalised, in place of the episodes' own. The rest as in `train_recipe`. Returns False if `run.minutes`
-    ended it early.
+    actions are normalised, in place of the episodes' own; such an expert sees the state as it is, without noise
+    (zhaorw02/GEM, commit 5500948, `GEM-VLA/train/dataset.py`). A run that goes on keeps its checkpoint's normalisation.
+    The rest as in `train_recipe`. Returns False if `run.minutes` ended it early.
     """
     run = run or Run(out)
     runtime = detect(device, recipe.precision)
@@ -91,6 +103,10 @@ def train_policy(
             data = find_data(recipe, out, episodes, robot or Robot.named(recipe.embodiment), text, action_statistics)
             newest = latest_checkpoint(run.folder)
             beginning = find_policy_start(recipe, start) if newest is None else _going_on(newest, recipe)
+            if newest is not None:
+                data = dataclasses.replace(data, normalisation=PolicyCard.read(newest).normalisation)
+            elif beginning is not None and beginning.raw_state:
+                data = data.with_raw_state()
             tokenizer = make_tokenizer(recipe, data, out / "tokenizer") if beginning is None else beginning.tokenizer
         card = policy_card(recipe, data, tokenizer, None if beginning is None else beginning.backbone)
         feed = PolicyFeed(recipe, data, ReadableMoments(data.learned, out, MAX_BAD_SHARE), tokenizer, runtime, workers)
@@ -302,7 +318,7 @@ class PolicyFeed:
             collator,
             self.data.codec,
             seed=recipe.seed,
-            state_noise=recipe.state_noise,
+            state_noise=0.0 if self.data.raw_state else recipe.state_noise,
             augmentation=recipe.augmentation,
             hidden_images=recipe.hidden_images,
             hidden_words=recipe.hidden_words,

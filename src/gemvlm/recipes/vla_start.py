@@ -37,6 +37,11 @@ class PolicyBeginning:
     tokenizer: PreTrainedTokenizerFast
     parts: dict[str, Path]
 
+    @property
+    def raw_state(self) -> bool:
+        """Whether the expert is one that others trained, which saw the state as it is."""
+        return PUBLISHED in self.parts
+
     def load(self, model: GemVlaConfig, seed: int) -> GemVla:
         """`model` with every tensor as its file has it; what no file has is drawn from `seed`."""
         with deterministic(seed):

@@ -6,9 +6,8 @@ euler_xyz         radians about the fixed x axis first, then the fixed y, then t
                   pitch, yaw); pitch in [-pi/2, pi/2]; at its ends the roll is 0
 quaternion_xyzw   unit quaternion, real part last (robosuite, ROS, scipy); the real part is >= 0 when made here
 quaternion_wxyz   the same, real part first (MuJoCo)
-rotation_6d       the first two columns, one after the other (Zhou et al., CVPR 2019)
-rotation_6d_rows  the first two rows, one after the other: so UMI, RDT2 and PyTorch3D (thu-ml/RDT2,
-                  `data/umi/pose_util.py`, commit 29317900); it is the 6-D form of the inverse rotation
+rotation_6d       the first two columns, one after the other (Zhou et al., CVPR 2019); so RDT2 (thu-ml/RDT2,
+                  `data/umi/pose_util.py`, commit 29317900). PyTorch3D's is the first two rows: the inverse's form
 """
 
 from __future__ import annotations
@@ -18,16 +17,13 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-Form = Literal[
-    "axis_angle", "euler_xyz", "quaternion_xyzw", "quaternion_wxyz", "rotation_6d", "rotation_6d_rows", "matrix"
-]
+Form = Literal["axis_angle", "euler_xyz", "quaternion_xyzw", "quaternion_wxyz", "rotation_6d", "matrix"]
 SIZES: dict[Form, int] = {
     "axis_angle": 3,
     "euler_xyz": 3,
     "quaternion_xyzw": 4,
     "quaternion_wxyz": 4,
     "rotation_6d": 6,
-    "rotation_6d_rows": 6,
     "matrix": 9,
 }
 """How many numbers each form has; a matrix's are in row-major order."""
@@ -56,8 +52,7 @@ def to_matrix(values: Float[np.ndarray, "*batch n"], form: Form) -> Float[np.nda
         return _of_quaternion(np.roll(values, -1, axis=-1))
     if form == "matrix":
         return values.reshape(*values.shape[:-1], 3, 3)
-    columns = _orthonormal(values[..., :3], values[..., 3:])
-    return columns if form == "rotation_6d" else np.swapaxes(columns, -1, -2)
+    return _orthonormal(values[..., :3], values[..., 3:])
 
 
 def from_matrix(matrix: Float[np.ndarray, "*batch 3 3"], form: Form) -> Float[np.ndarray, "*batch n"]:
@@ -67,8 +62,6 @@ def from_matrix(matrix: Float[np.ndarray, "*batch 3 3"], form: Form) -> Float[np
         return matrix.reshape(*matrix.shape[:-2], 9)
     if form == "rotation_6d":
         return np.concatenate([matrix[..., :, 0], matrix[..., :, 1]], axis=-1)
-    if form == "rotation_6d_rows":
-        return np.concatenate([matrix[..., 0, :], matrix[..., 1, :]], axis=-1)
     if form == "euler_xyz":
         return _to_euler(matrix)
     quaternion = _to_quaternion(matrix)

@@ -33,8 +33,8 @@ class ServerSettings:
 
     `api_key` None lets everybody in. `pictures` are the (height, width) that the policy learned from, by camera:
     robots are told, and it is warmed up with them; with `picture_size` where nobody says. `about` is what else robots
-    are told: units, how many actions to carry out. `cameras` renames what a robot calls its cameras. `seed` is where
-    the seeds of an episode come from if the robot names none.
+    are told: units, how many actions to carry out. `cameras` renames what a robot calls its cameras. `prompt` is what a
+    robot is to do that does not say it. `seed` is where the seeds of an episode come from if the robot names none.
     `ping_interval_s` None: no keep-alive. An answer that takes longer than `answer_timeout_s` is given up.
     """
 
@@ -43,6 +43,7 @@ class ServerSettings:
     pictures: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
     cameras: Mapping[str, str] = field(default_factory=dict)
+    prompt: str | None = None
     seed: int = 0
     max_connections: int = 16
     max_waiting: int = 32
@@ -82,7 +83,7 @@ class RobotService:
         cameras = policy.contract.cameras
         if strange := sorted(set(settings.pictures) - set(cameras)):
             raise ValueError(f"pictures: {', '.join(strange)} are none of the policy's cameras {', '.join(cameras)}")
-        self.reader = RequestReader(policy.contract, settings.cameras)
+        self.reader = RequestReader(policy.contract, settings.cameras, settings.prompt)
         self.worker = PolicyWorker(policy, settings.max_batch, settings.max_waiting, settings.answer_timeout_s)
         self.answering = Latencies()
         self.counts = dict.fromkeys(("connections", "answers", "stops", "refusals", "failures"), 0)
@@ -103,6 +104,7 @@ class RobotService:
             "contract": contract,
             "cameras": {name: list(settings.pictures[name]) if name in settings.pictures else None for name in cameras},
             "robot_cameras": dict(settings.cameras),
+            "prompt": settings.prompt,
             "horizon": self.policy.horizon,
             **settings.about,
             "modes": ["chunk", "real_time_chunking"],

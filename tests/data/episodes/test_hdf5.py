@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from gemvlm.data.actions import EpisodeDataset, episode_statistics
-from gemvlm.data.episodes import Hdf5Folder, Latency, readable_episodes, write_lerobot
+from gemvlm.data.episodes import Hdf5Folder, Latency, open_episodes, readable_episodes, write_lerobot
 from gemvlm.data.episodes.hdf5 import suspected_order
 from gemvlm.depth_map import DepthMap, Encoding, encode
 from gemvlm.robot.embodiments import EMBODIMENTS
@@ -210,6 +210,31 @@ def test_depth_is_what_was_said(tmp_path: Path) -> None:
             assert found.valid[0, 0] == (name == "m")
     with pytest.raises(ValueError, match="colours of depth are read with depth='spectral'"):
         _folder(tmp_path / "spectral", depth="mm")[0].frames("left_stereo", [0])
+
+
+def test_the_documented_example_reads_the_released_converters_files(tmp_path: Path) -> None:
+    """Raw RGB arrays and painted depth, aligned already: nothing is swapped or moved, and no row is lost."""
+    page = (Path(__file__).parents[3] / "docs" / "robots.md").read_text(encoding="utf-8")
+    (tmp_path / "episodes.json").write_text(page.split("```json\n")[1].split("```")[0])
+    values = np.linspace(0.5, 3.0, HEIGHT * WIDTH, dtype=np.float32).reshape(HEIGHT, WIDTH)
+    painted = encode(DepthMap.from_values(values), Encoding("spectral"), HEIGHT, WIDTH).picture
+    colours = np.rint((painted.transpose(1, 2, 0) + 1) * 127.5).astype(np.uint8)
+    depth = {f"observations/depth_images/{camera}": np.stack([colours] * LENGTH) for camera in CONTRACT.cameras}
+    _write(tmp_path / "episode_0.hdf5", **depth)
+    (tmp_path / "instructions.json").write_text('["pick"]')
+    own = open_episodes(tmp_path)[0]
+    assert own.length == LENGTH
+    np.testing.assert_array_equal(own.action(), _raw()[1:])
+    last = own.frames("right_stereo", [LENGTH - 1])[0]
+    np.testing.assert_array_equal(last.image, _picture(LENGTH - 1, 1))
+    assert last.depth is not None and last.depth.kind == "affine_disparity"
+
+
+def test_an_unknown_order_of_colours_is_asked_for(tmp_path: Path) -> None:
+    _write(tmp_path / "episode_0.hdf5", encoded="rgb")
+    (tmp_path / "instructions.json").write_text('["pick"]')
+    with pytest.raises(ValueError, match=r'"bgr", \.\.\.} if OpenCV encoded RGB arrays, or "rgb" .* looks like rgb'):
+        _folder(tmp_path, encoded_order=None)[0]
 
 
 def test_one_damaged_file_is_named_and_the_others_stay(folder: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from servo_policy import CONTRACT, picture
 
+from gemvlm.robot.embodiments import EMBODIMENTS
 from gemvlm.serving.robot_requests import Question, RequestError, RequestReader, Reset
 
 READER = RequestReader(CONTRACT)
@@ -51,6 +52,54 @@ def test_a_state_may_be_a_list_and_what_is_left_out_is_none():
     assert (read.step, read.time_s, read.sent_s, read.seed, read.committed) == (None, None, None, None, 0)
 
 
+def test_openpis_aloha_is_read_with_a_prompt_of_the_server():
+    """`examples/aloha_sim/env.py`: pictures (3, height, width), `images` and `state`, no prompt."""
+    wide = np.random.default_rng(1).integers(0, 256, (24, 32, 3)).astype(np.uint8)
+    sent = {"state": np.zeros(2), "images": {"front": np.transpose(wide, (2, 0, 1))}}
+    read = RequestReader(CONTRACT, prompt="transfer the cube").read(sent)
+    assert isinstance(read, Question) and read.observation.instruction == "transfer the cube"
+    assert np.array_equal(read.observation.images["front"], wide)
+    own = RequestReader(CONTRACT, prompt="transfer the cube").read(sent | {"prompt": "wave"})
+    assert isinstance(own, Question) and own.observation.instruction == "wave"
+    with pytest.raises(RequestError, match=r"prompt: must be text of 1 .* is nothing; .*vla serve --prompt TEXT"):
+        READER.read(sent)
+    for wrong in (" ", "x" * 5000):
+        with pytest.raises(ValueError, match="prompt: must be text"):
+            RequestReader(CONTRACT, prompt=wrong)
+
+
+def test_a_picture_of_three_columns_stands_as_it_came():
+    narrow = np.arange(27, dtype=np.uint8).reshape(3, 3, 3)
+    assert np.array_equal(question(observation__front=narrow).observation.images["front"], narrow)
+
+
+@pytest.mark.parametrize("grip", [np.array([0.5]), np.array(0.5), [0.5]])
+def test_openpis_droid_sends_joints_and_gripper_apart(grip: Any):
+    """`examples/droid/main.py`; openpi's `DroidInputs` takes a gripper of no axes as well."""
+    contract = EMBODIMENTS["joint_arm"].contract
+    reader = RequestReader(contract, {"exterior_image_1_left": "base", "wrist_image_left": "wrist"})
+    sent = {
+        "observation/exterior_image_1_left": IMAGE,
+        "observation/wrist_image_left": IMAGE,
+        "observation/joint_position": np.arange(7.0),
+        "observation/gripper_position": grip,
+        "prompt": "fold",
+    }
+    read = reader.read(sent)
+    assert isinstance(read, Question) and read.observation.state.tolist() == [0, 1, 2, 3, 4, 5, 6, 0.5]
+    for name, value, says in (
+        ("observation/state", np.zeros(8), "observation/state: came twice"),
+        ("observation/gripper_position", np.zeros(2), "and observation/gripper_position: must be 8 .*shape .9,"),
+        ("observation/gripper_position", np.zeros((1, 1)), r"must be 8 numbers .*shape \(1, 1\)"),
+        ("observation/gripper_position", "open", "must be 8 numbers .*a str of 4"),
+        ("observation/gripper_position", [np.nan], "and observation/gripper_position: gripper is nan"),
+    ):
+        with pytest.raises(RequestError, match=says):
+            reader.read(sent | {name: value})
+    with pytest.raises(RequestError, match=r"observation/joint_position: .* make up a state together"):
+        reader.read({name: value for name, value in sent.items() if "gripper" not in name})
+
+
 def test_cameras_may_go_by_the_robots_names():
     reader = RequestReader(replace(CONTRACT, cameras=("agentview", "wrist")), {"image": "agentview"})
     fields = {"observation/image": IMAGE, "observation/wrist": IMAGE, "state": [0, 0], "prompt": "go"}
@@ -71,7 +120,10 @@ def test_a_reset_carries_a_seed():
         ({"observation__front": ...}, r"observation/front: is missing.*reads observation/front"),
         ({"observation__front": IMAGE.astype(np.float32)}, r"observation/front: .*uint8.*is float32 of shape"),
         ({"observation__front": IMAGE[..., 0]}, r"observation/front: .*\(24, 24\)"),
-        ({"observation__front": IMAGE.transpose(2, 0, 1)}, r"observation/front: .*\(3, 24, 24\)"),
+        ({"observation__front": IMAGE.transpose(0, 2, 1)}, r"observation/front: .*\(24, 3, 24\)"),
+        ({"observation__front": IMAGE.transpose(2, 0, 1).astype(float)}, r"observation/front: .*\(3, 24, 24\)"),
+        ({"observation__front": np.zeros((3, 4097, 1), np.uint8)}, "at most 4096"),
+        ({"observation__front": np.zeros((3, 4, 0), np.uint8)}, "observation/front"),
         ({"observation__front": np.zeros((0, 5, 3), np.uint8)}, "observation/front"),
         ({"observation__front": np.zeros((4097, 1, 3), np.uint8)}, "at most 4096"),
         ({"observation__front": "a picture"}, "observation/front: .*a str of 9"),

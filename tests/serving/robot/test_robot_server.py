@@ -16,6 +16,7 @@ from servo_policy import CONTRACT, PER_ACTION, SIZE, ServoPolicy, picture
 
 from gemvlm.robot import ActionChunk
 from gemvlm.robot.limits import Limits
+from gemvlm.serving.robot_messages import pack, unpack
 from gemvlm.serving.robot_server import RobotServer, ServerSettings, background_server
 from gemvlm.serving.robot_worker import PolicyError
 from gemvlm_client import DeadlineError, Observation, RobotClient, ServerError
@@ -65,7 +66,7 @@ def test_the_greeting_says_what_the_policy_is(server: RobotServer):
     assert told["contract"] == {n: list(v) if isinstance(v, tuple) else v for n, v in vars(CONTRACT).items()}
     assert told["horizon"] == 16 and told["protocol"] == "openpi" and told["versions"]["numpy"] == np.__version__
     assert told["limits"]["stale_after_s"] == 60.0 and len(told["warm_up_ms"]) == 2
-    assert told["cameras"] == {"front": None} and told["robot_cameras"] == {}
+    assert told["cameras"] == {"front": None} and told["robot_cameras"] == {} and told["prompt"] is None
     assert json.loads(get(server, "/metadata")[1]) == told
 
 
@@ -165,6 +166,23 @@ def test_a_wrong_field_is_told_by_name(server: RobotServer):
             client.infer(Observation({"front": np.zeros((4, 4, 3))}, np.zeros(2), "go", 0.0))
         with pytest.raises(ServerError, match=r"observation/state: must be 2 numbers \(x, y\)"):
             client.infer(Observation({"front": picture((0, 0))}, np.zeros(3), "go", time.monotonic()))
+
+
+def test_a_robot_that_sends_no_prompt_is_served_where_the_server_has_one(server: RobotServer):
+    from websockets.sync.client import connect
+
+    silent = pack({"images": {"front": picture((1, -1)).transpose(2, 0, 1)}, "state": np.zeros(2, np.float32)})
+
+    def ask(url: str) -> tuple[Any, bytes | str]:
+        with connect(url, max_size=None) as socket:
+            told = unpack(socket.recv())
+            socket.send(silent)
+            return told, socket.recv()
+
+    with serving(prompt="go to the light") as running:
+        told, answer = ask(running.url)
+    assert told["prompt"] == "go to the light" and unpack(answer)["actions"].shape == (16, 2)
+    assert "--prompt" in ask(server.url)[1]
 
 
 def test_robots_that_wait_are_answered_together():

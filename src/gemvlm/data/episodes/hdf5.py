@@ -10,9 +10,11 @@ each episode, `episode_K.hdf5`, with
     observations/depth_images/CAMERA, optional, like images
 
 and `instructions.json` in its folder: a list of wordings, or here also an object from a file's stem to its own. The
-files say neither their rate nor the order of colours (raw pictures are RGB, but encoded ones come from OpenCV, which
-takes and gives BGR), nor what their depth means: the converter stores colour pictures of depth. All three have to be
-said, unless a file does say them (attributes `fps` and `colour_order`), against which they are checked.
+released converter encodes nothing: it writes RGB arrays, which it has moved by the camera's latency, and depth as uint8
+colour pictures that Depth Anything 3 painted (whether with the Spectral map, we have not checked). Pictures that others
+encoded are decoded there by OpenCV and taken for RGB, which is right for what OpenCV encoded from RGB arrays. The files
+say neither their rate nor the order of colours of encoded pictures nor what their depth means. All three have to be
+said, unless a file does say the first two (attributes `fps` and `colour_order`), against which they are then checked.
 """
 
 from __future__ import annotations
@@ -146,8 +148,8 @@ class Hdf5Folder:
             seen = suspected_order([Frame(decoded(encoded[0][0], file))])
             raise ValueError(
                 f"{file}: nobody says the order of colours in its encoded pictures; write episodes.json into "
-                f'{self.path}: {{"encoded_order": "bgr", ...}} if OpenCV wrote RGB arrays, as the released converter '
-                f'does, or "rgb" if they look right in any viewer; the first looks like {seen or "either"}'
+                f'{self.path}: {{"encoded_order": "bgr", ...}} if OpenCV encoded RGB arrays, or "rgb" if they look '
+                f"right in any viewer; the first looks like {seen or 'either'}"
             )
         return cast(ColourOrder, own or self.encoded_order or "rgb")
 

@@ -5,7 +5,7 @@
     **/*.hdf5            the released GEM-VLA code's files  `hdf5`
 
 `episodes.json` is an object whose fields are those of the layout's class: for HDF5, which says neither its rate nor the
-order of its colours,
+order of encoded colours, for instance, where pictures are encoded and nobody has aligned the rows,
 
     {"fps": 30, "encoded_order": "bgr", "depth": "mm", "latency": {"camera": 3, "arm": 2}, "robot": "two_arms"}
 """

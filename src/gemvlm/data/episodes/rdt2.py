@@ -3,8 +3,8 @@
 Stated in thu-ml/RDT2, `README.md` (commit 0147166a) and `rdt/dataset.py` (commit 8f94530b): `shard-*.tar` with members
 `KEY.image.jpg` (both wrist cameras side by side, the left one first), `KEY.action.npy` ((24, 20) float32 at 30 Hz),
 `KEY.meta.json` (`sub_task_instruction_key`) and `KEY.action_token.npy`, which is not needed; and a JSON file from those
-keys to instructions, called `instruction.json` or `instructions.json`. An action is, for the right arm and then
-the left, position, 6-D rotation by rows, and gripper width in metres, relative to where the hand is. There is no state.
+keys to instructions, called `instruction.json` or `instructions.json`. An action is, for the right arm and then the
+left, position, 6-D rotation by columns, and gripper width in metres, relative to where the hand is. There is no state.
 
 One shard is one `Episode` here: its frames are its samples, in the order of the file, and neighbours need not be
 neighbours in time. What each sample is told is a sub-task: read with `told="subtask"`.

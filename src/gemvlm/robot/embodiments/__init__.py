@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from gemvlm.robot.contract import ActionContract
 from gemvlm.robot.embodiments.bimanual import BimanualArms
+from gemvlm.robot.embodiments.bridge import BridgeWidowX
 from gemvlm.robot.embodiments.embodiment import Embodiment, Plain, mirrored
 from gemvlm.robot.embodiments.joint_arm import JointArm
 from gemvlm.robot.embodiments.libero import LiberoPanda
@@ -19,6 +20,7 @@ EMBODIMENTS: Mapping[str, Embodiment] = {
     "libero_turned": LiberoPanda(replace(LiberoPanda().contract, image_turn="half")),
     "bimanual": BimanualArms(),
     "bimanual_relative": BimanualArms(relative=True),
+    "bridge": BridgeWidowX(),
     "joint_arm": JointArm(),
     "rdt2": Rdt2Hands(),
 }

@@ -2,8 +2,8 @@
 
 `BimanualArms` gives them to the model as they are, which published weights need. `relative` gives the model, for each
 arm, the pose in the frame of the hand at the chunk's beginning (R0' (p - p0), R0' R as 6-D) and the gripper's width as
-it is: 20 numbers, in the layout of UMI and RDT2 but for the 6-D form (columns here, rows there). It has no jump at
-half turns, and means the same wherever the table stands.
+it is: 20 numbers, in the layout of RDT2 but for the order of the arms (the left one first here, the right one there).
+It has no jump at half turns, and means the same wherever the table stands.
 """
 
 from __future__ import annotations

@@ -1,7 +1,13 @@
 """RDT2's two hands: a pose relative to where the hand is, for the right arm and then the left, and no state.
 
-Position in metres, 6-D rotation *by rows*, gripper width in metres (thu-ml/RDT2, `README.md`, commit 0147166a, and
-`data/umi/pose_util.py`, commit 29317900). The model sees the numbers as they are, and a state of one zero.
+Position in metres, 6-D rotation (`rotation_6d`: its matrix's first column, then the second), gripper width in metres
+(thu-ml/RDT2, `README.md`, commit 0147166a, and `data/umi/pose_util.py`, commit 29317900). The model sees the numbers as
+they are, and a state of one zero.
+
+Two steps remain between these numbers and a robot, both in RDT2's own deployment and neither here: poses are in the
+frame of RDT2's policy, and become those of the tool by `convert_policy_to_tcp_space`
+(`deploy/umi/real_world/real_inference_util.py`, commit bf0e85cb); and widths of [0, 0.088] m become [0, 0.1] m
+(`README.md`).
 """
 
 from __future__ import annotations
@@ -14,7 +20,7 @@ from jaxtyping import Float, Float32
 from gemvlm.robot.contract import ActionContract
 from gemvlm.robot.embodiments.embodiment import check_sizes
 
-PARTS = ("x", "y", "z", *(f"r{row}{column}" for row in "01" for column in "012"), "gripper")
+PARTS = ("x", "y", "z", *(f"r{row}{column}" for column in "01" for row in "012"), "gripper")
 ACTION_NAMES = tuple(f"{arm}_{part}" for arm in ("right", "left") for part in PARTS)
 CONTRACT = ActionContract(
     embodiment="rdt2",
