@@ -70,7 +70,6 @@ class Location:
     expression: str
     reply: str
     point: Point | None = None
-    box: Box | None = None
     camera_m: Metres | None = None
     world_m: Metres | None = None
     spread_m: float | None = None
@@ -78,6 +77,7 @@ class Location:
     depth: DepthMap | None = None
     depth_source: DepthSource | None = None
     missing: str | None = None
+    box: Box | None = None
 
 
 @dataclass(frozen=True)
