@@ -11,7 +11,7 @@ import torch
 from gemvlm.camera import Camera, View
 from gemvlm.depth_map import AlignmentError, DepthMap, Encoding
 from gemvlm.inference import DepthPrediction, GemPipeline, LocateRequest
-from gemvlm.inference.locate import BEHIND, depth_at, standing_on, unprojected, z_at_foot
+from gemvlm.inference.locate import BEHIND, depth_at, on_level, standing_on, unprojected, z_at_foot
 from gemvlm.sample import Box, Point
 
 CAMERA = Camera(64, 48, 60.0, 58.0, 31.0, 25.0)
@@ -179,6 +179,21 @@ def test_a_thing_that_stands_on_a_surface_is_as_far_as_its_foot() -> None:
 def test_the_lower_edge_of_a_box_is_no_foot_where_down_is_not_down(view: View) -> None:
     point, box = standing(looking_down_by(35))
     assert z_at_foot(point, box, view, TABLE) is None
+
+
+def test_a_foot_right_below_the_camera_is_no_fault() -> None:
+    wide = Camera(64, 48, 20.0, 20.0, 31.0, 8.0)
+    view = replace(looking_down_by(55), camera=wide)
+    below = seen_at(view, (0.0, 0.0, TABLE))
+    assert 0 < below.y < 1 - 1 / 48
+    sides = Box(below.x - 0.05, 0.1, below.x + 0.05, below.y)
+    foot = on_level(below, view, TABLE)
+    assert foot is not None
+    over = view.camera_to_world.copy()
+    over[:2, 3] -= foot[:2]
+    for seen in (view, View(wide, over)):
+        z = z_at_foot(below, sides, seen, TABLE)
+        assert z is None or 0 < z < 2
 
 
 def test_a_foot_outside_the_picture_or_above_the_horizon_says_nothing() -> None:

@@ -140,12 +140,12 @@ def z_at_foot(point: Point, box: Box, view: View, height_m: float) -> float | No
     away = foot[:2] - origin[:2]
     distance = float(np.hypot(*away))
     behind = distance + BEHIND * float(np.linalg.norm(sides[1] - sides[0]))
-    approach = float(_ray(point, view)[:2] @ away) / distance
-    if approach <= 0:
+    towards = float(_ray(point, view)[:2] @ away)
+    if towards <= 0:  # the point lies the other way, or the foot right below the camera
         return None
     surface = on_level(point, view, height_m)
     to_surface = np.inf if surface is None else float((surface - origin) @ view.camera_to_world[:3, 2])
-    return min(behind / approach, to_surface)
+    return min(behind * distance / towards, to_surface)
 
 
 def _ray(point: Point, view: View) -> Float[np.ndarray, "3"]:
