@@ -13,18 +13,26 @@ from robot_episodes import CONTRACT, robot_episode, write_episodes
 
 from gemvlm.__main__ import VLA, command
 from gemvlm.commands import vla, vla_robot
+from gemvlm.evaluation.blind_policies import BLIND
 from gemvlm.inference.policy import load_policy
 from gemvlm.inference.quantise import Scheme
 from gemvlm.recipes import get_policy, vla_distill, vla_episodes
+from gemvlm.recipes.record_worlds import Recording, record_worlds
 from gemvlm.recipes.vla_debug import EXPERT, VLA_DEBUG
 from gemvlm.recipes.vla_episodes import Robot, camera_names
-from gemvlm.recipes.vla_evaluate import Scored, about_policy, players
+from gemvlm.recipes.vla_evaluate import Scored, about_policy, evaluate_policy, players
 from gemvlm.recipes.vla_run import train_policy
+from gemvlm.robot import ActionContract
 from gemvlm.training.distillation import DistillationConfig
 from gemvlm.training.loop import Run
 from gemvlm.worlds.bimanual.world import HORIZON
+from gemvlm.worlds.open_world import WorldMaker
 
 COMMANDS = ("record", "train", "evaluate", "run", "distill", "serve", "trial")
+
+
+def none() -> ActionContract:
+    raise AssertionError("no world need be opened")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -135,13 +143,25 @@ def test_a_distilled_policy_is_a_whole_one_of_one_step(small: tuple[Path, Path],
 
 @pytest.mark.parametrize("scheme", ["int8", "int8_dynamic", "int4"])
 def test_a_quantised_policy_is_another_player(small: tuple[Path, Path], scheme: Scheme) -> None:
-    exact, smaller = players(str(small[0]), (), "cpu", None), players(str(small[0]), (), "cpu", scheme)
+    exact, smaller = players(str(small[0]), (), "cpu", None, none), players(str(small[0]), (), "cpu", scheme, none)
     assert smaller[0].name == f"{exact[0].name}-{scheme}"
     assert smaller[0].about == exact[0].about | {"quantised": scheme}
     kinds = [{type(m) for m in one[0].policy.model.modules()} for one in (exact, smaller)]
     assert kinds[1] - kinds[0], "no layer was made smaller"
     with pytest.raises(ValueError, match="the scripted expert has no weights"):
-        players("expert", (), "cpu", scheme)
+        players("expert", (), "cpu", scheme, none)
+
+
+def test_blind_players_stand_beside_the_expert(tmp_path: Path) -> None:
+    pytest.importorskip("metaworld")
+    make = WorldMaker(size=32, drawing="plain")
+    record_worlds(tmp_path / "set", make, Recording(("metaworld/reach-v3",), 2, depth=False))
+    scored = Scored(("metaworld/reach-v3",), 1)
+    report = evaluate_policy("expert", scored, make, tmp_path / "scores", blind=[tmp_path / "set"], videos=0)
+    assert all(name in report for name in ("expert", *BLIND))
+    assert sorted(p.name for p in (tmp_path / "scores").iterdir() if p.is_dir()) == sorted(
+        name.replace(" ", "-") for name in ("expert", *BLIND)
+    )
 
 
 def test_a_trial_goes_through_its_states(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

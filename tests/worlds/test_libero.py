@@ -123,6 +123,16 @@ def test_reset_repeats_the_start_whatever_happened_before(kitchen):
     kitchen.reset(0)
 
 
+def test_each_official_start_has_a_placement_of_the_fixtures_of_its_own(kitchen):
+    """Published evaluations seed once and go on drawing; one placement for all starts would be an easier test."""
+    stands = []
+    for start in (0, 1, 0):
+        kitchen.reset(start)
+        stands.append(kitchen.data.body("flat_stove_1_main").xpos.copy())
+    np.testing.assert_array_equal(stands[0], stands[2])
+    assert 0.001 < np.linalg.norm(stands[0] - stands[1]) < 0.03
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_thing_is_drawn_onto_a_fixture_where_that_stands_now(seed):
     """The second draw, too: the package adds a fixture's new place to where its last reset had put it."""

@@ -34,7 +34,7 @@ def evaluate(
     """Play a policy in simulated worlds from states it has never seen, and write one report; killed, it goes on.
 
     Args:
-        policy: A policy's folder, or "expert": the worlds' own scripted one.
+        policy: A policy's folder, or "expert": the worlds' own scripted one; with --blind a task's ceiling and floor.
         worlds: metaworld/TASK, libero/SUITE (all its tasks), libero/SUITE/INDEX or bimanual/TASK.
         out: Folder of the results.
         trials: Starts of each task.

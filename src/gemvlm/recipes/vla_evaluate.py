@@ -86,10 +86,11 @@ def evaluate_policy(
     """Plays into `out/NAME`, one folder for each player, and writes the report; the same call goes on after a kill.
 
     `blind` are the demonstrations that blind policies are made of: with them the policy is also played without
-    pictures. Pictures have `size` pixels a side, by default what the policy learned from. Returns the report as
-    Markdown. ValueError if the policy does not fit the worlds, or was taught with pictures of another size.
+    pictures; beside the expert they show, before anything is trained, how much a task leaves to be seen. Pictures have
+    `size` pixels a side, by default what the policy learned from. Returns the report as Markdown. ValueError if the
+    policy does not fit the worlds, or was taught with pictures of another size.
     """
-    playing = players(path, blind, device, quantised)
+    playing = players(path, blind, device, quantised, lambda: _contract(scored, make))
     policy = playing[0].policy
     executed = EXPERT_STEPS
     if isinstance(policy, GemPolicy):
@@ -105,12 +106,19 @@ def evaluate_policy(
     return write_report(played[0], played[1:], out)
 
 
-def players(path: str, blind: Sequence[Path], device: str | None, quantised: Scheme | None) -> list[Player]:
-    """Who is scored, then the blind ones."""
+def players(
+    path: str,
+    blind: Sequence[Path],
+    device: str | None,
+    quantised: Scheme | None,
+    contract: Callable[[], ActionContract],
+) -> list[Player]:
+    """Who is scored, then the blind ones; beside the expert they follow the worlds' `contract`."""
     if path == EXPERT:
         if quantised is not None:
             raise ValueError(f"quantised {quantised}: the scripted expert has no weights; leave it out")
-        return [Player(EXPERT, None, {})]
+        beside = blind_players(blind, contract(), EXPERT_STEPS) if blind else []
+        return [Player(EXPERT, None, {}), *beside]
     folder = policy_folder(path)
     policy = load_policy(folder, device, quantised=quantised)
     about, name = about_policy(policy.card, folder), f"{policy.card.recipe}-{policy.card.step}"
@@ -121,6 +129,14 @@ def players(path: str, blind: Sequence[Path], device: str | None, quantised: Sch
         found.append(Player("no pictures", Blanked(policy), about | {"blind": True}))
         found += blind_players(blind, policy.contract, policy.horizon)
     return found
+
+
+def _contract(scored: Scored, make: WorldMaker) -> ActionContract:
+    world = make(scored.protocol(EXPERT_STEPS, make.turn).tasks[0].name)
+    try:
+        return world.contract
+    finally:
+        world.close()
 
 
 def about_policy(card: PolicyCard, folder: Path) -> dict[str, Any]:

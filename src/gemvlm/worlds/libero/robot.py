@@ -70,6 +70,7 @@ class LiberoRobot:
             "drawing": f"{self.drawing}, {self.size} x {self.size}, without shadows",
             "assets": f"{self.missing} files are stand-ins" if self.missing else "LIBERO's own",
             "pictures": "as published, mirrored" if self.turn else "upright",
+            "fixtures": "placed anew for each start",
             "waiting steps": str(WAITING_STEPS),
             "horizon": str(self.horizon),
             "success": "at any step, by LIBERO's own predicates",

@@ -36,8 +36,10 @@ class LiberoWorld:
     """Task `index` of `suite` from its official initial state `state_index`. See `TaskWorld`.
 
     An action is (dx, dy, dz, three of rotation, grip) for the operational-space controller; +1 closes the gripper.
-    Fixtures (stove, cabinet) are placed by `seed`. `assets` is the folder with LIBERO's meshes and textures. ValueError
-    for an unknown suite, index or state; ImportError where LIBERO is not installed.
+    An official state says where the robot and the loose things are, not where the fixtures (stove, cabinet) stand:
+    those are placed anew for each state, by `seed` and its number, as in published evaluations, whose one seed per task
+    runs on through their resets. `assets` is the folder with LIBERO's meshes and textures. ValueError for an unknown
+    suite, index or state; ImportError where LIBERO is not installed.
     """
 
     action_size = 7
@@ -102,7 +104,7 @@ class LiberoWorld:
             return
         if state_index is not None:
             self.state_index, self.drawn = self._checked(state_index), None
-        with _private_chance(self.seed):
+        with _private_chance(self.seed + self.state_index):
             self._begin()
             self._env.set_init_state(self._states[self.state_index])
             self._rest()
