@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,14 @@ def test_each_official_start_has_a_placement_of_the_fixtures_of_its_own(kitchen)
         stands.append(kitchen.data.body("flat_stove_1_main").xpos.copy())
     np.testing.assert_array_equal(stands[0], stands[2])
     assert 0.001 < np.linalg.norm(stands[0] - stands[1]) < 0.03
+
+
+def test_a_closed_world_is_gone():
+    """robosuite's objects refer to one another in circles; an evaluation of 40 tasks would have kept them all."""
+    world = LiberoWorld("libero_object", 0, ASSETS, drawing="plain")
+    environment = weakref.ref(world._env)
+    world.close()
+    assert environment() is None
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -108,6 +108,7 @@ class LiberoRobot:
         return None if self._expert is None else self._expert.action().astype(np.float32)
 
     def close(self) -> None:
+        self._expert = None
         self.world.close()
 
     def _seen(self) -> RobotObservation:
