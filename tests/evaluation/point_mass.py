@@ -11,7 +11,7 @@ import numpy as np
 
 from gemvlm.depth_map import DepthMap
 from gemvlm.evaluation.blind_policies import Demonstration
-from gemvlm.robot import ActionChunk, ActionContract, RobotObservation
+from gemvlm.robot import ActionChunk, ActionContract, Committed, RobotObservation
 
 SIDE = 16
 SPEED, RADIUS = 0.1, 0.12
@@ -90,7 +90,7 @@ class Seeing:
         self,
         observations: Sequence[RobotObservation],
         seeds: Sequence[int],
-        committed: Sequence[ActionChunk | None] | None = None,
+        committed: Sequence[Committed | None] | None = None,
     ) -> list[ActionChunk]:
         self.batches.append(len(observations))
         return [ActionChunk(self.chunk(seen), self.contract.rate_hz) for seen in observations]

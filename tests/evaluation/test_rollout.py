@@ -319,7 +319,7 @@ class Late(Seeing):
 
     def act(self, observations: list[RobotObservation], seeds: object, committed=None):  # type: ignore[no-untyped-def, override]
         for seen, chunk in zip(observations, committed, strict=True):
-            self.told.append((seen.step, None if chunk is None else chunk.actions))
+            self.told.append((seen.step, None if chunk is None else chunk.actions[: chunk.fixed]))
         return [ActionChunk(np.full((8, 2), 0.01 * (seen.step + 1), np.float32), 10.0) for seen in observations]
 
 

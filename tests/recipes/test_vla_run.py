@@ -29,7 +29,7 @@ from gemvlm.recipes.vla import VlaRecipe
 from gemvlm.recipes.vla_debug import EXPERT, VLA_DEBUG
 from gemvlm.recipes.vla_episodes import REASONS, Robot
 from gemvlm.recipes.vla_run import train_policy
-from gemvlm.robot import ActionChunk, Policy, RobotObservation
+from gemvlm.robot import Committed, Policy, RobotObservation
 from gemvlm.sample import Frame
 from gemvlm.training import loop
 from gemvlm.training.loop import Run
@@ -162,11 +162,21 @@ def test_an_answer_does_not_depend_on_its_neighbours(policy: GemPolicy) -> None:
 def test_a_chunk_continues_what_is_committed(policy: GemPolicy) -> None:
     """Two robots of a batch with other amounts, and one with none."""
     first = policy.act([seen(0)], [1])[0]
-    given = [ActionChunk(first.actions[2:5], 80.0), ActionChunk(first.actions[2:4], 80.0), None]
+    given = [Committed(first.actions[2:5], 3), Committed(first.actions[2:4], 2), None]
     chunks = policy.act([seen(0), seen(0), seen(0)], [2, 2, 2], given)
     np.testing.assert_allclose(chunks[0].actions[:3], first.actions[2:5], atol=1e-4)
     np.testing.assert_allclose(chunks[1].actions[:2], first.actions[2:4], atol=1e-4)
     np.testing.assert_allclose(chunks[2].actions, policy.act([seen(0)], [2])[0].actions, atol=2e-5)
+
+
+def test_a_chunk_stays_near_to_the_rest_of_the_one_before(policy: GemPolicy) -> None:
+    first = policy.act([seen(0)], [1])[0].actions
+    rest = first[2:]
+    cut, near = (policy.act([seen(0)], [2], [Committed(part, 2)])[0].actions for part in (rest[:2], rest))
+    np.testing.assert_allclose(near[:2], rest[:2], atol=1e-4)
+    behind = slice(2, len(rest))
+    apart = [np.abs(chunk[behind] - rest[behind]).mean() for chunk in (cut, near)]
+    assert apart[1] < 0.8 * apart[0]
 
 
 @pytest.mark.parametrize(

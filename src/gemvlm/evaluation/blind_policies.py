@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from gemvlm.data.episodes import Episode
-from gemvlm.robot import ActionChunk, ActionContract, Policy, RobotObservation
+from gemvlm.robot import ActionChunk, ActionContract, Committed, Policy, RobotObservation
 
 GREY = 128
 TIMES = 50
@@ -83,7 +83,7 @@ class _OfDemonstrations:
         self,
         observations: Sequence[RobotObservation],
         seeds: Sequence[int],
-        committed: Sequence[ActionChunk | None] | None = None,
+        committed: Sequence[Committed | None] | None = None,
     ) -> list[ActionChunk]:
         return [ActionChunk(self.answer(seen), self.contract.rate_hz) for seen in observations]
 
@@ -186,7 +186,7 @@ class RandomActions(_OfDemonstrations):
         self,
         observations: Sequence[RobotObservation],
         seeds: Sequence[int],
-        committed: Sequence[ActionChunk | None] | None = None,
+        committed: Sequence[Committed | None] | None = None,
     ) -> list[ActionChunk]:
         chunks = []
         for seen, seed in zip(observations, seeds, strict=True):
@@ -215,7 +215,7 @@ class Blanked:
         self,
         observations: Sequence[RobotObservation],
         seeds: Sequence[int],
-        committed: Sequence[ActionChunk | None] | None = None,
+        committed: Sequence[Committed | None] | None = None,
     ) -> list[ActionChunk]:
         blank = [
             replace(seen, images={name: np.full_like(image, self.value) for name, image in seen.images.items()})

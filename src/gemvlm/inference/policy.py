@@ -22,7 +22,7 @@ from gemvlm.inference.quantise import Scheme, quantise_policy
 from gemvlm.model.gem_vla import GemVla
 from gemvlm.model.policy_card import POLICY_FILE, PolicyCard
 from gemvlm.model.weights import load_weights, undrawn
-from gemvlm.robot import ActionChunk, ActionContract, RobotObservation
+from gemvlm.robot import ActionChunk, ActionContract, Committed, RobotObservation
 from gemvlm.robot.codec import ActionCodec
 from gemvlm.robot.embodiments import open_embodiment
 from gemvlm.runtime import Precision, default_device, get_log
@@ -78,7 +78,7 @@ class GemPolicy:
         self,
         observations: Sequence[RobotObservation],
         seeds: Sequence[int],
-        committed: Sequence[ActionChunk | None] | None = None,
+        committed: Sequence[Committed | None] | None = None,
     ) -> list[ActionChunk]:
         """A chunk for each observation. ValueError for one that lacks a camera, or whose state doesn't fit."""
         if len(seeds) != len(observations) or (committed is not None and len(committed) != len(observations)):
@@ -100,7 +100,7 @@ class GemPolicy:
         self,
         observations: Sequence[RobotObservation],
         seeds: Sequence[int],
-        committed: Sequence[ActionChunk | None],
+        committed: Sequence[Committed | None],
     ) -> list[ActionChunk]:
         batch = self.collator.observe(observations, [keyed("act", seed) for seed in seeds], self.horizon)
         given = self._committed(observations, committed)
@@ -111,9 +111,9 @@ class GemPolicy:
         return [ActionChunk(own, self.contract.rate_hz) for own in actions]
 
     def _committed(
-        self, observations: Sequence[RobotObservation], committed: Sequence[ActionChunk | None]
+        self, observations: Sequence[RobotObservation], committed: Sequence[Committed | None]
     ) -> dict[str, Any]:
-        """What the chunks must begin with, as the model sees it, padded to the longest with weight 0."""
+        """What the chunks must begin with and stay near to, as the model sees it, padded with weight 0."""
         longest = max((0 if own is None else len(own.actions) for own in committed), default=0)
         if not longest:
             return {}
@@ -121,13 +121,13 @@ class GemPolicy:
         known = np.zeros((len(committed), longest, size), np.float32)
         weights = np.zeros((len(committed), longest), np.float32)
         for row, (observation, own) in enumerate(zip(observations, committed, strict=True)):
-            if own is not None and len(own.actions):
+            if own is not None:
                 known[row, : len(own.actions)] = self.codec.encode(np.asarray(observation.state), own.actions)
-                weights[row, : len(own.actions)] = 1
+                weights[row, : len(own.actions)] = own.weights
         tensors = (torch.from_numpy(values).to(self.device) for values in (known, weights))
         return dict(zip(("committed", "committed_weights"), tensors, strict=True))
 
-    def _check(self, observation: RobotObservation, committed: ActionChunk | None, what: str) -> None:
+    def _check(self, observation: RobotObservation, committed: Committed | None, what: str) -> None:
         names, cameras = self.contract.state_names, self.contract.cameras
         if missing := [camera for camera in cameras if camera not in observation.images]:
             raise ValueError(

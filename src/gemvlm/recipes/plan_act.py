@@ -20,7 +20,7 @@ from jaxtyping import Float32, UInt8
 
 from gemvlm.data.collate import keyed
 from gemvlm.inference.phrases import is_done, read_plan, steps_to
-from gemvlm.robot import ActionChunk, Policy, RobotObservation
+from gemvlm.robot import ActionChunk, Committed, Policy, RobotObservation
 from gemvlm.worlds.robot_world import RobotWorld
 
 LONGEST_STEP = 200
@@ -225,7 +225,7 @@ class ExpertPolicy:
         self,
         observations: Sequence[RobotObservation],
         seeds: Sequence[int],
-        committed: Sequence[ActionChunk | None] | None = None,
+        committed: Sequence[Committed | None] | None = None,
     ) -> list[ActionChunk]:
         """What the expert of the one world would do now. ValueError where it has none."""
         action = self.world.expert_action()

@@ -1,5 +1,5 @@
 """What passes between robots and policies, and what the numbers mean."""
 
-from gemvlm.robot.contract import ActionChunk, ActionContract, Policy, RobotObservation
+from gemvlm.robot.contract import ActionChunk, ActionContract, Committed, Policy, RobotObservation
 
-__all__ = ["ActionChunk", "ActionContract", "Policy", "RobotObservation"]
+__all__ = ["ActionChunk", "ActionContract", "Committed", "Policy", "RobotObservation"]

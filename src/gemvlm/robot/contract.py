@@ -44,6 +44,29 @@ class ActionChunk:
 
 
 @dataclass(frozen=True)
+class Committed:
+    """What a robot goes on doing while its next chunk is computed: the rest of the chunk before, from now on.
+
+    The first `fixed` of `actions` (time, dimension) will have been executed when the next chunk arrives; the others are
+    only what the robot had in mind. ValueError if `fixed` is not between 1 and their number.
+    """
+
+    actions: Float32[np.ndarray, "K A"]
+    fixed: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.fixed <= len(self.actions):
+            raise ValueError(f"fixed: {self.fixed} of {len(self.actions)} actions; give at least 1 and at most all")
+
+    @property
+    def weights(self) -> Float32[np.ndarray, "K"]:
+        """How firmly each action stands: 1 where fixed, then falling to the last (arXiv 2506.07339, equation 5)."""
+        count = len(self.actions)
+        left = np.minimum((count - np.arange(count)) / (count - self.fixed + 1), 1)
+        return (left * np.expm1(left) / np.expm1(1)).astype(np.float32)
+
+
+@dataclass(frozen=True)
 class ActionContract:
     """What the numbers of states and actions mean on one robot.
 
@@ -73,8 +96,8 @@ class Policy(Protocol):
     """Whoever answers observations with actions: a trained model, a blind baseline, a server's client.
 
     `act` answers several robots at once, each with a chunk of `horizon` actions, and is a deterministic function of the
-    observations, `seeds` (one for each) and `committed`: actions that each robot will have executed before the new
-    chunk arrives, to be continued smoothly (None: none).
+    observations, `seeds` (one for each) and `committed`: what each robot goes on doing until the new chunk arrives, to
+    be continued smoothly (None: nothing).
     """
 
     contract: ActionContract
@@ -84,5 +107,5 @@ class Policy(Protocol):
         self,
         observations: Sequence[RobotObservation],
         seeds: Sequence[int],
-        committed: Sequence[ActionChunk | None] | None = None,
+        committed: Sequence[Committed | None] | None = None,
     ) -> list[ActionChunk]: ...

@@ -9,7 +9,8 @@ the previous chunk, counted from that chunk's own observation, will have run whe
                                   seen: step s   arrives: `committed` = 6
     new chunk, of step s                 b0  b1  b2  b3  b4  b5  b6  b7      b0..b3 continue a2..a5
 
-The policy gets a[s - p : committed] as the beginning that can't be changed any more.
+The policy gets a[s - p : committed] as the beginning that can't be changed any more, and the rest of a to stay near to,
+the less the later.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from gemvlm.robot import ActionChunk, ActionContract, RobotObservation
+from gemvlm.robot import ActionChunk, ActionContract, Committed, RobotObservation
 from gemvlm.robot.limits import Guard, Limits
 from gemvlm.serving.robot_requests import Question, RequestError
 
@@ -57,7 +58,7 @@ class Turn:
 
     observation: RobotObservation
     seed: int
-    committed: ActionChunk | None
+    committed: Committed | None
     received_s: float
     age_s: float
     previous: Float32[np.ndarray, "A"] | None = None
@@ -116,7 +117,7 @@ class Session:
             "rate_hz": float(chunk.rate_hz),
             "step": turn.observation.step,
             "seed": turn.seed,
-            "committed": 0 if turn.committed is None else len(turn.committed.actions),
+            "committed": 0 if turn.committed is None else turn.committed.fixed,
             "stop": stopped is not None,
             "reason": stopped or "",
             "limited": limited,
@@ -128,8 +129,8 @@ class Session:
         used = question.step - self._step
         return self._previous.actions[used - 1] if 1 <= used <= len(self._previous.actions) else None
 
-    def _committed(self, question: Question) -> ActionChunk | None:
-        """The actions of the previous chunk between this observation and its answer."""
+    def _committed(self, question: Question) -> Committed | None:
+        """The rest of the previous chunk; fixed is what will run between this observation and its answer."""
         if question.committed == 0:
             return None
         if question.step is None:
@@ -142,5 +143,5 @@ class Session:
                 f"committed: must lie between the {start} actions already executed and the {length} of the previous "
                 f"chunk, is {question.committed}"
             )
-        actions = self._previous.actions[start : question.committed]
-        return ActionChunk(actions, self._previous.rate_hz) if len(actions) else None
+        fixed = question.committed - start
+        return Committed(self._previous.actions[start:], fixed) if fixed else None

@@ -7,7 +7,7 @@ from collections.abc import Generator, Hashable, Mapping, Sequence
 
 import numpy as np
 
-from gemvlm.robot import ActionChunk, Policy, RobotObservation
+from gemvlm.robot import ActionChunk, Committed, Policy, RobotObservation
 from gemvlm.serving.queue import Job, WorkQueue
 from gemvlm.serving.robot_latency import Latencies
 from gemvlm.serving.robot_session import Turn
@@ -57,7 +57,7 @@ class PolicyWorker:
             turn = Turn(observation, seed=0, committed=committed, received_s=0.0, age_s=0.0)
             chunk, took_s = self.submit(turn).future.result()
             seconds.append(took_s)
-            committed = ActionChunk(chunk.actions[:1], chunk.rate_hz)
+            committed = Committed(chunk.actions, 1)
         return seconds
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gemvlm.robot import ActionChunk, ActionContract, RobotObservation
+from gemvlm.robot import ActionChunk, ActionContract, Committed, RobotObservation
 
 CONTRACT = ActionContract(
     embodiment="carriage",
@@ -48,13 +48,13 @@ class ServoPolicy:
         self.horizon, self.seconds, self.gate = horizon, seconds, gate
         self.asked: list[int] = []
         self.seeds: list[int] = []
-        self.committed: list[ActionChunk | None] = []
+        self.committed: list[Committed | None] = []
 
     def act(
         self,
         observations: Sequence[RobotObservation],
         seeds: Sequence[int],
-        committed: Sequence[ActionChunk | None] | None = None,
+        committed: Sequence[Committed | None] | None = None,
     ) -> list[ActionChunk]:
         committed = [None] * len(observations) if committed is None else committed
         self.asked.append(len(observations))
@@ -66,12 +66,12 @@ class ServoPolicy:
             time.sleep(self.seconds)
         return [self._one(*question) for question in zip(observations, committed, strict=True)]
 
-    def _one(self, observation: RobotObservation, committed: ActionChunk | None) -> ActionChunk:
+    def _one(self, observation: RobotObservation, committed: Committed | None) -> ActionChunk:
         if observation.instruction == "fail":
             raise RuntimeError("the arm fell off")
         row, column = np.unravel_index(observation.images["front"][..., 0].argmax(), (SIZE, SIZE))
         target = np.array([column, row], np.float32) / (SIZE - 1) * 2 - 1
-        actions = [] if committed is None else list(committed.actions)
+        actions = [] if committed is None else list(committed.actions[: committed.fixed])
         place = actions[-1] if actions else observation.state
         while len(actions) < self.horizon:
             place = place + np.clip(target - place, -PER_ACTION, PER_ACTION)

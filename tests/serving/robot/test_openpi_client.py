@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from servo_policy import PER_ACTION, SIZE, ServoPolicy, picture
 
-from gemvlm.robot import ActionChunk, Policy, RobotObservation
+from gemvlm.robot import ActionChunk, Committed, Policy, RobotObservation
 from gemvlm.robot.limits import Limits
 from gemvlm.serving.robot_server import ServerSettings, background_server
 
@@ -95,7 +95,7 @@ class Expert:
         self,
         observations: Sequence[RobotObservation],
         seeds: Sequence[int],
-        committed: Sequence[ActionChunk | None] | None = None,
+        committed: Sequence[Committed | None] | None = None,
     ) -> list[ActionChunk]:
         return [ActionChunk(self.world.expert_action()[None], self.contract.rate_hz) for _ in observations]
 

@@ -98,7 +98,7 @@ def test_the_next_chunk_continues_the_actions_under_way():
     assert second.committed == 5
     assert np.array_equal(second.actions[:5], first.actions[3:8])
     given = policy.committed[-1]
-    assert given is not None and np.array_equal(given.actions, first.actions[3:8])
+    assert given is not None and given.fixed == 5 and np.array_equal(given.actions, first.actions[3:])
 
 
 def test_equal_seeds_and_steps_give_the_policy_equal_seeds():

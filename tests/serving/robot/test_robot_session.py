@@ -59,7 +59,7 @@ def test_the_new_chunk_is_given_the_actions_that_run_until_it_arrives():
     one.answer(one.begin(question(step=10), 0.0), RAMP, 0.0)
     turn = one.begin(question(step=12, committed=6), 0.0)
     assert turn.committed is not None
-    assert np.array_equal(turn.committed.actions, RAMP.actions[2:6])
+    assert turn.committed.fixed == 4 and np.array_equal(turn.committed.actions, RAMP.actions[2:])
     assert one.answer(turn, RAMP, 0.0)["committed"] == 4
     assert one.begin(question(step=13, committed=1), 0.0).committed is None
 

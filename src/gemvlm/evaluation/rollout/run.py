@@ -34,7 +34,7 @@ from gemvlm.evaluation.rollout.pool import Pool
 from gemvlm.evaluation.rollout.protocol import Protocol, Start, misfits
 from gemvlm.evaluation.rollout.video import video_suffix
 from gemvlm.evaluation.runner import Share
-from gemvlm.robot import ActionChunk, ActionContract, Policy, RobotObservation
+from gemvlm.robot import ActionChunk, ActionContract, Committed, Policy, RobotObservation
 from gemvlm.runtime import versions
 
 LONGEST_REASON = 500
@@ -58,7 +58,7 @@ class _Running:
     observation: RobotObservation
     contract: ActionContract
     moment: Moment
-    committed: ActionChunk | None = None
+    committed: Committed | None = None
 
 
 def run_rollout(
@@ -223,11 +223,11 @@ def _orders(
             continue
         actions = answer.actions[: protocol.execute]
         if now.committed is not None:
-            actions = np.concatenate([now.committed.actions, actions[len(now.committed.actions) :]])
+            fixed = now.committed.fixed
+            actions = np.concatenate([now.committed.actions[:fixed], actions[fixed:]])
         orders[lane] = Orders(np.ascontiguousarray(actions, np.float32))
         if protocol.delay:
-            late = answer.actions[protocol.execute : protocol.execute + protocol.delay]
-            now.committed = ActionChunk(late, answer.rate_hz)
+            now.committed = Committed(answer.actions[protocol.execute :], protocol.delay)
     return orders, errors
 
 
